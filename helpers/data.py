@@ -156,7 +156,9 @@ def _frame(parts: list[dict], days: int) -> pd.DataFrame:
 
 def _check_size(drivers: int, days: int, seed: int) -> None:
     if drivers < EXPIRED_EVERY:
-        raise DataError(f"drivers={drivers}: at least {EXPIRED_EVERY} are needed, or no planted case (an expired driver) exists. Try --drivers {DRIVERS}.")
+        raise DataError(
+            f"drivers={drivers}: at least {EXPIRED_EVERY} are needed, or no planted case (an expired driver) exists. Try --drivers {DRIVERS}."
+        )
     if days < 30:
         raise DataError(f"days={days}: at least 30 are needed: a week before the first label, and weeks to train and to test on. Try --days {DAYS}.")
     if seed < 0:

@@ -1,0 +1,52 @@
+# The workshop's doors. Each sets the environment up when it is not current; `make` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv/bin/python
+# Each notebook starts a kernel of its own; without byte code on disk every import would be compiled each time.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+unexport PYTHONHOME
+unexport VIRTUAL_ENV
+unexport WORKSHOP_HOME
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+
+# A moved clone needs a new environment: console scripts and the installed package name the folder they were made in.
+ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
+.venv/current: moved
+endif
+
+.venv/current: uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11 or 3.12. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
+	@[ "$$(cat .venv/made 2>/dev/null)" = "$$($(PYTHON) --version) $(CURDIR)" ] || { \
+	  $(PYTHON) -m venv --clear .venv && echo "$$($(PYTHON) --version) $(CURDIR)" > .venv/made; }
+	@[ -n "$$(command -v uv)" ] || $(VENV) -m pip install --quiet --disable-pip-version-check uv
+	@uv sync --frozen --python $(VENV)
+	@printf '%s' "$(CURDIR)" > .venv/current
+
+.PHONY: help moved run test lab ui notebooks reset
+run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
+	@$(VENV) -m helpers.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+
+test: .venv/current ## all tests; every notebook is executed
+	@$(VENV) -m pytest
+
+lab: .venv/current ## JupyterLab on the workshop
+	@$(VENV) -m helpers.doors lab
+
+ui: .venv/current ## MLflow's and Feast's own pages on this machine; Ctrl-C stops both
+	@$(VENV) -m helpers.doors ui
+
+notebooks: .venv/current ## re-execute the notebooks in place and store clean outputs
+	@$(VENV) -m helpers.doors notebooks
+
+reset: .venv/current ## empty workspace/, after asking
+	@$(VENV) -m helpers.doors reset

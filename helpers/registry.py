@@ -1,0 +1,65 @@
+"""Definitions in files against the feature registry: what `feast plan` would change, without its false alarms."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from helpers.workspace import WorkshopError, Workspace
+
+if TYPE_CHECKING:
+    from feast.diff.registry_diff import RegistryDiff
+    from feast.repo_contents import RepoContents
+
+
+def definitions(feature_repo: Path) -> RepoContents:
+    """The objects that the files of a feature repository define, as `feast apply` and `feast plan` read them."""
+    from feast.repo_operations import parse_repo
+
+    sys.path.insert(0, str(feature_repo))  # the files import one another
+    try:
+        with contextlib.chdir(feature_repo):  # Feast names modules relative to the working directory
+            return parse_repo(feature_repo)
+    finally:
+        sys.path.remove(str(feature_repo))
+
+
+def _without_times(value: object) -> object:
+    if hasattr(value, "HasField") and "meta" in value.DESCRIPTOR.fields_by_name:
+        value = type(value).FromString(value.SerializeToString())
+        value.ClearField("meta")
+    return value
+
+
+def changes(difference: RegistryDiff) -> pd.DataFrame:
+    """A planned change per row: object, kind, change (create, update, delete) and the properties that differ.
+
+    Feast 0.67 reports each feature view as changed in ``batch_source``, because the registry's copy carries the time at which it was stored.
+    Such a difference in times alone is left out here.
+    """
+    rows = []
+    for found in difference.feast_object_diffs:
+        change = found.transition_type.name.lower()
+        properties = [p.property_name for p in found.feast_object_property_diffs if _without_times(p.val_existing) != _without_times(p.val_declared)]
+        if change in ("create", "delete") or (change == "update" and properties):
+            rows.append(
+                {"object": found.name, "kind": found.feast_object_type.value, "change": change, "properties": ", ".join(sorted(set(properties)))}
+            )
+    return pd.DataFrame(rows, columns=["object", "kind", "change", "properties"]).sort_values(["kind", "object"], ignore_index=True)
+
+
+def check(workspace: Workspace) -> None:
+    """Raise WorkshopError when the registry holds other definitions than ``feature_repo/``, such as those of a moved clone."""
+    from feast import FeatureStore
+
+    difference, _, _ = FeatureStore(repo_path=str(workspace.feature_repo)).plan(definitions(workspace.feature_repo))
+    stale = changes(difference)
+    if len(stale):
+        rows = "; ".join(f"{row.object}: {row.change} {row.properties}".strip() for row in stale.itertuples())
+        raise WorkshopError(
+            f"the feature registry is stale, it differs from feature_repo/ ({rows}). Run notebook 01, or `feast apply` in feature_repo/; nothing else is lost."
+        )

@@ -1,0 +1,108 @@
+"""Servers of the course: on loopback, on a free port, watched until they answer, and ended by their own handle."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from helpers.workspace import WorkshopError
+
+HOST = "127.0.0.1"
+_KEEPER = Path(__file__).resolve().with_name("_keeper.py")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+class Service:
+    """A server process. Use it as a context manager, or call ``stop()``.
+
+    The server also ends when this process does, however that happens: it runs under a keeper (``_keeper.py``) that holds a pipe from
+    here and ends the server when the pipe closes. A killed notebook kernel leaves nothing behind.
+
+    Args:
+        name: for messages and the log file.
+        command: arguments; ``{port}`` in them is replaced by the port.
+        health: path that answers 200 once the server is ready, such as ``/health``.
+        log: file that takes what the server prints.
+        port: a port of your own; a free one when left out.
+        timeout: seconds to wait until it is ready.
+
+    Raises:
+        WorkshopError: the port is taken; the server ended or did not answer in time. The message carries the end of its log.
+    """
+
+    def __init__(self, name: str, command: list[str], *, health: str, log: Path, port: int | None = None, timeout: float = 120):
+        self.name, self.log = name, Path(log)
+        self.port = port or free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        with socket.socket() as probe:
+            # As servers do: a port that only lingers from a connection closed a moment ago is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self.port))
+            except OSError:
+                raise WorkshopError(
+                    f"{name}: port {self.port} is taken by another program. Leave the port out and a free one is found, or stop that program."
+                ) from None
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [str(argument).replace("{port}", str(self.port)) for argument in command]
+        with self.log.open("wb") as output:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-P", str(_KEEPER), *arguments], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            self._wait(health, timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, health: str, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self._keeper.poll() is not None:
+                raise WorkshopError(
+                    f"{self.name} ended with exit code {self._keeper.returncode} before it was ready. The end of {self.log}:\n{self.tail()}"
+                )
+            try:
+                with urllib.request.urlopen(self.url + health, timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                pass
+            time.sleep(0.1)
+        raise WorkshopError(f"{self.name} did not answer on {self.url}{health} within {timeout:.0f} s. The end of {self.log}:\n{self.tail()}")
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines that the server printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else "(no log)"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process is alive."""
+        return self._keeper.poll() is None
+
+    def stop(self) -> None:
+        """End the server and wait until it has ended. Safe to call twice."""
+        if self._keeper.stdin and not self._keeper.stdin.closed:
+            self._keeper.stdin.close()
+        try:
+            self._keeper.wait(20)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

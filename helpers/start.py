@@ -1,0 +1,157 @@
+"""``begin``: the first call of each notebook. It checks the environment, and catches up when an earlier notebook has not run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers import data, registry
+from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, locate, quiet
+
+MODEL = "driver_conversion"
+"""The registered model's name in MLflow."""
+
+
+def check_environment() -> dict[str, str]:
+    """The versions of the tools, by distribution name.
+
+    Raises:
+        WorkshopError: Python or a package is missing, or not of the version that the lock names; with what to do.
+    """
+    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        raise WorkshopError(
+            f"Python {sys.version.split()[0]} runs this notebook; the lock is for 3.11 and 3.12. Choose the workshop's kernel, or run `make lab`."
+        )
+    try:
+        requirements = importlib.metadata.requires("feast-mlflow-kubeflow-workshop") or []
+    except importlib.metadata.PackageNotFoundError:
+        raise WorkshopError(
+            "the workshop is not installed in this kernel's environment. Run `make lab`, or `pip install --no-deps -e .` in the clone."
+        ) from None
+    from packaging.requirements import Requirement
+
+    found, wrong = {}, []
+    for text in requirements:
+        requirement = Requirement(text)
+        try:
+            found[requirement.name] = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(found[requirement.name], prereleases=True):
+            wrong.append(f"{requirement.name} {found[requirement.name]} is installed, {requirement.specifier} is needed")
+    if wrong:
+        raise WorkshopError(f"this environment is not the lock's: {'; '.join(wrong)}. Run `make lab` (or `uv sync --frozen`) in the clone.")
+    return found
+
+
+def _registry_exists(workspace: Workspace) -> bool:
+    return (workspace.path / "registry.db").exists()
+
+
+def _model_versions(workspace: Workspace, made_by: str) -> bool:
+    if not (workspace.path / "mlflow.db").exists():
+        return False
+    from mlflow import MlflowClient
+
+    versions = MlflowClient(workspace.tracking_uri).search_model_versions(f"name = '{MODEL}'")
+    return any(version.tags.get("workshop.notebook") == made_by for version in versions)
+
+
+# What a notebook needs from earlier ones: the notebook that makes it, its name, and how to see that it is there.
+_Need = tuple[str, str, Callable[[Workspace], bool]]
+_REGISTRY: _Need = ("01", "feature registry", _registry_exists)
+_SELECTED: _Need = ("04", "selected features", lambda w: _model_versions(w, "04"))
+_TUNED: _Need = ("05", "tuned model", lambda w: _model_versions(w, "05"))
+_PIPELINE: _Need = ("06", "pipeline's model", lambda w: _model_versions(w, "06"))
+NEEDS: dict[str, list[_Need]] = {
+    "00": [],
+    "01": [],
+    "02": [_REGISTRY],
+    "03": [_REGISTRY],
+    "04": [_REGISTRY],
+    "05": [_REGISTRY, _SELECTED],
+    "06": [_REGISTRY, _SELECTED, _TUNED],
+    "07": [_REGISTRY, _SELECTED, _PIPELINE],
+}
+
+
+def begin(number: str, seed: int = data.SEED) -> Workspace:
+    """Make this notebook ready to run: environment, data, workspace, and what earlier notebooks leave behind.
+
+    What is missing is made by running the earlier notebooks with papermill. The working directory becomes the workspace folder.
+
+    Args:
+        number: of this notebook, such as ``"04"``.
+        seed: of the data; another than the committed one works in a workspace of its own.
+
+    Returns:
+        The paths of the workspace.
+
+    Raises:
+        WorkshopError: a wrong environment, a stale registry, or an earlier notebook that failed; the message says what to do.
+        helpers.data.DataError: a data file is missing, damaged or of another type.
+    """
+    if number not in NEEDS:
+        raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(NEEDS)}.")
+    check_environment()
+    workspace = locate(int(seed))
+    configure(workspace)
+    data.check_files(workspace.data)
+
+    for maker, what, found in NEEDS[number]:
+        if not found(workspace):
+            print(f"Missing: {what}. Running the notebooks that make it; this happens once.", flush=True)
+            _catch_up(workspace, maker, number)
+            break
+    import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
+
+    quiet()
+    if NEEDS[number]:
+        registry.check(workspace)
+    have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
+    print(f"Notebook {number} is ready. Data seed {workspace.seed}, clock {data.NOW:%Y-%m-%d}. Needs: {have}.")
+    return workspace
+
+
+def _catch_up(workspace: Workspace, first: str, number: str) -> None:
+    """Run the notebooks from ``first`` up to the one before ``number`` in a process of their own, and pass on its progress."""
+    command = [
+        sys.executable,
+        "-m",
+        "helpers.runner",
+        "--home",
+        str(workspace.home),
+        "--seed",
+        str(workspace.seed),
+        "--from",
+        first,
+        "--before",
+        number,
+        "--plain",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=_plain_environment()) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            print("  " + line, end="", flush=True)
+    if process.returncode:
+        raise WorkshopError(f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, and run this cell again.")
+
+
+def _plain_environment() -> dict[str, str]:
+    """This process's environment without what belongs to this kernel alone."""
+    return {name: value for name, value in os.environ.items() if not re.match(r"(JPY_|PYDEVD_|IPYKERNEL|WORKSHOP_HOME)", name)}
+
+
+def notebook_path(number: str, folder: Path = REPOSITORY / "notebooks") -> Path:
+    """The notebook with that number."""
+    found = sorted(folder.glob(f"{number}_*.ipynb"))
+    if len(found) != 1:
+        raise WorkshopError(f"there is no notebook {number} in {folder.name}/.")
+    return found[0]

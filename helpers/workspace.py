@@ -1,0 +1,131 @@
+"""Where everything lives: paths, the fixed clock, and the settings that make each tool keep its state in one folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import data
+
+NOW = data.NOW
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class WorkshopError(RuntimeError):
+    """Something a learner can put right; the message says how."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one run of the course.
+
+    ``home`` holds ``data/``, ``feature_repo/`` and ``workspace/`` side by side. It is the repository, or a folder laid out like it: `make run`
+    and other data seeds have homes of their own, so that nothing touches what a learner has made.
+    """
+
+    home: Path
+    seed: int = data.SEED
+
+    @property
+    def data(self) -> Path:
+        """The parquet files."""
+        return self.home / "data"
+
+    @property
+    def feature_repo(self) -> Path:
+        """``feature_store.yaml`` and the definitions."""
+        return self.home / "feature_repo"
+
+    @property
+    def path(self) -> Path:
+        """All state: registry, online store, MLflow database and artifacts, pipeline files, reports."""
+        return self.home / "workspace"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database as an absolute address: MLflow's own default depends on the working directory."""
+        return f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
+
+
+def locate(seed: int = data.SEED) -> Workspace:
+    """The workspace for a data seed: that of ``WORKSHOP_HOME`` when it is set, else of this repository.
+
+    Another seed than the committed one gets its own home inside, with its own data.
+
+    Raises:
+        WorkshopError: the home has no feature repository.
+        helpers.data.DataError: the seed is not an integer of 0 or more.
+    """
+    home = Path(os.environ.get("WORKSHOP_HOME") or REPOSITORY).expanduser().resolve()
+    if not (home / "feature_repo" / "feature_store.yaml").exists():
+        raise WorkshopError(
+            f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` does), or set WORKSHOP_HOME to the clone."
+        )
+    if seed == data.SEED:
+        return Workspace(home)
+    own = home / "workspace" / f"seed-{seed}"
+    if not own.exists():
+        create_home(own, seed=seed, source=home)
+    return Workspace(own, seed)
+
+
+def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY) -> Workspace:
+    """Lay out a new home: the definitions of ``source``, the data of ``seed``, an empty workspace. Complete or not at all."""
+    partial = home.with_name(f".{home.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "feast_monitoring")
+    try:
+        shutil.copytree(source / "feature_repo", partial / "feature_repo", ignore=ignore)
+        if seed == data.SEED:
+            shutil.copytree(source / "data", partial / "data")
+        else:
+            data.write(partial / "data", seed=seed)
+        (partial / "workspace").mkdir()
+        partial.rename(home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Workspace(home, seed)
+
+
+# Each line of noise, and why a learner need not see it. Anything else still shows.
+_NOISE = [
+    ("On demand feature view is an experimental feature", RuntimeWarning),  # Feast calls its interface stable in the same sentence
+    ("Saving dataset is an experimental feature", RuntimeWarning),
+    (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
+    (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
+]
+
+
+def configure(workspace: Workspace) -> None:
+    """Point every tool of this process, and of the processes it starts, at the workspace.
+
+    The working directory becomes the workspace: MLflow, Feast and OpenLineage write some files to wherever they are started. UTC becomes the time
+    zone: Feast's monitoring cuts its windows in the zone of the machine.
+    """
+    workspace.path.mkdir(parents=True, exist_ok=True)
+    os.chdir(workspace.path)
+    os.environ.update(
+        MLFLOW_TRACKING_URI=workspace.tracking_uri,
+        MLFLOW_DISABLE_TELEMETRY="true",
+        DO_NOT_TRACK="true",
+        GX_ANALYTICS_ENABLED="false",
+        FEAST_USAGE="false",
+        TZ="UTC",
+        # MLflow hands its location to child processes through this; git is not needed, and its absence would be reported on each run.
+        GIT_PYTHON_REFRESH="quiet",
+    )
+    time.tzset()
+
+
+def quiet() -> None:
+    """Silence the lines of ``_NOISE``. After ``import feast``, which puts filters of its own in front."""
+    for message, category in _NOISE:
+        warnings.filterwarnings("ignore", message=message, category=category)
+    # The first use of a database reports each table migration; from a notebook that is noise.
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.store.model_registry.abstract_store"):
+        logging.getLogger(name).setLevel(logging.WARNING)
