@@ -2,7 +2,9 @@
 
 from feast import Entity, Project, ValueType
 
-project = Project(name="driver_ranking", description="Rank drivers by the chance that they convert in the next 24 hours.")
+project = Project(
+    name="driver_ranking", description="Rank drivers by the chance that they convert in the next 24 hours."
+)
 
 driver = Entity(
     name="driver",

@@ -19,8 +19,12 @@ driver_training = FeatureService(
 conv_only = FeatureService(name="conv_only", features=[hourly[["conv_rate"]]], tags=candidate)
 acc_only = FeatureService(name="acc_only", features=[hourly[["acc_rate"]]], tags=candidate)
 rates = FeatureService(name="rates", features=[hourly[["conv_rate", "acc_rate"]]], tags=candidate)
-rates_and_trips = FeatureService(name="rates_and_trips", features=[hourly[["conv_rate", "acc_rate", "avg_daily_trips"]]], tags=candidate)
-rates_and_rating = FeatureService(name="rates_and_rating", features=[hourly[["conv_rate", "acc_rate"]], daily[["rating"]]], tags=candidate)
+rates_and_trips = FeatureService(
+    name="rates_and_trips", features=[hourly[["conv_rate", "acc_rate", "avg_daily_trips"]]], tags=candidate
+)
+rates_and_rating = FeatureService(
+    name="rates_and_rating", features=[hourly[["conv_rate", "acc_rate"]], daily[["rating"]]], tags=candidate
+)
 log_odds_and_rating = FeatureService(
     name="log_odds_and_rating",
     features=[hourly[["acc_rate"]], daily[["rating"]], driver_ratios[["conv_log_odds"]]],

@@ -14,7 +14,11 @@ driver_hourly_stats = FeatureView(
     schema=[
         Field(name="driver_id", dtype=Int64),
         Field(name="conv_rate", dtype=Float64, description="Share of offered trips that converted, last hour, 0 to 1."),
-        Field(name="acc_rate", dtype=Float64, description="Share of offered trips that the driver accepted, last hour, 0 to 1."),
+        Field(
+            name="acc_rate",
+            dtype=Float64,
+            description="Share of offered trips that the driver accepted, last hour, 0 to 1.",
+        ),
         Field(name="avg_daily_trips", dtype=Int64, description="Mean number of trips per day. Planted: pure noise."),
     ],
     source=driver_stats_source,

@@ -160,11 +160,15 @@ def _check_size(drivers: int, days: int, seed: int) -> None:
             f"drivers={drivers}: at least {EXPIRED_EVERY} are needed, or no planted case (an expired driver) exists. Try --drivers {DRIVERS}."
         )
     if days < 30:
-        raise DataError(f"days={days}: at least 30 are needed: a week before the first label, and weeks to train and to test on. Try --days {DAYS}.")
+        raise DataError(
+            f"days={days}: at least 30 are needed: a week before the first label, and weeks to train and to test on. Try --days {DAYS}."
+        )
     if seed < 0:
         raise DataError(f"seed={seed}: a seed is an integer of 0 or more.")
     if drivers * days > 20_000_000:
-        raise DataError(f"{drivers:,} drivers x {days} days is {drivers * days * 24:,} hourly rows, more than this machine's disk is meant for.")
+        raise DataError(
+            f"{drivers:,} drivers x {days} days is {drivers * days * 24:,} hourly rows, more than this machine's disk is meant for."
+        )
 
 
 def chunks(drivers: int, days: int, seed: int, drift: float = 0.0, size: int = 500) -> Iterator[Tables]:
@@ -239,8 +243,13 @@ SCHEMAS = {
 }
 
 
-def _table(frame: pd.DataFrame, name: str) -> pa.Table:
-    return pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
+def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+
+
+def seed_of(folder: Path) -> int:
+    """The seed that made the files in ``folder``; each file carries it in its metadata."""
+    return int((pq.read_schema(Path(folder) / FILES[0]).metadata or {}).get(b"workshop.seed", SEED))
 
 
 def write(out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DAYS, progress: bool = False) -> None:
@@ -258,21 +267,23 @@ def write(out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DA
     out.mkdir(parents=True, exist_ok=True)
     partial = {name: out / f".{name}.partial" for name in FILES}
     options = {"compression": "zstd", "version": "2.6"}
+    note = {"workshop.seed": str(seed), "workshop.drivers": str(drivers), "workshop.days": str(days)}
+    schemas = {name: schema.with_metadata(note) for name, schema in SCHEMAS.items()}
     labels = []
     bar = tqdm(total=drivers, unit=" drivers", disable=not progress)
     try:
         with (
-            pq.ParquetWriter(partial[FILES[0]], SCHEMAS[FILES[0]], **options) as stats,
-            pq.ParquetWriter(partial[FILES[1]], SCHEMAS[FILES[1]], **options) as profile,
+            pq.ParquetWriter(partial[FILES[0]], schemas[FILES[0]], **options) as stats,
+            pq.ParquetWriter(partial[FILES[1]], schemas[FILES[1]], **options) as profile,
             bar,
         ):
             for part in chunks(drivers, days, seed):
-                stats.write_table(_table(part.stats, FILES[0]))
-                profile.write_table(_table(part.profile, FILES[1]))
+                stats.write_table(_table(part.stats, schemas[FILES[0]]))
+                profile.write_table(_table(part.profile, schemas[FILES[1]]))
                 labels.append(part.labels)
                 bar.update(part.profile["driver_id"].nunique())
         frame = pd.concat(labels).sort_values(["event_timestamp", "driver_id"], kind="stable", ignore_index=True)
-        pq.write_table(_table(frame, FILES[2]), partial[FILES[2]], **options)
+        pq.write_table(_table(frame, schemas[FILES[2]]), partial[FILES[2]], **options)
         for name in FILES:
             partial[name].replace(out / name)
     finally:
@@ -289,12 +300,16 @@ def check_file(path: Path) -> None:
     try:
         found = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{name} is damaged or cut short and cannot be read as parquet ({str(error).splitlines()[0]}). {mend}") from None
+        raise DataError(
+            f"{name} is damaged or cut short and cannot be read as parquet ({str(error).splitlines()[0]}). {mend}"
+        ) from None
     for field in SCHEMAS[name]:
         if field.name not in found.names:
             raise DataError(f"{name} has no column {field.name!r}; it has {', '.join(found.names)}. {mend}")
         if found.field(field.name).type != field.type:
-            raise DataError(f"{name}: column {field.name!r} has type {found.field(field.name).type}, and must be {field.type}. {mend}")
+            raise DataError(
+                f"{name}: column {field.name!r} has type {found.field(field.name).type}, and must be {field.type}. {mend}"
+            )
 
 
 def check_files(folder: Path) -> None:
@@ -304,10 +319,15 @@ def check_files(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Generate the workshop's data at any size.")
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.data", description="Generate the workshop's data at any size."
+    )
     parser.add_argument("--drivers", type=int, default=DRIVERS, help=f"number of drivers (default {DRIVERS})")
     parser.add_argument("--days", type=int, default=DAYS, help=f"days of history before {NOW.date()} (default {DAYS})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"random seed (default {SEED}, that of the committed files)")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help=f"random seed (default {SEED}, that of the committed files)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; made when missing")
     arguments = parser.parse_args(argv)
     try:

@@ -38,13 +38,37 @@ def ui() -> int:
     """MLflow's and Feast's pages over the learner's workspace until Ctrl-C."""
     workspace = locate()
     if not (workspace.path / "registry.db").exists():
-        raise WorkshopError("there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry.")
+        raise WorkshopError(
+            "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry."
+        )
     os.chdir(workspace.path)
     environment = {"MLFLOW_TRACKING_URI": workspace.tracking_uri, "TZ": "UTC"}
     os.environ.update(environment)
     python = sys.executable
-    mlflow = [python, "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--backend-store-uri", workspace.tracking_uri, "--workers", "1"]
-    feast = [str(Path(python).with_name("feast")), "-c", str(workspace.feature_repo), "ui", "--host", HOST, "--port", "{port}"]
+    mlflow = [
+        python,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        "{port}",
+        "--backend-store-uri",
+        workspace.tracking_uri,
+        "--workers",
+        "1",
+    ]
+    feast = [
+        str(Path(python).with_name("feast")),
+        "-c",
+        str(workspace.feature_repo),
+        "ui",
+        "--host",
+        HOST,
+        "--port",
+        "{port}",
+    ]
     print("Starting both servers; this takes half a minute.", flush=True)
     with (
         Service("MLflow", mlflow, health="/health", log=workspace.path / "logs" / "mlflow_ui.log") as first,
@@ -97,7 +121,10 @@ def reset(ask=input) -> int:
     if not entries:
         print("workspace/ is empty.")
         return 0
-    print(f"This deletes all that your runs produced in {workspace.path}:\n  " + "\n  ".join(entry.name for entry in entries))
+    print(
+        f"This deletes all that your runs produced in {workspace.path}:\n  "
+        + "\n  ".join(entry.name for entry in entries)
+    )
     try:
         answer = ask("Type yes to delete it: ")
     except EOFError:

@@ -18,9 +18,13 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c23b
 CYCLE = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
 
 
-def figure(width: float = 7.5, height: float = 3.2, columns: int = 1, **options: object) -> tuple[Figure, Axes | np.ndarray]:
+def figure(
+    width: float = 7.5, height: float = 3.2, columns: int = 1, **options: object
+) -> tuple[Figure, Axes | np.ndarray]:
     """An empty figure and its axes in the course's style; sizes in inches."""
-    from matplotlib.figure import Figure as NewFigure  # not pyplot: nothing is kept alive, and no backend is chosen for the reader
+    from matplotlib.figure import (
+        Figure as NewFigure,
+    )  # not pyplot: nothing is kept alive, and no backend is chosen for the reader
 
     fig = NewFigure(figsize=(width, height), layout="constrained", dpi=110)
     axes = fig.subplots(1, columns, **options)
@@ -39,11 +43,21 @@ def show(fig: Figure, alt: str) -> None:
 
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    display({"image/png": buffer.getvalue(), "text/plain": f"[picture: {alt}]"}, raw=True, metadata={"image/png": {"alt": alt}})
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": f"[picture: {alt}]"},
+        raw=True,
+        metadata={"image/png": {"alt": alt}},
+    )
 
 
 def bars(
-    values: Mapping[str, float], *, label: str, alt: str, limit: tuple[str, float] | None = None, lowest: float = 0.0, colors: Sequence[str] = ()
+    values: Mapping[str, float],
+    *,
+    label: str,
+    alt: str,
+    limit: tuple[str, float] | None = None,
+    lowest: float = 0.0,
+    colors: Sequence[str] = (),
 ) -> None:
     """One horizontal bar per name, with its value; ``limit`` draws a named line across."""
     fig, ax = figure(height=0.9 + 0.42 * len(values))
@@ -72,7 +86,10 @@ def histograms(columns: Mapping[str, pd.Series], *, alt: str, bins: int = 40) ->
 
 
 def boxes(
-    ax: Axes, places: Mapping[str, tuple[float, float, str]], arrows: Sequence[tuple[str, str, str]], size: tuple[float, float] = (1.7, 0.62)
+    ax: Axes,
+    places: Mapping[str, tuple[float, float, str]],
+    arrows: Sequence[tuple[str, str, str]],
+    size: tuple[float, float] = (1.7, 0.62),
 ) -> None:
     """A drawing of boxes (centre x, centre y, colour) and labelled arrows between them, on axes without ticks."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -82,14 +99,27 @@ def boxes(
     drawn = {}
     for text, (x, y, color) in places.items():
         box = FancyBboxPatch(
-            (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0.03,rounding_size=0.08", facecolor=color, edgecolor="none"
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0.03,rounding_size=0.08",
+            facecolor=color,
+            edgecolor="none",
         )
         drawn[text] = ax.add_patch(box)
         ax.text(x, y, text, ha="center", va="center", color="white", fontsize=9)
     for start, end, label in arrows:
         (x0, y0, _), (x1, y1, _) = places[start], places[end]
         arrow = FancyArrowPatch(
-            (x0, y0), (x1, y1), patchA=drawn[start], patchB=drawn[end], arrowstyle="-|>", mutation_scale=12, color=MUTED, shrinkA=2, shrinkB=2
+            (x0, y0),
+            (x1, y1),
+            patchA=drawn[start],
+            patchB=drawn[end],
+            arrowstyle="-|>",
+            mutation_scale=12,
+            color=MUTED,
+            shrinkA=2,
+            shrinkB=2,
         )
         ax.add_patch(arrow)
         ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.08, label, ha="center", va="bottom", fontsize=8, color=INK)

@@ -44,12 +44,23 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
     rows = []
     for found in difference.feast_object_diffs:
         change = found.transition_type.name.lower()
-        properties = [p.property_name for p in found.feast_object_property_diffs if _without_times(p.val_existing) != _without_times(p.val_declared)]
+        properties = [
+            p.property_name
+            for p in found.feast_object_property_diffs
+            if _without_times(p.val_existing) != _without_times(p.val_declared)
+        ]
         if change in ("create", "delete") or (change == "update" and properties):
             rows.append(
-                {"object": found.name, "kind": found.feast_object_type.value, "change": change, "properties": ", ".join(sorted(set(properties)))}
+                {
+                    "object": found.name,
+                    "kind": found.feast_object_type.value,
+                    "change": change,
+                    "properties": ", ".join(sorted(set(properties))),
+                }
             )
-    return pd.DataFrame(rows, columns=["object", "kind", "change", "properties"]).sort_values(["kind", "object"], ignore_index=True)
+    return pd.DataFrame(rows, columns=["object", "kind", "change", "properties"]).sort_values(
+        ["kind", "object"], ignore_index=True
+    )
 
 
 def check(workspace: Workspace) -> None:

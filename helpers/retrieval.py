@@ -24,16 +24,22 @@ def feature_references(store: FeatureStore, features: list[str] | FeatureService
     for reference in features:
         name, colon, feature = reference.partition(":")
         if not colon:
-            raise ValueError(f"{reference!r} is not a feature reference: write view:feature, such as driver_hourly_stats:conv_rate.")
+            raise ValueError(
+                f"{reference!r} is not a feature reference: write view:feature, such as driver_hourly_stats:conv_rate."
+            )
         if name not in views:
-            raise ValueError(f"no feature view {name!r} in the registry (feature reference {reference!r}). It has: {', '.join(sorted(views))}.")
+            raise ValueError(
+                f"no feature view {name!r} in the registry (feature reference {reference!r}). It has: {', '.join(sorted(views))}."
+            )
         known = [field.name for field in views[name].features]
         if feature not in known:
             raise ValueError(f"feature view {name!r} has no feature {feature!r}. It has: {', '.join(known)}.")
     return features
 
 
-def historical_features(store: FeatureStore, entity_df: pd.DataFrame, features: list[str] | FeatureService) -> pd.DataFrame:
+def historical_features(
+    store: FeatureStore, entity_df: pd.DataFrame, features: list[str] | FeatureService
+) -> pd.DataFrame:
     """``store.get_historical_features``, with every row of ``entity_df`` back once and in its place.
 
     Feast may return rows in another order, and some offline stores drop or merge rows without a word. This adds a row number before the call,
@@ -66,7 +72,9 @@ def historical_features(store: FeatureStore, entity_df: pd.DataFrame, features: 
     keys = [key for entity in store.list_entities() for key in entity.join_keys]
     missing = sorted({*keys, "event_timestamp"} - set(entity_df.columns))
     if missing:
-        raise ValueError(f"the entity table has no column {', '.join(missing)}; it needs {', '.join(keys)} and event_timestamp.")
+        raise ValueError(
+            f"the entity table has no column {', '.join(missing)}; it needs {', '.join(keys)} and event_timestamp."
+        )
 
     numbered = entity_df.reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
     frame = store.get_historical_features(entity_df=numbered, features=features).to_df()

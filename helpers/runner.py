@@ -1,6 +1,6 @@
 """Run the notebooks in order with papermill and report: `make run`, and the catching up of ``begin``.
 
-python -m helpers.runner [--only 04] [--from 05] [--before 07] [--home DIR] [--seed S]
+python -m helpers.runner [--only 04] [--from 05] [--before 07] [--home DIR]
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
         papermill.execute_notebook(
             notebook,
             output,
+            parameters={} if workspace.seed == data.SEED else {"seed": workspace.seed},
             kernel_name=KERNEL,
             execution_timeout=TIMEOUT,
             start_timeout=120,
@@ -80,7 +81,11 @@ def _read(name: str, output: Path, began: float, seconds: float, failure: str) -
 
     if not output.exists():
         return Result(name, seconds, seconds, 0, failure or "no executed copy was written")
-    cells = [cell for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "code" and "papermill" in cell.metadata]
+    cells = [
+        cell
+        for cell in nbformat.read(output, as_version=4).cells
+        if cell.cell_type == "code" and "papermill" in cell.metadata
+    ]
     done = [cell for cell in cells if cell.metadata.papermill.status == "completed"]
     starts = [cell.metadata.papermill.start_time for cell in cells if cell.metadata.papermill.start_time]
     kernel = datetime.fromisoformat(min(starts)).timestamp() - began if starts else seconds
@@ -100,7 +105,9 @@ def report(results: list[Result], folder: Path) -> Path:
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2")
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2"
+    )
     for address in ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url"):
         setattr(exporter, address, "")
     rows = []
@@ -110,7 +117,9 @@ def report(results: list[Result], folder: Path) -> Path:
             page, _ = exporter.from_filename(str(copy))
             copy.with_suffix(".html").write_text(page, encoding="utf-8")
         outcome = f'<b class="bad">{html.escape(result.failure)}</b>' if result.failure else "passed"
-        rows.append(f'<tr><td><a href="{result.name}.html">{result.name}</a><td>{result.seconds:.1f}<td>{result.checks}<td>{outcome}</tr>')
+        rows.append(
+            f'<tr><td><a href="{result.name}.html">{result.name}</a><td>{result.seconds:.1f}<td>{result.checks}<td>{outcome}</tr>'
+        )
     index = folder / "index.html"
     index.write_text(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Workshop run</title>"
@@ -126,7 +135,9 @@ def table(results: list[Result]) -> str:
     width = max(len(result.name) for result in results)
     lines = [f"{'notebook':{width}}  seconds  of that start-up  checks passed"]
     for r in results:
-        lines.append(f"{r.name:{width}}  {r.seconds:7.1f}  {r.start_up:16.1f}  {r.checks:13d}{'  FAILED' if r.failure else ''}")
+        lines.append(
+            f"{r.name:{width}}  {r.seconds:7.1f}  {r.start_up:16.1f}  {r.checks:13d}{'  FAILED' if r.failure else ''}"
+        )
     total, start_up = sum(r.seconds for r in results), sum(r.start_up for r in results)
     lines.append(f"{'total':{width}}  {total:7.1f}  {start_up:16.1f}  {sum(r.checks for r in results):13d}")
     lines.append(f"The whole took {total / start_up:.2f} times its kernel starts and imports.")
@@ -149,24 +160,28 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m helpers.runner", description="Run the workshop's notebooks in order.")
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.runner", description="Run the workshop's notebooks in order."
+    )
     parser.add_argument("--only", metavar="NN", help="run this notebook (what it needs is caught up)")
     parser.add_argument("--from", dest="first", metavar="NN", help="run this notebook and all after it")
     parser.add_argument("--before", metavar="NN", help="stop before this notebook")
     parser.add_argument("--home", type=Path, help="run in this home instead of a clean one")
-    parser.add_argument("--seed", type=int, default=data.SEED, help="seed of the data in --home")
     parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar, and no report")
     arguments = parser.parse_args(argv)
     try:
         notebooks = choose(arguments.only, arguments.first, arguments.before)
         if arguments.home:
-            workspace = Workspace(arguments.home.resolve(), arguments.seed)
+            home = arguments.home.resolve()
+            data.check_files(home / "data")
+            workspace = Workspace(home, data.seed_of(home / "data"))
         else:
             home = REPOSITORY / "workspace" / "run"
             shutil.rmtree(home, ignore_errors=True)
             home.parent.mkdir(exist_ok=True)
+            data.check_files(REPOSITORY / "data")
             workspace = create_home(home)
-        data.check_files(workspace.data)
     except (WorkshopError, data.DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -177,7 +192,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\n" + table(results))
         print(f"Report: {report(results, copies).as_uri()}")
     for result in failed:
-        print(f"\n{result.name} failed in {result.failure}\nIts executed copy: {copies / (result.name + '.ipynb')}", file=sys.stderr)
+        print(
+            f"\n{result.name} failed in {result.failure}\nIts executed copy: {copies / (result.name + '.ipynb')}",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

@@ -41,7 +41,9 @@ class Service:
         WorkshopError: the port is taken; the server ended or did not answer in time. The message carries the end of its log.
     """
 
-    def __init__(self, name: str, command: list[str], *, health: str, log: Path, port: int | None = None, timeout: float = 120):
+    def __init__(
+        self, name: str, command: list[str], *, health: str, log: Path, port: int | None = None, timeout: float = 120
+    ):
         self.name, self.log = name, Path(log)
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
@@ -58,7 +60,10 @@ class Service:
         arguments = [str(argument).replace("{port}", str(self.port)) for argument in command]
         with self.log.open("wb") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-P", str(_KEEPER), *arguments], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                [sys.executable, "-P", str(_KEEPER), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
         try:
             self._wait(health, timeout)
@@ -80,11 +85,15 @@ class Service:
             except (urllib.error.URLError, OSError):
                 pass
             time.sleep(0.1)
-        raise WorkshopError(f"{self.name} did not answer on {self.url}{health} within {timeout:.0f} s. The end of {self.log}:\n{self.tail()}")
+        raise WorkshopError(
+            f"{self.name} did not answer on {self.url}{health} within {timeout:.0f} s. The end of {self.log}:\n{self.tail()}"
+        )
 
     def tail(self, lines: int = 15) -> str:
         """The last lines that the server printed."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else "(no log)"
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else "(no log)"
+        )
 
     @property
     def running(self) -> bool:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from helpers import data, registry
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, locate, quiet
@@ -44,9 +43,13 @@ def check_environment() -> dict[str, str]:
             wrong.append(f"{requirement.name} is missing")
             continue
         if not requirement.specifier.contains(found[requirement.name], prereleases=True):
-            wrong.append(f"{requirement.name} {found[requirement.name]} is installed, {requirement.specifier} is needed")
+            wrong.append(
+                f"{requirement.name} {found[requirement.name]} is installed, {requirement.specifier} is needed"
+            )
     if wrong:
-        raise WorkshopError(f"this environment is not the lock's: {'; '.join(wrong)}. Run `make lab` (or `uv sync --frozen`) in the clone.")
+        raise WorkshopError(
+            f"this environment is not the lock's: {'; '.join(wrong)}. Run `make lab` (or `uv sync --frozen`) in the clone."
+        )
     return found
 
 
@@ -102,7 +105,6 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     check_environment()
     workspace = locate(int(seed))
     configure(workspace)
-    data.check_files(workspace.data)
 
     for maker, what, found in NEEDS[number]:
         if not found(workspace):
@@ -121,37 +123,23 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
 
 def _catch_up(workspace: Workspace, first: str, number: str) -> None:
     """Run the notebooks from ``first`` up to the one before ``number`` in a process of their own, and pass on its progress."""
-    command = [
-        sys.executable,
-        "-m",
-        "helpers.runner",
-        "--home",
-        str(workspace.home),
-        "--seed",
-        str(workspace.seed),
-        "--from",
-        first,
-        "--before",
-        number,
-        "--plain",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=_plain_environment()) as process:
-        lines = []
+    command = [sys.executable, "-m", "helpers.runner", "--plain", "--home", str(workspace.home)]
+    command += ["--from", first, "--before", number]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=_plain_environment()
+    ) as process:
         for line in process.stdout:
-            lines.append(line)
             print("  " + line, end="", flush=True)
     if process.returncode:
-        raise WorkshopError(f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, and run this cell again.")
+        raise WorkshopError(
+            f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, and run this cell again."
+        )
 
 
 def _plain_environment() -> dict[str, str]:
     """This process's environment without what belongs to this kernel alone."""
-    return {name: value for name, value in os.environ.items() if not re.match(r"(JPY_|PYDEVD_|IPYKERNEL|WORKSHOP_HOME)", name)}
-
-
-def notebook_path(number: str, folder: Path = REPOSITORY / "notebooks") -> Path:
-    """The notebook with that number."""
-    found = sorted(folder.glob(f"{number}_*.ipynb"))
-    if len(found) != 1:
-        raise WorkshopError(f"there is no notebook {number} in {folder.name}/.")
-    return found[0]
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match(r"(JPY_|PYDEVD_|IPYKERNEL|WORKSHOP_HOME)", name)
+    }

@@ -55,19 +55,20 @@ class Workspace:
 def locate(seed: int = data.SEED) -> Workspace:
     """The workspace for a data seed: that of ``WORKSHOP_HOME`` when it is set, else of this repository.
 
-    Another seed than the committed one gets its own home inside, with its own data.
+    Another seed than that of the home's data gets its own home inside, with its own data.
 
     Raises:
         WorkshopError: the home has no feature repository.
-        helpers.data.DataError: the seed is not an integer of 0 or more.
+        helpers.data.DataError: a data file is missing, damaged or of another type; the seed is below 0.
     """
     home = Path(os.environ.get("WORKSHOP_HOME") or REPOSITORY).expanduser().resolve()
     if not (home / "feature_repo" / "feature_store.yaml").exists():
         raise WorkshopError(
             f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` does), or set WORKSHOP_HOME to the clone."
         )
-    if seed == data.SEED:
-        return Workspace(home)
+    data.check_files(home / "data")
+    if seed == data.seed_of(home / "data"):
+        return Workspace(home, seed)
     own = home / "workspace" / f"seed-{seed}"
     if not own.exists():
         create_home(own, seed=seed, source=home)
@@ -81,7 +82,7 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "feast_monitoring")
     try:
         shutil.copytree(source / "feature_repo", partial / "feature_repo", ignore=ignore)
-        if seed == data.SEED:
+        if seed == data.seed_of(source / "data"):
             shutil.copytree(source / "data", partial / "data")
         else:
             data.write(partial / "data", seed=seed)
@@ -94,7 +95,10 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
 
 # Each line of noise, and why a learner need not see it. Anything else still shows.
 _NOISE = [
-    ("On demand feature view is an experimental feature", RuntimeWarning),  # Feast calls its interface stable in the same sentence
+    (
+        "On demand feature view is an experimental feature",
+        RuntimeWarning,
+    ),  # Feast calls its interface stable in the same sentence
     ("Saving dataset is an experimental feature", RuntimeWarning),
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
@@ -127,5 +131,10 @@ def quiet() -> None:
     for message, category in _NOISE:
         warnings.filterwarnings("ignore", message=message, category=category)
     # The first use of a database reports each table migration; from a notebook that is noise.
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.store.model_registry.abstract_store"):
+    for name in (
+        "alembic",
+        "mlflow.store.db.utils",
+        "mlflow.tracking.fluent",
+        "mlflow.store.model_registry.abstract_store",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
