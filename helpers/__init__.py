@@ -8,6 +8,7 @@ _HOME = {
     "UNKNOWN_DRIVER": "helpers.data",
     "MODEL": "helpers.start",
     "begin": "helpers.start",
+    "feature_references": "helpers.retrieval",
     "historical_features": "helpers.retrieval",
 }
 __all__ = list(_HOME)

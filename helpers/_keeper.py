@@ -12,13 +12,11 @@ import sys
 if __name__ == "__main__":
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os.close(0))
-    while server.poll() is None:
-        try:
-            ready, _, _ = select.select([0], [], [], 0.2)
-            if ready and not os.read(0, 1):
-                break
-        except OSError:  # closed by SIGTERM
+    asked_to_end = []
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_end.append(True))
+    while server.poll() is None and not asked_to_end:
+        ready, _, _ = select.select([0], [], [], 0.2)
+        if ready and not os.read(0, 1):
             break
     for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
         if server.poll() is None:

@@ -97,6 +97,14 @@ def _driver(seed: int, number: int, days: int, drift: float) -> tuple[dict, dict
     outcome = np.zeros(hours)
     for hour, y in zip(label_hours, label, strict=True):
         outcome[hour + 1 : hour + 25] = 0.9 if y else -0.9
+    # So do those of the later week, whose labels nobody has yet: without them a clean later week would look drifted. Draws of their own, so that
+    # the week changes nothing before it.
+    unseen = np.random.default_rng([seed, number, 1])
+    for day in range(days, days + LATER_DAYS):
+        hour = day * 24 + unseen.integers(6, 21)
+        y, happens = unseen.random() < _sigmoid(1.5 * state[hour] - 0.2), unseen.random() < LABEL_RATE
+        if happens:
+            outcome[hour + 1 : hour + 25] = 0.9 if y else -0.9
 
     later = clock >= days * 24
     conv = state + outcome + rng.normal(0, 0.6, hours) - 0.6 * drift * later

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from helpers.data import DataError
 from helpers.runner import NOTEBOOKS, run
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("door", choices=doors)
     try:
         return doors[parser.parse_args(argv).door]()
-    except WorkshopError as error:
+    except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -60,6 +60,7 @@ def bars(
     colors: Sequence[str] = (),
 ) -> None:
     """One horizontal bar per name, with its value; ``limit`` draws a named line across."""
+    values = dict(values)
     fig, ax = figure(height=0.9 + 0.42 * len(values))
     names = list(values)
     drawn = ax.barh(names, [values[n] for n in names], color=list(colors) or BLUE, height=0.62)
@@ -126,3 +127,62 @@ def boxes(
     xs, ys = [p[0] for p in places.values()], [p[1] for p in places.values()]
     ax.set_xlim(min(xs) - width / 2 - 0.1, max(xs) + width / 2 + 0.1)
     ax.set_ylim(min(ys) - height / 2 - 0.15, max(ys) + height / 2 + 0.15)
+
+
+def layers(columns: Sequence[Sequence[str]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
+    """Boxes in columns, left to right, with an arrow for each edge between two that are drawn."""
+    colors = [MUTED, BLUE, PURPLE, GREEN, ORANGE]
+    tallest = max(map(len, columns))
+    places = {
+        name: (2.6 * x, (tallest - 1) / 2 * 0.9 + ((len(names) - 1) / 2 - y) * 0.9, colors[x % len(colors)])
+        for x, names in enumerate(columns)
+        for y, name in enumerate(names)
+    }
+    fig, ax = figure(width=2.3 * len(columns), height=0.95 * tallest)
+    boxes(ax, places, [(a, b, "") for a, b in edges if a in places and b in places], size=(2.1, 0.5))
+    show(fig, alt)
+
+
+def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, *, alt: str) -> None:
+    """One driver's ``rows`` as dots over time, the question's ``time`` as a line, and the dot that a point-in-time join takes."""
+    fig, ax = figure(height=2.6)
+    known = rows.event_timestamp <= time
+    ax.scatter(rows.event_timestamp[known], rows[value][known], color=BLUE, label=f"known at {time:%H:%M}", zorder=3)
+    ax.scatter(
+        rows.event_timestamp[~known], rows[value][~known], color="white", edgecolor=RED, label="the future", zorder=3
+    )
+    ax.axvline(time, color=INK, linewidth=1)
+    taken = rows[known].iloc[-1]
+    ax.annotate(
+        "taken",
+        (taken.event_timestamp, taken[value]),
+        xytext=(-45, 18),
+        textcoords="offset points",
+        color=BLUE,
+        arrowprops={"arrowstyle": "->", "color": BLUE},
+    )
+    ax.xaxis.set_major_formatter(lambda day, _: f"{round(day % 1 * 24) % 24:02d}:00")
+    ax.set(ylabel=value, ylim=(0, 1))
+    ax.legend(frameon=False, loc="upper right", fontsize=8)
+    show(fig, alt)
+
+
+def outlines(
+    baseline: Mapping[str, Mapping], windows: Mapping[str, Mapping[str, Mapping]], features: Sequence[str], *, alt: str
+) -> None:
+    """Histograms of ``features`` as Feast's monitoring gives them: the baseline filled, each window as a line, all as densities."""
+
+    def draw(ax: Axes, histogram: Mapping, **style: object) -> None:
+        counts, edges = np.array(histogram["counts"]), np.array(histogram["bins"])
+        ax.stairs(counts / counts.sum() / np.diff(edges), edges, **style)
+
+    fig, axes = figure(width=8.5, height=2.6, columns=len(features))
+    for ax, feature in zip(np.atleast_1d(axes), features, strict=True):
+        draw(ax, baseline[feature], fill=True, color=GREY, label="baseline")
+        for (name, window), color in zip(windows.items(), CYCLE, strict=False):
+            draw(ax, window[feature], color=color, linewidth=1.8, label=name)
+        ax.set_title(feature, color=INK, fontsize=10)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    show(fig, alt)

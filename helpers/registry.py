@@ -20,6 +20,10 @@ def definitions(feature_repo: Path) -> RepoContents:
     """The objects that the files of a feature repository define, as `feast apply` and `feast plan` read them."""
     from feast.repo_operations import parse_repo
 
+    for path in feature_repo.glob(
+        "*.py"
+    ):  # read again what was imported before, perhaps from another home or before an edit
+        sys.modules.pop(path.stem, None)
     sys.path.insert(0, str(feature_repo))  # the files import one another
     try:
         with contextlib.chdir(feature_repo):  # Feast names modules relative to the working directory

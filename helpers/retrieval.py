@@ -69,7 +69,7 @@ def historical_features(
         raise ValueError(
             f"two features share the name {', '.join(twice)}. Retrieve them in two calls, or give one view an alias with `view.with_name()`."
         )
-    keys = [key for entity in store.list_entities() for key in entity.join_keys]
+    keys = [entity.join_key for entity in store.list_entities()]
     missing = sorted({*keys, "event_timestamp"} - set(entity_df.columns))
     if missing:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -100,7 +101,13 @@ _NOISE = [
         RuntimeWarning,
     ),  # Feast calls its interface stable in the same sentence
     ("Saving dataset is an experimental feature", RuntimeWarning),
+    ("Dataset validation is an experimental feature", RuntimeWarning),
+    (
+        "The behavior of DataFrame concatenation with empty",
+        FutureWarning,
+    ),  # Feast's monitoring, on its first, empty tables
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
+    (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
 ]
 
@@ -113,23 +120,30 @@ def configure(workspace: Workspace) -> None:
     """
     workspace.path.mkdir(parents=True, exist_ok=True)
     os.chdir(workspace.path)
+    # The pipeline runner and some of MLflow's commands start `python` by name: it must be this one.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ.update(
         MLFLOW_TRACKING_URI=workspace.tracking_uri,
         MLFLOW_DISABLE_TELEMETRY="true",
         DO_NOT_TRACK="true",
         GX_ANALYTICS_ENABLED="false",
         FEAST_USAGE="false",
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         TZ="UTC",
-        # MLflow hands its location to child processes through this; git is not needed, and its absence would be reported on each run.
+        # Without git on the machine, MLflow would say so on each run.
         GIT_PYTHON_REFRESH="quiet",
     )
     time.tzset()
 
 
 def quiet() -> None:
-    """Silence the lines of ``_NOISE``. After ``import feast``, which puts filters of its own in front."""
+    """Silence the lines of ``_NOISE``. Call it after ``import feast``, which puts filters of its own in front."""
     for message, category in _NOISE:
         warnings.filterwarnings("ignore", message=message, category=category)
+    # "Created version 1 of model ...": worth reading, and no error, so it goes where results go.
+    from mlflow.tracking._model_registry import fluent
+
+    fluent.eprint = print
     # The first use of a database reports each table migration; from a notebook that is noise.
     for name in (
         "alembic",

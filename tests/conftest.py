@@ -1,0 +1,81 @@
+"""What the tests share: homes of their own under a path with a space, and one store with the definitions applied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import registry
+from helpers.workspace import Workspace, configure, create_home
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
+
+
+def pytest_configure(config):
+    # A test that starts a program gives it this environment; byte code on disk keeps its start short.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def said_aloud(report):
+    """A skip names its reason in the summary (`-ra`). In CI it is a failure: there, everything must run."""
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"in CI nothing may be skipped, and this was: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return said_aloud((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return said_aloud((yield))
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    """The settings as a new terminal has them, and restored after the test, whatever it or a helper sets."""
+    monkeypatch.chdir(Path.cwd())
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def home(tmp_path) -> Workspace:
+    """A home of the test's own: definitions, data, an empty workspace."""
+    return create_home(tmp_path / "a home")
+
+
+@pytest.fixture(scope="session")
+def applied(tmp_path_factory) -> Workspace:
+    """A home with the definitions applied. Shared: a test that changes it takes `home`."""
+    workspace = create_home(tmp_path_factory.mktemp("tests with a space") / "a home")
+    apply(workspace)
+    return workspace
+
+
+@pytest.fixture
+def store(applied) -> FeatureStore:
+    from feast import FeatureStore
+
+    configure(applied)
+    return FeatureStore(repo_path=str(applied.feature_repo))
+
+
+def apply(workspace: Workspace) -> FeatureStore:
+    """Apply a home's definitions through Feast's Python interface."""
+    from feast import FeatureStore
+
+    store = FeatureStore(repo_path=str(workspace.feature_repo))
+    found = registry.definitions(workspace.feature_repo)
+    views = [*found.feature_views, *found.on_demand_feature_views]
+    store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
+    return store

@@ -1,0 +1,136 @@
+"""Every notebook is executed: by the runner, by nbval, and by papermill's own command with another data seed.
+
+The tests of this file run in the order in which they stand.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import runner
+from helpers.workspace import REPOSITORY, create_home
+
+FILES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+BY_NUMBER = {path.name[:2]: path for path in FILES}
+OTHER_SEED = 7
+
+
+def numbered(numbers):
+    return pytest.mark.parametrize("notebook", [BY_NUMBER[n] for n in numbers if n in BY_NUMBER], ids=lambda p: p.stem)
+
+
+def checks(notebook: Path) -> int:
+    return sum("check" in cell.metadata.get("tags", []) for cell in nbformat.read(notebook, as_version=4).cells)
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "WORKSHOP_HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """One fresh home, in a folder with a space, that the notebooks go through in order."""
+    return create_home(tmp_path_factory.mktemp("the whole course") / "home")
+
+
+@numbered(sorted(BY_NUMBER))
+def test_the_notebooks_pass_in_order_in_a_fresh_workspace(notebook, course):
+    result = runner.execute(notebook, course.path / "executed" / notebook.name, course, progress=False)
+    assert not result.failure
+    assert result.checks == checks(notebook) >= 4
+    assert 0 < result.start_up < result.seconds
+
+
+@numbered(sorted(BY_NUMBER))
+def test_a_notebook_that_was_interrupted_can_be_run_again(notebook, course, tmp_path):
+    half = nbformat.read(notebook, as_version=4)
+    half.cells = half.cells[: len(half.cells) * 2 // 3]
+    (tmp_path / "half").mkdir()
+    nbformat.write(half, tmp_path / "half" / notebook.name)
+    interrupted = runner.execute(tmp_path / "half" / notebook.name, tmp_path / "out" / notebook.name, course, False)
+    assert not interrupted.failure
+    again = runner.execute(notebook, tmp_path / "again.ipynb", course, progress=False)
+    assert not again.failure
+    assert again.checks == checks(notebook)
+
+
+def test_the_committed_outputs_are_those_of_a_fresh_execution(tmp_path):
+    home = create_home(tmp_path / "a fresh start")
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-sanitize-with", "tests/nbval.cfg", "notebooks/"]
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--color=no"]
+    done = subprocess.run(
+        [*command, *options], cwd=REPOSITORY, env=environment(home.home), capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    return tmp_path_factory.mktemp("from another folder")
+
+
+# 04 comes first: in an empty workspace it has to catch up by itself.
+@numbered(["04", *(number for number in sorted(BY_NUMBER) if number != "04")])
+def test_papermills_own_command_runs_it_from_any_folder_with_another_seed(notebook, elsewhere):
+    home, folder = elsewhere / "home", elsewhere / f"run {notebook.stem}"
+    if not home.exists():
+        create_home(home)
+    folder.mkdir()
+    papermill = Path(sys.executable).with_name("papermill")
+    command = [papermill, notebook, "out.ipynb", "-p", "seed", str(OTHER_SEED), "--no-progress-bar"]
+    done = subprocess.run(command, cwd=folder, env=environment(home), capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [path.name for path in folder.iterdir()] == ["out.ipynb"], "a run leaves nothing but its copy"
+    cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
+    passed = [c for c in cells if "check" in c.metadata.get("tags", []) and c.metadata.papermill.status == "completed"]
+    assert len(passed) == checks(notebook)
+    assert (home / "workspace" / f"seed-{OTHER_SEED}" / "data").is_dir()
+    assert not (home / "workspace" / "registry.db").exists(), "the learner's own workspace is not touched"
+
+
+@pytest.fixture(scope="module")
+def third_seed(tmp_path_factory):
+    return create_home(tmp_path_factory.mktemp("a third seed") / "home", seed=3)
+
+
+@numbered(["02", "04", "05"])
+def test_the_checks_hold_for_a_third_data_seed(notebook, third_seed):
+    result = runner.execute(notebook, third_seed.path / "executed" / notebook.name, third_seed, progress=False)
+    assert not result.failure
+    assert result.checks == checks(notebook)
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch) -> str:
+    """A folder of notebooks in which a check of the second fails."""
+    cells = nbformat.read(FILES[0], as_version=4).cells[:4]
+    check = nbformat.v4.new_code_cell("assert 1 > 2, 'one is below two: look at the sky'", metadata={"tags": ["check"]})
+    for name, source in (("00_go", cells), ("01_fail", [*cells[:2], check]), ("02_never", cells)):
+        nbformat.write(nbformat.v4.new_notebook(cells=source), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    return "01_fail"
+
+
+def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, home, capsys):
+    assert runner.main(["--home", str(home.home)]) == 1
+    said = capsys.readouterr()
+    assert f"{failing} failed in cell 2: AssertionError: one is below two: look at the sky" in said.err
+    kept = home.path / "executed" / f"{failing}.ipynb"
+    assert f"Its executed copy: {kept}" in said.err
+    assert "look at the sky" in str(nbformat.read(kept, as_version=4).cells[-1].outputs)
+    rows = [line.split() for line in said.out.splitlines() if line.startswith(("00_go ", "01_fail ", "02_never "))]
+    assert [(row[0], row[-1]) for row in rows] == [("00_go", "0"), ("01_fail", "FAILED")]
+    assert "look at the sky" in (kept.parent / "index.html").read_text()
+    assert (kept.parent / "01_fail.html").exists()
+
+
+def test_a_kernel_that_dies_is_reported_like_a_failing_check(tmp_path, home):
+    dying = nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[dying]), tmp_path / "00_die.ipynb")
+    result = runner.execute(tmp_path / "00_die.ipynb", home.path / "00_die.ipynb", home, progress=False)
+    assert "DeadKernelError" in result.failure
+    assert result.checks == 0
