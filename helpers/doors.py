@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from helpers.data import DataError
 from helpers.runner import NOTEBOOKS, run
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
+
+PIPELINE = "driver_training_pipeline.yaml"
 
 
 def lab() -> int:
@@ -100,7 +103,18 @@ def notebooks() -> int:
         for result in results:
             notebook = nbformat.read(copies / f"{result.name}.ipynb", as_version=4)
             nbformat.write(clean(notebook), NOTEBOOKS / f"{result.name}.ipynb")
+            if result.name.startswith("00"):
+                _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
+        shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
     return 0
+
+
+def _store_picture(notebook, path: Path) -> None:
+    """The first picture of a notebook as a file: the README shows the one of notebook 00."""
+    pictures = [
+        o.data["image/png"] for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
+    path.write_bytes(base64.b64decode(pictures[0]))
 
 
 def clean(notebook):

@@ -123,7 +123,10 @@ def boxes(
             shrinkB=2,
         )
         ax.add_patch(arrow)
-        ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.08, label, ha="center", va="bottom", fontsize=8, color=INK)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the arrow passes behind the word
+        lift = 0.14 if y0 == y1 else 0
+        if label:
+            ax.text((x0 + x1) / 2, (y0 + y1) / 2 + lift, label, ha="center", va="center", fontsize=8, bbox=paper)
     xs, ys = [p[0] for p in places.values()], [p[1] for p in places.values()]
     ax.set_xlim(min(xs) - width / 2 - 0.1, max(xs) + width / 2 + 0.1)
     ax.set_ylim(min(ys) - height / 2 - 0.15, max(ys) + height / 2 + 0.15)

@@ -66,6 +66,7 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
             kernel_name=KERNEL,
             execution_timeout=TIMEOUT,
             start_timeout=120,
+            extra_arguments=["--log-level=40"],  # each kernel would warn that loopback traffic is not encrypted
             cwd=str(workspace.path),
             progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
         )

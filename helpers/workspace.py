@@ -116,7 +116,7 @@ def configure(workspace: Workspace) -> None:
     """Point every tool of this process, and of the processes it starts, at the workspace.
 
     The working directory becomes the workspace: MLflow, Feast and OpenLineage write some files to wherever they are started. UTC becomes the time
-    zone: Feast's monitoring cuts its windows in the zone of the machine.
+    zone, so that what a tool prints in local time is the same on every machine.
     """
     workspace.path.mkdir(parents=True, exist_ok=True)
     os.chdir(workspace.path)

@@ -1,0 +1,88 @@
+"""The training pipeline: its compiled file, and the real one run with a closed gate and with broken data."""
+
+import re
+
+import mlflow
+import pandas as pd
+import pytest
+from google.protobuf import json_format
+from kfp import compiler, components, local
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from helpers import doors, pipeline
+from helpers.workspace import REPOSITORY, configure
+
+COMMITTED = REPOSITORY / "cluster" / doors.PIPELINE
+
+
+def compiled(folder):
+    path = folder / "compiled.yaml"
+    compiler.Compiler().compile(pipeline.driver_training, str(path))
+    return path
+
+
+def without_sdk_version(path):
+    return re.sub(r"^sdkVersion: kfp-\S+$", "", path.read_text(), flags=re.M)
+
+
+def test_the_compiled_file_is_the_same_each_time(tmp_path):
+    first = compiled(tmp_path).read_bytes()
+    assert compiled(tmp_path).read_bytes() == first
+
+
+def test_the_committed_file_is_what_the_code_compiles_to(tmp_path):
+    assert without_sdk_version(COMMITTED) == without_sdk_version(compiled(tmp_path)), "run `make notebooks`"
+
+
+def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
+    import yaml
+
+    document = yaml.safe_load(COMMITTED.read_text())
+    specification = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())  # refuses unknown fields
+    assert specification.pipeline_info.name == "driver-training-pipeline"
+    for name, component in document["components"].items():
+        tasks = component.get("dag", {}).get("tasks", {})
+        for task in tasks.values():
+            assert set(task.get("dependentTasks", [])) <= set(tasks), name
+            assert task["componentRef"]["name"] in document["components"]
+
+
+@pytest.fixture(scope="module")
+def run(applied):
+    """Runs the committed file and gives the steps' status and the parent's, both from MLflow."""
+    configure(applied)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(applied.path / "out"), raise_on_error=True)
+    from_file = components.load_component_from_file(str(COMMITTED))
+
+    def go(name, labels, threshold):
+        arguments = {"feature_repo": str(applied.feature_repo), "labels": str(labels), "feature_service": "rates"}
+        arguments |= {"run_name": name, "model_name": "driver_conversion", "C": 1.0, "degree": 1, "weights": "equal"}
+        failure = None
+        try:
+            from_file(**arguments, threshold=threshold)
+        except RuntimeError as error:
+            failure = str(error)
+        mlflow.set_tracking_uri(applied.tracking_uri)
+        named = {"experiment_names": ["training_pipeline"], "output_format": "list"}
+        (parent,) = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", **named)
+        nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        steps = mlflow.search_runs(filter_string=nested, order_by=["attributes.start_time"], **named)
+        return failure, parent.info.status, {step.info.run_name: step.info.status for step in steps}
+
+    return go
+
+
+def test_a_closed_gate_registers_nothing_and_is_a_success(run, applied):
+    failure, parent, steps = run("closed", applied.data / "driver_labels.parquet", 0.95)
+    assert failure is None and parent == "FINISHED"
+    assert list(steps) == ["retrieve", "validate", "train", "evaluate"]
+    assert mlflow.MlflowClient(applied.tracking_uri).search_model_versions("name = 'driver_conversion'") == []
+
+
+def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied, tmp_path, capfd):
+    broken = tmp_path / "broken labels.parquet"
+    pd.read_parquet(applied.data / "driver_labels.parquet").replace({"label": {1: 7}}).to_parquet(broken)
+    failure, parent, steps = run("broken", broken, 0.65)
+    assert "validate-features" in failure and parent == "FAILED"
+    assert steps == {"retrieve": "FINISHED", "validate": "FAILED"}
+    assert "the training data breaks its expectations" in "".join(capfd.readouterr())
