@@ -25,7 +25,7 @@ endif
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11 or 3.12. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "error: '$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
+	  echo "error: '$(PYTHON)' cannot create virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
 	@[ "$$(cat .venv/made 2>/dev/null)" = "$$($(PYTHON) --version) $(CURDIR)" ] || { \
 	  $(PYTHON) -m venv --clear .venv && echo "$$($(PYTHON) --version) $(CURDIR)" > .venv/made; }
 	@[ -n "$$(command -v uv)" ] || $(VENV) -m pip install --quiet --disable-pip-version-check uv

@@ -132,14 +132,15 @@ def boxes(
     ax.set_ylim(min(ys) - height / 2 - 0.15, max(ys) + height / 2 + 0.15)
 
 
-def layers(columns: Sequence[Sequence[str]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
-    """Boxes in columns, left to right, with an arrow for each edge between two that are drawn."""
+def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
+    """Boxes in columns, left to right (None leaves a place empty), with an arrow for each edge between two that are drawn."""
     colors = [MUTED, BLUE, PURPLE, GREEN, ORANGE]
     tallest = max(map(len, columns))
     places = {
         name: (2.6 * x, (tallest - 1) / 2 * 0.9 + ((len(names) - 1) / 2 - y) * 0.9, colors[x % len(colors)])
         for x, names in enumerate(columns)
         for y, name in enumerate(names)
+        if name
     }
     fig, ax = figure(width=2.3 * len(columns), height=0.95 * tallest)
     boxes(ax, places, [(a, b, "") for a, b in edges if a in places and b in places], size=(2.1, 0.5))

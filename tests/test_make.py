@@ -52,7 +52,7 @@ def test_a_python_that_is_too_old_gets_one_sentence(clone, tmp_path):
 def test_a_python_without_venv_gets_one_sentence(clone, tmp_path):
     path = a_python(tmp_path / "bin", f'case "$*" in *venv*) exit 1;; esac; exec "{sys.executable}" "$@"')
     said = one_sentence(make(clone, "test", "PYTHON=apython", path=path))
-    assert said.startswith("error: 'apython' cannot make virtual environments.")
+    assert said.startswith("error: 'apython' cannot create virtual environments.")
     assert "apt-get install python3-venv" in said
     assert not (clone / ".venv").exists()
 
