@@ -4,10 +4,42 @@ Kubeflow stores the source text of each component: it imports all it needs in it
 what it declares. The tracking address is not a parameter: each step finds it in ``MLFLOW_TRACKING_URI``.
 """
 
-from kfp import dsl
+import builtins
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from kfp import dsl, kubernetes
 
 IMAGE = "driver-ranking-workshop:1.0"  # built from this repository's lock; on a laptop the environment at hand takes its place
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
+
+
+@contextmanager
+def local_run(log: Path) -> Iterator[None]:
+    """What Kubeflow's local runner (2.17) needs around it; its output goes to the file ``log``.
+
+    It pastes the path of Python into a shell script without quotes, so a path with a space would end at the space. And it indents by replacing
+    Python's own ``print``: with parallel steps it may not put the right one back.
+    """
+    log.parent.mkdir(exist_ok=True)
+    own_print, own_path = builtins.print, sys.executable
+    sys.executable = shlex.quote(own_path)
+    try:
+        with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+            yield
+    finally:
+        builtins.print, sys.executable = own_print, own_path
+
+
+def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """What a step needs on a cluster: limits, the tracking address, its password, and a volume. The local runner ignores all four."""
+    kubernetes.use_config_map_as_env(task, "mlflow", {"tracking-uri": "MLFLOW_TRACKING_URI"})
+    kubernetes.use_secret_as_env(task, "mlflow-login", {"password": "MLFLOW_TRACKING_PASSWORD"})
+    kubernetes.mount_pvc(task, pvc_name="driver-ranking", mount_path="/mnt/driver-ranking")
+    return task.set_cpu_limit("1").set_memory_limit("2Gi")
 
 
 @component
@@ -58,6 +90,7 @@ def validate_features(table: dsl.Input[dsl.Dataset], parent_run: str, report: ds
     }
     pd.Series(outcome, name="passed").to_frame().to_html(report.path)
     failed = [name for name, passed in outcome.items() if not passed]
+    mlflow.set_experiment("training_pipeline")
     with mlflow.start_run(run_name="validate", parent_run_id=parent_run):
         mlflow.log_metrics({"expectations": len(outcome), "failed_expectations": len(failed)})
         if failed:
@@ -89,6 +122,7 @@ def train_model(
     weight = "balanced" if weights == "balanced" else None
     fitted = make_pipeline(StandardScaler(), powers, LogisticRegression(C=C, class_weight=weight, max_iter=1000))
     joblib.dump(fitted.fit(train[table.metadata["columns"]], train.label), model.path)
+    mlflow.set_experiment("training_pipeline")
     with mlflow.start_run(run_name="train", parent_run_id=parent_run):
         mlflow.log_params({"C": C, "degree": degree, "weights": weights, "rows": len(train)})
 
@@ -109,6 +143,7 @@ def evaluate_model(
     auc, accuracy = roc_auc_score(later.label, scores), accuracy_score(later.label, scores > 0.5)
     metrics.log_metric("auc", auc)
     metrics.log_metric("accuracy", accuracy)
+    mlflow.set_experiment("training_pipeline")
     with mlflow.start_run(run_name="evaluate", parent_run_id=parent_run):
         mlflow.log_metrics({"auc": auc, "accuracy": accuracy})
     return float(auc)
@@ -130,6 +165,7 @@ def register_model(table: dsl.Input[dsl.Dataset], model: dsl.Input[dsl.Model], p
     signature = mlflow.models.infer_signature(inputs, fitted.predict_proba(inputs)[:, 1])
     requirements = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops")]
     stored = {"signature": signature, "pip_requirements": requirements, "metadata": {"feast": contract}}
+    mlflow.set_experiment("training_pipeline")
     with mlflow.start_run(run_name="register", parent_run_id=parent_run):
         logged = mlflow.sklearn.log_model(fitted, name="model", **stored)
     tags = {f"feast.{name}": json.dumps(contract[name]).strip('"') for name in ("feature_service", "feature_refs")}
@@ -164,13 +200,16 @@ def driver_training(
     threshold: float,
 ):
     """Retrieve, validate, train, evaluate; register when the gate opens; close the run in any case."""
-    with dsl.ExitHandler(close_run(run_name=run_name)):
+    with dsl.ExitHandler(on_cluster(close_run(run_name=run_name))):
         retrieved = retrieve_features(
             feature_repo=feature_repo, labels=labels, feature_service=feature_service, run_name=run_name
         )
+        # A cluster reuses a step's outputs when its inputs are the same. These are paths: the data behind them changes.
+        on_cluster(retrieved).set_caching_options(False)
         data = {"table": retrieved.outputs["table"], "parent_run": retrieved.outputs["Output"]}
-        checked = validate_features(**data).outputs["Output"]
-        trained = train_model(**data, checked=checked, C=C, degree=degree, weights=weights).outputs["model"]
-        auc = evaluate_model(**data, model=trained).outputs["Output"]
+        checked = on_cluster(validate_features(**data)).outputs["Output"]
+        training = train_model(**data, checked=checked, C=C, degree=degree, weights=weights)
+        model = on_cluster(training).outputs["model"]
+        auc = on_cluster(evaluate_model(**data, model=model)).outputs["Output"]
         with dsl.If(auc >= threshold, name="good-enough"):
-            register_model(**data, model=trained, model_name=model_name)
+            on_cluster(register_model(**data, model=model, model_name=model_name))

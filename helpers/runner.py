@@ -141,7 +141,10 @@ def table(results: list[Result]) -> str:
         )
     total, start_up = sum(r.seconds for r in results), sum(r.start_up for r in results)
     lines.append(f"{'total':{width}}  {total:7.1f}  {start_up:16.1f}  {sum(r.checks for r in results):13d}")
-    lines.append(f"The whole took {total / start_up:.2f} times its kernel starts and imports.")
+    lines.append(
+        f"{start_up:.0f} s of {total:.0f} s are kernel starts and cells that import; the pipeline's steps and the model server, "
+        "processes of their own, import as well."
+    )
     return "\n".join(lines)
 
 

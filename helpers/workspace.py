@@ -144,6 +144,12 @@ def quiet() -> None:
     from mlflow.tracking._model_registry import fluent
 
     fluent.eprint = print
+    # DuckDB draws a progress bar into a notebook once a query takes two seconds: on a slow machine, and not on another.
+    import duckdb
+    import ibis
+
+    duckdb.sql("SET enable_progress_bar = false")
+    ibis.get_backend().raw_sql("SET enable_progress_bar = false")  # the connection that Feast's offline store uses
     # The first use of a database reports each table migration; from a notebook that is noise.
     for name in (
         "alembic",

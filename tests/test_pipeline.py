@@ -1,12 +1,15 @@
 """The training pipeline: its compiled file, and the real one run with a closed gate and with broken data."""
 
+import builtins
 import re
+import sys
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 from google.protobuf import json_format
-from kfp import compiler, components, local
+from kfp import compiler, components, dsl, local
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from helpers import doors, pipeline
@@ -37,7 +40,7 @@ def test_the_committed_file_is_what_the_code_compiles_to(tmp_path):
 def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
     import yaml
 
-    document = yaml.safe_load(COMMITTED.read_text())
+    document, platform = yaml.safe_load_all(COMMITTED.read_text())
     specification = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())  # refuses unknown fields
     assert specification.pipeline_info.name == "driver-training-pipeline"
     for name, component in document["components"].items():
@@ -45,24 +48,31 @@ def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
         for task in tasks.values():
             assert set(task.get("dependentTasks", [])) <= set(tasks), name
             assert task["componentRef"]["name"] in document["components"]
+    steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(steps) == set(document["deploymentSpec"]["executors"])
+    for name, step in steps.items():
+        assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount"}, name
+        assert document["deploymentSpec"]["executors"][name]["container"]["resources"]["resourceMemoryLimit"] == "2Gi"
 
 
 @pytest.fixture(scope="module")
 def run(applied):
     """Runs the committed file and gives the steps' status and the parent's, both from MLflow."""
-    configure(applied)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(applied.path / "out"), raise_on_error=True)
     from_file = components.load_component_from_file(str(COMMITTED))
 
     def go(name, labels, threshold):
+        configure(applied)
+        outputs = str(applied.path / "out")
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=outputs, raise_on_error=True)
         arguments = {"feature_repo": str(applied.feature_repo), "labels": str(labels), "feature_service": "rates"}
         arguments |= {"run_name": name, "model_name": "driver_conversion", "C": 1.0, "degree": 1, "weights": "equal"}
         failure = None
+        log = applied.path / "logs" / f"{name}.log"
         try:
-            from_file(**arguments, threshold=threshold)
+            with pipeline.local_run(log):
+                from_file(**arguments, threshold=threshold)
         except RuntimeError as error:
             failure = str(error)
-        mlflow.set_tracking_uri(applied.tracking_uri)
         named = {"experiment_names": ["training_pipeline"], "output_format": "list"}
         (parent,) = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", **named)
         nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
@@ -79,10 +89,27 @@ def test_a_closed_gate_registers_nothing_and_is_a_success(run, applied):
     assert mlflow.MlflowClient(applied.tracking_uri).search_model_versions("name = 'driver_conversion'") == []
 
 
-def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied, tmp_path, capfd):
+def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied, tmp_path):
     broken = tmp_path / "broken labels.parquet"
     pd.read_parquet(applied.data / "driver_labels.parquet").replace({"label": {1: 7}}).to_parquet(broken)
     failure, parent, steps = run("broken", broken, 0.65)
     assert "validate-features" in failure and parent == "FAILED"
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"}
-    assert "the training data breaks its expectations" in "".join(capfd.readouterr())
+    assert "the training data breaks its expectations" in (applied.path / "logs" / "broken.log").read_text()
+
+
+def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch):
+    linked = tmp_path / "an environment"
+    linked.symlink_to(Path(sys.prefix))
+    monkeypatch.setattr(sys, "executable", str(linked / "bin" / "python"))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"), raise_on_error=True)
+
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def double(number: int) -> int:
+        return 2 * number
+
+    own_print = builtins.print
+    with pipeline.local_run(tmp_path / "logs" / "log"):
+        task = double(number=21)
+    assert task.output == 42
+    assert builtins.print is own_print and sys.executable == str(linked / "bin" / "python")

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import ibis
 import mlflow
 import pandas as pd
 import pyarrow as pa
@@ -13,7 +15,7 @@ from conftest import apply
 
 from helpers import begin, data, registry
 from helpers.start import check_environment
-from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home, locate
+from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home, locate, quiet
 
 
 def test_without_a_setting_the_workspace_is_the_repositorys():
@@ -64,6 +66,15 @@ def test_mlflow_keeps_its_state_in_the_workspace_whatever_folder_it_is_called_fr
     assert (home.path / "mlflow.db").exists()
     assert len(list((home.path / "mlruns").rglob("note.txt"))) == 1
     assert list(elsewhere.iterdir()) == []
+
+
+def test_duckdb_draws_no_progress_bar_into_a_slow_machines_outputs():
+    connections = (duckdb.default_connection(), ibis.get_backend().con)
+    for connection in connections:
+        connection.execute("SET enable_progress_bar = true")  # as DuckDB does in a notebook
+    quiet()
+    setting = "SELECT current_setting('enable_progress_bar')"
+    assert [connection.execute(setting).fetchone() for connection in connections] == [(False,), (False,)]
 
 
 def test_a_moved_clone_is_told_that_its_registry_is_stale(tmp_path):
