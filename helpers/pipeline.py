@@ -38,7 +38,7 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """What a step needs on a cluster: limits, the tracking address, its password, and a volume. The local runner ignores all four."""
     kubernetes.use_config_map_as_env(task, "mlflow", {"tracking-uri": "MLFLOW_TRACKING_URI"})
     kubernetes.use_secret_as_env(task, "mlflow-login", {"password": "MLFLOW_TRACKING_PASSWORD"})
-    kubernetes.mount_pvc(task, pvc_name="driver-ranking", mount_path="/mnt/driver-ranking")
+    kubernetes.mount_pvc(task, pvc_name="driver-ranking", mount_path="/driver-ranking")
     return task.set_cpu_limit("1").set_memory_limit("2Gi")
 
 
