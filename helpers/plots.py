@@ -143,7 +143,8 @@ def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, s
         if name
     }
     fig, ax = figure(width=2.3 * len(columns), height=0.95 * tallest)
-    boxes(ax, places, [(a, b, "") for a, b in edges if a in places and b in places], size=(2.1, 0.5))
+    arrows = [(a, b, "") for a, b in sorted(edges) if a in places and b in places]  # sorted: the same picture each time
+    boxes(ax, places, arrows, size=(2.1, 0.5))
     show(fig, alt)
 
 
