@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import IPython.core.history  # noqa: F401  before any test imports Feast: helpers/serving.py says why
 import pytest
 
 from helpers import registry
@@ -68,6 +69,22 @@ def store(applied) -> FeatureStore:
 
     configure(applied)
     return FeatureStore(repo_path=str(applied.feature_repo))
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    """MLflow on a database for one module's tests. Its global state is as before when the last test ends."""
+    import mlflow
+    from mlflow.tracking import fluent
+    from mlflow.tracking._tracking_service import utils
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")
+        patch.setattr(utils, "_tracking_uri", f"sqlite:///{folder / 'mlflow.db'}")
+        mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
+        patch.setattr(fluent, "_active_experiment_id", "1")
+        yield mlflow
 
 
 def apply(workspace: Workspace) -> FeatureStore:
