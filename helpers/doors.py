@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from helpers import claims
 from helpers.data import DataError
 from helpers.runner import NOTEBOOKS, run
 from helpers.services import HOST, Service
@@ -106,6 +107,7 @@ def notebooks() -> int:
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
         shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
+    claims.write()
     return 0
 
 

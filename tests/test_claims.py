@@ -1,0 +1,234 @@
+"""docs/claims.md: no claim without a check that ran, no check without its claim, and the page is what the generator writes.
+
+The second half holds the proofs of claims that no notebook shows.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import apply
+
+from helpers import NOW, claims, historical_features
+from helpers.workspace import REPOSITORY, configure
+
+ROWS = claims.claims()
+SHOWN = claims.checks()
+
+
+def functions(path: Path) -> set[str]:
+    """The test functions of a file, by name."""
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_claim_has_a_check_that_ran_or_a_test():
+    unshown = [row.id for row in ROWS if not SHOWN.get(row.id) and not row.tests]
+    assert unshown == [], "no notebook cell has the tag claim-<id>, and docs/claims.toml names no test"
+    silent = [
+        (name, check.notebook)
+        for name, cells in SHOWN.items()
+        for check in cells
+        if check.line.count("\n") or not check.line
+    ]
+    assert silent == [], "a check cell of a claim has no printed line: execute the notebook and store its outputs"
+
+
+def test_every_tag_has_its_claim():
+    assert sorted(set(SHOWN) - {row.id for row in ROWS}) == [], "add a row to docs/claims.toml, or take the tag out"
+
+
+def test_every_named_test_exists():
+    named = [test for row in ROWS for test in row.tests]
+    missing = [t for t in named if t.split("::")[1] not in functions(REPOSITORY / t.split("::")[0])]
+    assert missing == []
+
+
+def test_every_proof_of_this_file_belongs_to_a_claim():
+    named = {test.split("::")[1] for row in ROWS for test in row.tests if test.startswith("tests/test_claims.py::")}
+    own = {name for name in functions(Path(__file__)) if not name.startswith(("test_every_", "test_the_page_"))}
+    assert named == own
+
+
+def test_every_row_is_complete():
+    assert len({row.id for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert re.fullmatch(r"[a-z0-9-]+", row.id)
+        assert row.verdict in claims.VERDICTS and row.of in claims.SOURCES
+        assert row.verdict == "true" or row.note, f"{row.id}: say the condition, or what holds instead"
+        assert row.says.endswith(".") and (not row.note or row.note.endswith(".")), row.id
+
+
+def test_the_page_is_what_the_generator_writes():
+    written = (REPOSITORY / claims.PAGE).read_text(encoding="utf-8")
+    assert written == claims.page(), "run `python -m helpers.claims`"
+
+
+def test_the_page_changes_when_a_check_disappears(tmp_path):
+    for name in ("notebooks", "docs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("*.png"))
+    path = next((tmp_path / "notebooks").glob("02_*.ipynb"))
+    path.write_text(path.read_text().replace('"claim-no-future-data"', '"other"'))
+    assert "no-future-data" not in claims.checks(tmp_path)
+    assert claims.page(tmp_path) != claims.page()
+
+
+# Proofs
+
+
+def test_the_tools_are_open_source():
+    for name in ("feast", "mlflow", "kfp", "kubeflow", "kserve", "optuna", "duckdb", "great-expectations", "evidently"):
+        about = metadata(name)
+        licence = " ".join(
+            [about.get("License-Expression") or "", about.get("License") or "", *about.get_all("Classifier", [])]
+        )
+        assert re.search(r"Apache|MIT", licence), name
+
+
+def test_a_feature_view_names_columns_and_computes_nothing(store, applied):
+    for view in store.list_batch_feature_views():
+        columns = pd.read_parquet(applied.data / Path(view.batch_source.path).name).columns
+        assert {field.name for field in view.features} < set(columns)
+        assert not hasattr(view, "feature_transformation")
+    assert all(view.feature_transformation for view in store.list_on_demand_feature_views())
+
+
+def test_only_feature_views_have_a_history(store):
+    assert store.list_feature_view_versions("driver_hourly_stats")
+    assert [name for name in dir(store) if "version" in name and name.startswith("list_")] == [
+        "list_feature_view_versions"
+    ]
+
+
+def test_source_and_schema_of_a_feature_can_be_read_back(store, applied):
+    view = store.get_feature_view("driver_hourly_stats")
+    assert Path(view.source.path) == applied.data / "driver_stats.parquet"
+    assert {"conv_rate", "acc_rate", "avg_daily_trips"} < {field.name for field in view.schema}
+
+
+def test_apply_and_materialize_write_lineage_events(home):
+    settings = home.feature_repo / "feature_store.yaml"
+    settings.write_text(
+        settings.read_text() + "\nopenlineage: {enabled: true, transport_type: file, namespace: feast}\n"
+    )
+    configure(home)  # the events land in the working directory, which becomes the home's workspace
+    store = apply(home)
+    after_apply = list(home.path.glob("openlineage*"))
+    store.materialize(NOW - pd.Timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])
+    events = "".join(path.read_text() for path in home.path.glob("openlineage*"))
+    assert after_apply
+    assert "driver_stats" in events and "driver_hourly_stats" in events
+    assert {"START", "COMPLETE"} <= set(re.findall(r'"eventType":\s*"(\w+)"', events))
+
+
+def test_materializing_one_view_serves_all_its_features_and_none_of_another(home):
+    configure(home)
+    store = apply(home)
+    store.materialize(NOW - pd.Timedelta(days=7), NOW, feature_views=["driver_hourly_stats"])
+    asked = ["driver_hourly_stats:conv_rate", "driver_hourly_stats:avg_daily_trips", "driver_daily_profile:rating"]
+    found = store.get_online_features(asked, [{"driver_id": 1001}]).to_dict()
+    assert found["conv_rate"] != [None]
+    assert found["avg_daily_trips"] != [None], "not needed by a model of conv_rate alone, and there all the same"
+    assert found["rating"] == [None]
+
+
+def test_shards_retrieved_apart_are_the_rows_of_one_retrieval(store, applied):
+    labels = pd.read_parquet(applied.data / "driver_labels.parquet")
+    service = store.get_feature_service("rates")
+    whole = historical_features(store, labels, service)
+    shards = [historical_features(store, labels.iloc[rank::2], service) for rank in range(2)]
+    pd.testing.assert_frame_equal(pd.concat(shards).sort_index(), whole)
+
+
+def test_another_file_gives_another_past(home):
+    configure(home)
+    store = apply(home)
+    path = home.data / "driver_stats.parquet"
+    stats = pd.read_parquet(path)
+    row = stats.iloc[[-1]][["driver_id", "event_timestamp"]]
+    before = historical_features(store, row, ["driver_hourly_stats:acc_rate"]).acc_rate.iloc[0]
+    stats.assign(acc_rate=stats.acc_rate / 2).to_parquet(path)
+    assert historical_features(store, row, ["driver_hourly_stats:acc_rate"]).acc_rate.iloc[0] == before / 2
+    assert len(store.list_feature_view_versions("driver_hourly_stats")) == 1, "no version tells the two apart"
+
+
+def test_features_are_served_over_grpc(store):
+    import grpc
+    from feast.infra.contrib.grpc_server import GrpcFeatureServer
+    from feast.protos.feast.serving import GrpcServer_pb2_grpc as service
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
+    from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
+
+    store.materialize(NOW - pd.Timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])
+    server = grpc.server(ThreadPoolExecutor(1))
+    servicer = GrpcFeatureServer(store, registry_ttl_sec=3600)
+    service.add_GrpcFeatureServerServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    request = GetOnlineFeaturesRequest()
+    request.features.val.append("driver_hourly_stats:conv_rate")
+    request.entities["driver_id"].CopyFrom(RepeatedValue(val=[Value(int64_val=1001)]))
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answer = service.GrpcFeatureServerStub(channel).GetOnlineFeatures(request, timeout=20)
+    finally:
+        server.stop(0).wait()
+        servicer._active_timer.cancel()  # a thread that would keep this process alive
+    columns = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
+    in_process = store.get_online_features(list(request.features.val), [{"driver_id": 1001}]).to_dict()
+    assert columns["conv_rate"].values[0].double_val == in_process["conv_rate"][0]
+
+
+def test_a_run_that_nobody_registers_is_no_model_version(mlflow):
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit([[0], [1]], [0, 1])
+    logged = []
+    for _ in range(2):
+        with mlflow.start_run(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logged.append(mlflow.sklearn.log_model(model, name="candidate", pip_requirements=[]))
+    mlflow.register_model(logged[0].model_uri, "candidates")
+    versions = mlflow.MlflowClient().search_model_versions("name = 'candidates'")
+    assert [version.source for version in versions] == [logged[0].model_uri]
+
+
+def test_autolog_records_parameters_and_metrics(mlflow):
+    from sklearn.linear_model import LogisticRegression
+
+    X = pd.DataFrame({"conv_rate": [0.1, 0.2, 0.8, 0.9]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mlflow.start_run() as plain:
+            LogisticRegression(C=0.5).fit(X, [0, 0, 1, 1])
+        mlflow.sklearn.autolog(log_models=False, log_datasets=False, silent=True)
+        try:
+            with mlflow.start_run() as automatic:
+                LogisticRegression(C=0.5).fit(X, [0, 0, 1, 1])
+        finally:
+            mlflow.sklearn.autolog(disable=True, silent=True)
+    assert mlflow.get_run(plain.info.run_id).data.params == {}
+    recorded = mlflow.get_run(automatic.info.run_id).data
+    assert recorded.params["C"] == "0.5"
+    assert any("roc_auc" in name for name in recorded.metrics)
+
+
+def test_mlflow_evaluates_a_classifier_by_itself(mlflow):
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"label": random.integers(0, 2, 60)})
+    table["score"] = (table.label * 0.5 + random.uniform(size=60) > 0.6).astype(int)
+    with mlflow.start_run(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"data": table, "predictions": "score", "targets": "label", "model_type": "classifier"}
+        metrics = mlflow.models.evaluate(**options).metrics
+    assert metrics["accuracy_score"] == pytest.approx((table.score == table.label).mean())
+    assert {"precision_score", "recall_score", "f1_score"} < set(metrics)
