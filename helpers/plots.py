@@ -191,3 +191,57 @@ def outlines(
         ax.spines["left"].set_visible(False)
     np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
     show(fig, alt)
+
+
+def parallel(table: pd.DataFrame, *, alt: str) -> None:
+    """Parallel coordinates: a line per row through its columns, each scaled to its range; the higher the last column, the darker."""
+    ordered = table.astype(float).sort_values(table.columns[-1], kind="stable")
+    lines = (ordered - ordered.min()) / (ordered.max() - ordered.min()).replace(0, 1)
+    fig, ax = figure(height=2.8)
+    for line, good in zip(lines.to_numpy(), np.linspace(0, 1, len(lines)), strict=True):
+        ax.plot(lines.columns, line, color=BLUE, alpha=0.1 + 0.9 * good**3, linewidth=0.8 + 1.4 * good**3)
+    ax.set_yticks([0, 1], ["low", "high"])
+    show(fig, alt)
+
+
+def history(values: pd.Series, *, alt: str) -> None:
+    """A dot per trial of a sweep, and a line for the best so far."""
+    fig, ax = figure(height=2.6)
+    ax.scatter(values.index, values, color=GREY, label="trial")
+    ax.plot(values.index, values.cummax(), color=BLUE, label="best so far")
+    ax.set(xlabel="trial", ylabel="AUC")
+    ax.legend(frameon=False, loc="lower right")
+    show(fig, alt)
+
+
+def curves(table: pd.DataFrame, stopped: pd.Series, *, label: str, alt: str) -> None:
+    """A line per column over the epochs in the index: grey, or red with dots where ``stopped`` is true."""
+    fig, ax = figure(height=2.6)
+    for name, curve in table.items():
+        style = {"color": RED, "marker": "o", "markersize": 3} if stopped[name] else {"color": GREY}
+        ax.plot(curve.index + 1, curve, linewidth=1.3, zorder=2 + stopped[name], **style)
+    for color, text in ((GREY, "to the end"), (RED, "pruned")):
+        ax.plot([], [], color=color, label=text)
+    ax.set(xlabel="epoch", ylabel=label)
+    ax.legend(frameon=False, loc="lower right")
+    show(fig, alt)
+
+
+def roc_and_calibration(labels: pd.Series, scores: Mapping[str, Sequence[float]], *, alt: str) -> None:
+    """Two plots of each score against the 0/1 labels: ranking (ROC curve), and share that came true per predicted probability."""
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import roc_curve
+
+    fig, (left, right) = figure(height=3.4, columns=2)
+    for name, given in scores.items():
+        false_alarms, found, _ = roc_curve(labels, given)
+        left.plot(false_alarms, found, label=name)
+        came, said = calibration_curve(labels, given, n_bins=8, strategy="quantile")
+        right.plot(said, came, marker="o", markersize=4, label=name)
+    left.set(xlabel="false alarms, share of the negatives", ylabel="found, share of the positives", title="ROC")
+    right.set(xlabel="predicted probability", ylabel="share that came true", title="calibration")
+    for ax in (left, right):
+        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, zorder=1)
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.legend(frameon=False, loc="lower right", fontsize=8)
+    show(fig, alt)

@@ -12,6 +12,7 @@ import pandas as pd
 from helpers.workspace import WorkshopError, Workspace
 
 if TYPE_CHECKING:
+    from feast import FeatureService, FeatureStore
     from feast.diff.registry_diff import RegistryDiff
     from feast.repo_contents import RepoContents
 
@@ -65,6 +66,12 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["object", "kind", "change", "properties"]).sort_values(
         ["kind", "object"], ignore_index=True
     )
+
+
+def view_versions(store: FeatureStore, service: FeatureService) -> dict[str, str]:
+    """The current version of each feature view that a service reads, as tags of a run: ``version.driver_hourly_stats: v2``."""
+    views = [projection.name for projection in service.feature_view_projections]
+    return {f"version.{view}": store.list_feature_view_versions(view)[-1]["version"] for view in views}
 
 
 def check(workspace: Workspace) -> None:

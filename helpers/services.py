@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from helpers.workspace import WorkshopError
@@ -32,19 +34,29 @@ class Service:
     Args:
         name: for messages and the log file.
         command: arguments; ``{port}`` in them is replaced by the port.
-        health: path that answers 200 once the server is ready, such as ``/health``.
+        health: path that answers 200 once the server is ready, such as ``/health``; None for a server that speaks no HTTP: it is ready once it
+            accepts a connection.
         log: file that takes what the server prints.
         port: a port of your own; a free one when left out.
         timeout: seconds to wait until it is ready.
+        wait: False to go on at once, so that two servers can start side by side; call ``wait()`` before the first request.
 
     Raises:
         WorkshopError: the port is taken; the server ended or did not answer in time. The message carries the end of its log.
     """
 
     def __init__(
-        self, name: str, command: list[str], *, health: str, log: Path, port: int | None = None, timeout: float = 120
+        self,
+        name: str,
+        command: list[str],
+        *,
+        health: str | None,
+        log: Path,
+        port: int | None = None,
+        timeout: float = 120,
+        wait: bool = True,
     ):
-        self.name, self.log = name, Path(log)
+        self.name, self.log, self.health, self.timeout = name, Path(log), health, timeout
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         with socket.socket() as probe:
@@ -65,29 +77,37 @@ class Service:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        if wait:
+            self.wait()
+
+    def wait(self) -> Service:
+        """Return once the server is ready; see the class for what is raised otherwise, after ending it."""
         try:
-            self._wait(health, timeout)
+            deadline = time.monotonic() + self.timeout
+            while not self._answers():
+                if self._keeper.poll() is not None:
+                    raise WorkshopError(
+                        f"{self.name} ended with exit code {self._keeper.returncode} before it was ready. The end of {self.log}:\n{self.tail()}"
+                    )
+                if time.monotonic() > deadline:
+                    raise WorkshopError(
+                        f"{self.name} did not answer on {self.url}{self.health or ''} within {self.timeout:.0f} s. The end of {self.log}:\n{self.tail()}"
+                    )
+                time.sleep(0.1)
         except BaseException:
             self.stop()
             raise
+        return self
 
-    def _wait(self, health: str, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._keeper.poll() is not None:
-                raise WorkshopError(
-                    f"{self.name} ended with exit code {self._keeper.returncode} before it was ready. The end of {self.log}:\n{self.tail()}"
-                )
-            try:
-                with urllib.request.urlopen(self.url + health, timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
-                pass
-            time.sleep(0.1)
-        raise WorkshopError(
-            f"{self.name} did not answer on {self.url}{health} within {timeout:.0f} s. The end of {self.log}:\n{self.tail()}"
-        )
+    def _answers(self) -> bool:
+        try:
+            if self.health is None:
+                socket.create_connection((HOST, self.port), timeout=2).close()
+                return True
+            with urllib.request.urlopen(self.url + self.health, timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
 
     def tail(self, lines: int = 15) -> str:
         """The last lines that the server printed."""
@@ -115,3 +135,22 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def redis(log: Path) -> Service | None:
+    """A Redis server that keeps everything in memory; None where no ``redis-server`` is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        return None
+    command = [program, "--bind", HOST, "--port", "{port}", "--save", "", "--appendonly", "no"]
+    return Service("Redis", command, health=None, log=log)
+
+
+def milliseconds(call: Callable[[object], object], arguments: Sequence[object], count: int) -> list[float]:
+    """How long each of ``count`` calls takes, one after the other, with ``arguments`` in turn; 20 calls before them are not counted."""
+    times = []
+    for number in range(count + 20):
+        began = time.perf_counter()
+        call(arguments[number % len(arguments)])
+        times.append((time.perf_counter() - began) * 1000)
+    return times[20:]

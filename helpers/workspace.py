@@ -108,6 +108,7 @@ _NOISE = [
     ),  # Feast's monitoring, on its first, empty tables
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
+    ("Support for class-based `config` is deprecated", DeprecationWarning),  # between Kubeflow's SDK and pydantic
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
 ]
 

@@ -1,0 +1,575 @@
+"""The model server under good, bad and concurrent requests, and what stands beside it: Feast's feature server, Redis, Prometheus.
+
+One small home with three model versions, each with its contract, and one server of each kind for all tests of this file.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import requests
+import yaml
+from conftest import apply
+from feast import FeatureService, FeatureStore
+from prometheus_client.parser import text_string_to_metric_families
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from helpers import MODEL, NOW, UNKNOWN_DRIVER, feature_references, historical_features, services, serving
+from helpers.services import HOST, Service
+from helpers.workspace import configure, create_home
+
+SERVICES = {
+    "1": "rates",
+    "2": "log_odds_and_rating",
+    "3": "computed_only",
+}  # version: the feature service it was trained on
+DRIVER = 1001
+JSON = {"content-type": "application/json"}
+LONG_AGO = NOW - timedelta(days=8)  # the hourly view's time to live is 7 days
+
+
+def register(store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None) -> None:
+    service = store.get_feature_service(service_name)
+    true = feature_references(store, service)
+    columns = [reference.split(":")[1] for reference in true]
+    labels = pd.read_parquet(Path(store.repo_path).parent / "data" / "driver_labels.parquet").head(1500)
+    frame = historical_features(store, labels, service).dropna()
+    model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10))
+    model.fit(frame[columns], frame.label)
+    contract = {"feature_service": service_name, "feature_refs": references or true, "columns": columns}
+    with mlflow.start_run(experiment_id=experiment):
+        stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract}}
+        logged = mlflow.sklearn.log_model(model, name="model", **stored)
+    mlflow.register_model(logged.model_uri, MODEL)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A home with the features of every driver online and the model versions of SERVICES; version 4 has a contract that does not hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path.cwd())
+        for name in ("MLFLOW_TRACKING_URI", "TZ"):
+            patch.setenv(name, "")
+        workspace = create_home(tmp_path_factory.mktemp("a served model") / "home")
+        configure(workspace)
+        store = apply(workspace)
+        ratios = store.get_on_demand_feature_view("driver_ratios")
+        store.apply(FeatureService(name="computed_only", features=[ratios[["conv_log_odds"]]]))
+        experiment = mlflow.MlflowClient().create_experiment("tests", (workspace.path / "artifacts").as_uri())
+        for service in SERVICES.values():
+            register(store, experiment, service)
+        register(store, experiment, "rates", references=["driver_hourly_stats:conv_rate"])
+        mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "2")
+        store.materialize(NOW - timedelta(days=7), NOW)
+        yield workspace
+
+
+@pytest.fixture(scope="module")
+def servers(course):
+    """The model server and Feast's feature server, started side by side."""
+    logs = course.path / "logs"
+    arguments = ["--feature-repo", course.feature_repo, "--model", MODEL, "--port", "{port}", "--now", NOW.timestamp()]
+    feast = [Path(sys.executable).with_name("feast"), "-c", course.feature_repo, "serve"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", course.tracking_uri)
+        model_server = Service(
+            "model server",
+            [sys.executable, "-m", "helpers.serving", *arguments],
+            health=f"/v2/models/{MODEL}/ready",
+            log=logs / "model_server.log",
+            wait=False,
+        )
+        feature_server = Service(
+            "feature server",
+            [*feast, "--host", HOST, "--port", "{port}"],
+            health="/health",
+            log=logs / "feature_server.log",
+            wait=False,
+        )
+    with model_server, feature_server:
+        yield model_server.wait(), feature_server.wait()
+
+
+@pytest.fixture
+def server(servers, store) -> Service:
+    """The model server, with version 2 in production before and after the test."""
+    yield servers[0]
+    promote(servers[0], "2")
+
+
+@pytest.fixture
+def store(course) -> FeatureStore:
+    configure(course)
+    return FeatureStore(repo_path=str(course.feature_repo))
+
+
+@pytest.fixture
+def drivers(course) -> list[int]:
+    """Those with valid features: they reported within the last hours."""
+    stats = pd.read_parquet(course.data / "driver_stats.parquet", columns=["driver_id", "event_timestamp"])
+    last = stats.groupby("driver_id").event_timestamp.max()
+    return [int(driver) for driver in last.index[last > NOW - timedelta(hours=2)]]
+
+
+def v1(server: Service, *drivers: object, session=requests) -> requests.Response:
+    body = {"instances": [{"driver_id": driver} for driver in drivers]}
+    return session.post(f"{server.url}/v1/models/{MODEL}:predict", json=body, timeout=30)
+
+
+def tensor(**changes: object) -> dict:
+    one = {"name": "driver_id", "datatype": "INT64", "shape": [1], "data": [DRIVER]} | changes
+    return {"inputs": [{name: value for name, value in one.items() if value is not ...}]}
+
+
+def v2(server: Service, body: dict) -> requests.Response:
+    return requests.post(f"{server.url}/v2/models/{MODEL}/infer", json=body, timeout=30)
+
+
+def promote(server: Service, version: str, patience: float = 30) -> float:
+    """Move the alias and wait until the server has followed; the seconds that took."""
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", version)
+    began = time.perf_counter()
+    while v1(server, DRIVER).json()["model_version"] != version:
+        assert time.perf_counter() - began < patience, f"the server did not follow the alias: {server.tail()}"
+        time.sleep(0.02)
+    return time.perf_counter() - began
+
+
+def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[int, float]:
+    """What the model says without a server: features as a table, columns by name, one driver at a time."""
+    model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
+    references = feature_references(store, store.get_feature_service(SERVICES[version]))
+    rows = [{"driver_id": driver} for driver in drivers]
+    table = store.get_online_features(features=references, entity_rows=rows).to_df()
+    columns = [reference.split(":")[1] for reference in references]
+    return {driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1]) for row, driver in enumerate(drivers)}
+
+
+def write(store: FeatureStore, driver: int, when: pd.Timestamp, conv_rate: float | None = 0.5) -> None:
+    """Put a driver's row of each view straight into the online store, as a late or broken pipeline would."""
+    keys = {"driver_id": [driver], "event_timestamp": [when], "created": [when]}
+    hourly = pd.DataFrame(keys | {"conv_rate": [conv_rate], "acc_rate": [0.9], "avg_daily_trips": [9]})
+    store.write_to_online_store("driver_hourly_stats", hourly.astype({"conv_rate": "float64"}))
+    fresh = keys | {"event_timestamp": [NOW], "rating": [4.5], "tenure_days": [100]}
+    store.write_to_online_store("driver_daily_profile", pd.DataFrame(fresh))
+
+
+def test_both_protocols_answer_with_the_models_own_scores(server, store, drivers):
+    own = own_scores(store, "2", drivers)
+    first, second = v1(server, *drivers), v2(server, tensor(shape=[len(drivers)], data=drivers))
+    assert first.status_code == second.status_code == 200
+    np.testing.assert_allclose(first.json()["predictions"], list(own.values()), rtol=0, atol=1e-14)
+    assert second.json()["outputs"][0]["data"] == first.json()["predictions"]
+    assert [v1(server, driver).json()["predictions"] for driver in drivers[:5]] == [[own[d]] for d in drivers[:5]]
+
+
+def test_the_open_inference_protocols_pages_answer_as_it_says(server):
+    def page(path: str) -> tuple[int, object]:
+        answer = requests.get(server.url + path, timeout=10)
+        return answer.status_code, answer.json()
+
+    status, about = page("/v2")
+    assert status == 200 and about["name"] == "kserve" and about["version"] and about["extensions"] == []
+    assert page("/v2/health/live") == (200, {"live": True})
+    assert page("/v2/health/ready") == (200, {"ready": True})
+    assert page(f"/v2/models/{MODEL}/ready") == (200, {"name": MODEL, "ready": True})
+    status, model = page(f"/v2/models/{MODEL}")
+    assert status == 200 and model["name"] == MODEL and isinstance(model["platform"], str)
+    assert model["inputs"] == [{"name": "driver_id", "datatype": "INT64", "shape": [-1]}]
+    assert model["outputs"] == [{"name": "score", "datatype": "FP64", "shape": [-1]}]
+    for path in ("/v2/models/nobody", "/v2/models/nobody/ready", "/nowhere"):
+        status, said = page(path)
+        assert status == 404 and set(said) == {"error"}
+    described = page("/openapi.json")[1]["paths"]
+    assert {"/v2/health/live", "/v2/models/{model_name}/infer", "/v1/models/{model_name}:predict"} <= set(described)
+
+
+def test_a_v2_answer_has_the_form_of_the_protocol(server):
+    answer = v2(server, {"id": "42", **tensor()}).json()
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", MODEL, "2")
+    [output] = answer["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("score", "FP64", [1])
+    assert len(output["data"]) == 1 and 0 < output["data"][0] < 1
+    assert v2(server, {"outputs": [{"name": "score"}], **tensor()}).status_code == 200
+    assert v2(server, tensor()).json()["id"] != v2(server, tensor()).json()["id"]
+
+
+def instances(*values: object) -> str:
+    return json.dumps({"instances": [{"driver_id": value} for value in values]})
+
+
+BAD_V1 = {
+    "no body": "",
+    "bad JSON": '{"instances": [',
+    "not UTF-8": b"\xff\xfe",
+    "nested too deep": "[" * 100_000,
+    "null": "null",
+    "a list": "[]",
+    "no instances": "{}",
+    "instances as an object": '{"instances": {"driver_id": 1001}}',
+    "no driver": '{"instances": []}',
+    "numbers alone": '{"instances": [1001]}',
+    "wrong name": '{"instances": [{"driver": 1001}]}',
+    "no name": '{"instances": [{}]}',
+    "a name too many": '{"instances": [{"driver_id": 1001, "conv_rate": 1}]}',
+    "text": instances("Ada"),
+    "a number as text": instances("1001"),
+    "a fraction": instances(1001.5),
+    "a float": instances(1001.0),
+    "true": instances(True),
+    "nothing": instances(None),
+    "a list of drivers": instances([DRIVER]),
+    "NaN": instances(float("nan")),
+    "infinity": instances(float("inf")),
+    "negative": instances(-1),
+    "64 bits and one": instances(2**63),
+    "400 digits": instances(10**400),
+    "5000 digits": '{"instances": [{"driver_id": ' + "9" * 5000 + "}]}",
+    "a huge batch": instances(*[DRIVER] * (serving.MOST_ROWS + 1)),
+    "a cloud event of another kind": '{"specversion": "1.0", "type": "x", "source": "y", "id": "z", "data": 5}',
+}
+BAD_V2 = {
+    "no body": "",
+    "bad JSON": '{"inputs": [',
+    "not UTF-8": b"\xff\xfe",
+    "nested too deep": "[" * 100_000,
+    "null": "null",
+    "a list": "[]",
+    "no inputs": "{}",
+    "inputs empty": '{"inputs": []}',
+    "inputs as an object": '{"inputs": {}}',
+    "two inputs": {"inputs": tensor()["inputs"] * 2},
+    "wrong name": tensor(name="driver"),
+    "no name": tensor(name=...),
+    "wrong type": tensor(datatype="FP64"),
+    "unknown type": tensor(datatype="NUMBER"),
+    "half floats": tensor(datatype="FP16"),
+    "type as a number": tensor(datatype=64),
+    "no type": tensor(datatype=...),
+    "no shape": tensor(shape=...),
+    "shape as text": tensor(shape="one"),
+    "shape of a fraction": tensor(shape=[1.5]),
+    "shape of NaN": tensor(shape=[float("nan")]),
+    "shape too large": tensor(shape=[2]),
+    "shape zero": tensor(shape=[0]),
+    "shape negative": tensor(shape=[-1]),
+    "shape of 30 digits": tensor(shape=[10**30]),
+    "shape empty": tensor(shape=[]),
+    "two dimensions": tensor(shape=[1, 1], data=[[DRIVER]]),
+    "no data": tensor(data=...),
+    "data null": tensor(data=None),
+    "data as text": tensor(data="1001"),
+    "data nested": tensor(data=[[DRIVER]]),
+    "data empty": tensor(shape=[0], data=[]),
+    "a name in the data": tensor(data=["Ada"]),
+    "a fraction": tensor(data=[1001.5]),
+    "true": tensor(data=[True]),
+    "nothing": tensor(data=[None]),
+    "NaN": tensor(data=[float("nan")]),
+    "infinity": tensor(data=[float("inf")]),
+    "negative": tensor(data=[-1]),
+    "64 bits and one": tensor(data=[2**63]),
+    "5000 digits": json.dumps(tensor()).replace("1001", "9" * 5000),
+    "a huge batch": tensor(shape=[serving.MOST_ROWS + 1], data=[DRIVER] * (serving.MOST_ROWS + 1)),
+    "id as a number": {"id": 42, **tensor()},
+    "parameters of lists": {"parameters": {"a": [1]}, **tensor()},
+    "an output that there is not": {"outputs": [{"name": "rank"}], **tensor()},
+}
+
+
+def refused(answer: requests.Response, status: int = 400) -> None:
+    assert answer.status_code == status, answer.text[:300]
+    assert set(answer.json()) == {"error"} and isinstance(answer.json()["error"], str)
+    assert 0 < len(answer.text) < 1000, "a refusal should not send the request back"
+
+
+@pytest.fixture
+def alive(server):
+    """After whatever the test sent, the same process answers the next caller."""
+    yield server
+    assert server.running
+    assert v1(server, DRIVER).status_code == 200
+
+
+def test_bad_v1_requests_are_refused_as_the_callers_mistake(alive, subtests):
+    for name, body in BAD_V1.items():
+        with subtests.test(name):
+            refused(requests.post(f"{alive.url}/v1/models/{MODEL}:predict", data=body, headers=JSON, timeout=30))
+
+
+def test_bad_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
+    for name, body in BAD_V2.items():
+        data = json.dumps(body) if isinstance(body, dict) else body
+        with subtests.test(name):
+            refused(requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=data, headers=JSON, timeout=30))
+
+
+def test_bad_binary_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
+    raw = {"datatype": "INT64", "shape": [2], "data": ..., "parameters": {"binary_data_size": 16}}
+    two = np.array([DRIVER, DRIVER + 1]).tobytes()
+
+    def send(body: object, data: bytes = two, length: object = None) -> requests.Response:
+        head = json.dumps(body).encode()
+        headers = {"inference-header-content-length": str(len(head) if length is None else length)}
+        headers |= {"content-type": "application/octet-stream"}
+        return requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=head + data, headers=headers, timeout=30)
+
+    assert send(tensor(**raw)).status_code == 200
+    bad = {
+        "data too short": (tensor(**raw), b"123"),
+        "length in words": (tensor(**raw), two, "many"),
+        "length too large": (tensor(**raw), two, 99999),
+        "length negative": (tensor(**raw), two, -5),
+        "a list": ([], b""),
+        "inputs as a number": ({"inputs": 5}, b""),
+        "an empty input": ({"inputs": [{}]}, b""),
+        "type as a number": (tensor(datatype=64), b""),
+        "shape as a number": (tensor(shape=1), b""),
+        "shape negative": (tensor(**raw | {"shape": [-1]}),),
+        "size in words": (tensor(**raw | {"parameters": {"binary_data_size": "x"}}),),
+        "text": (tensor(**raw | {"datatype": "BYTES"}),),
+        "id as an object": ({"id": {}, **tensor()}, b""),
+        "outputs as a number": ({"outputs": 5, **tensor()}, b""),
+    }
+    for name, request in bad.items():
+        with subtests.test(name):
+            refused(send(*request))
+
+
+def test_the_content_type_decides_how_a_body_is_read(alive):
+    url, body = f"{alive.url}/v1/models/{MODEL}:predict", instances(DRIVER)
+    for kind in ("application/json", "application/json; charset=utf-8"):
+        assert requests.post(url, data=body, headers={"content-type": kind}, timeout=30).status_code == 200
+    for kind in ("text/plain", "application/xml", "application/x-www-form-urlencoded"):
+        refused(requests.post(url, data=body, headers={"content-type": kind}, timeout=30))
+    url = f"{alive.url}/v2/models/{MODEL}/infer"
+    refused(requests.post(url, data=json.dumps(tensor()), headers={"content-type": "text/plain"}, timeout=30))
+
+
+def test_an_unknown_model_is_not_found_and_nobody_takes_the_model_away(alive):
+    refused(requests.post(f"{alive.url}/v1/models/nobody:predict", data=instances(DRIVER), headers=JSON), 404)
+    refused(requests.post(f"{alive.url}/v2/models/nobody/infer", json=tensor()), 404)
+    for verb in ("load", "unload"):
+        refused(requests.post(f"{alive.url}/v2/repository/models/{MODEL}/{verb}"), 403)
+
+
+def test_a_driver_without_valid_features_does_not_exist(alive):
+    answer = v1(alive, DRIVER, UNKNOWN_DRIVER)
+    refused(answer, 404)
+    assert f"1 of 2 drivers (driver {UNKNOWN_DRIVER}: missing acc_rate" in answer.json()["error"]
+    refused(v2(alive, tensor(data=[UNKNOWN_DRIVER])), 404)
+    refused(v1(alive, *range(5_000_000, 5_000_000 + serving.MOST_ROWS)), 404)
+
+
+def test_a_missing_value_is_refused_and_named(alive, store):
+    write(store, 901, NOW, conv_rate=None)
+    answer = v1(alive, 901)
+    refused(answer, 404)
+    assert "driver 901: missing conv_log_odds)" in answer.json()["error"]
+    write(store, 901, NOW, conv_rate=0.5)
+    assert v1(alive, 901).status_code == 200
+
+
+def test_stale_features_are_served_by_feast_and_refused_by_the_server(alive, store):
+    write(store, 902, LONG_AGO)
+    row = store.get_online_features(store.get_feature_service("log_odds_and_rating"), [{"driver_id": 902}]).to_dict()
+    assert row["acc_rate"] == [0.9] and row["conv_log_odds"][0] is not None, "Feast serves what its TTL forbids"
+    answer = v1(alive, 902)
+    refused(answer, 404)
+    assert "driver 902: stale acc_rate)" in answer.json()["error"]
+    write(store, 902, LONG_AGO + timedelta(days=1))
+    assert v1(alive, 902).status_code == 200, "as old as the time to live is not older"
+
+
+def test_a_computed_feature_is_as_old_as_what_it_was_computed_from(alive, store):
+    write(store, 903, LONG_AGO)
+    promote(alive, "3")
+    answer = v1(alive, 903)
+    refused(answer, 404)
+    assert "driver 903: stale" in answer.json()["error"]
+    promote(alive, "2")
+
+
+def test_the_server_follows_the_alias_within_a_second_in_the_same_process(server):
+    process = listening(server)[0].pid
+    seconds = []
+    for version in ["1", "2"] * 5:  # the best of several: a busy machine may slow down any one
+        seconds.append(promote(server, version))
+        if min(seconds) < 1:
+            break
+    assert min(seconds) < 1, f"the fastest of {len(seconds)} moves took {min(seconds):.1f} s"
+    assert listening(server)[0].pid == process
+
+
+def test_a_version_whose_contract_does_not_hold_is_not_served(server, store):
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "4")
+    said = "still serving version 2: feature service rates has changed since version 4 was trained"
+    end = time.monotonic() + 20
+    while said not in server.log.read_text() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert said in server.log.read_text()
+    time.sleep(1.5)
+    assert v1(server, DRIVER).json()["model_version"] == "2"
+    assert server.log.read_text().count(said) == 1, "once is enough"
+    promote(server, "1")
+
+
+def test_concurrent_clients_get_right_scores_while_the_alias_moves(server, store, drivers):
+    own = {version: own_scores(store, version, drivers) for version in "12"}
+
+    def client(number: int) -> list[tuple[int, int, dict]]:
+        with requests.Session() as session:
+            chosen = [drivers[(number * 37 + k) % len(drivers)] for k in range(100)]
+            answers = [(driver, v1(server, driver, session=session)) for driver in chosen]
+            return [(driver, answer.status_code, answer.json()) for driver, answer in answers]
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client, number) for number in range(4)]
+        for version in ("1", "2"):
+            promote(server, version)
+        answers = [answer for future in clients for answer in future.result(timeout=120)]
+    assert len(answers) == 400 and {status for _, status, _ in answers} == {200}
+    wrong = [(d, a) for d, _, a in answers if a["predictions"] != [own[a["model_version"]][d]]]
+    assert wrong == []
+
+
+def figures(server: Service, name: str) -> dict[str, float]:
+    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {s.name.removeprefix(name): s.value for s in samples if s.name.startswith(name) and "le" not in s.labels}
+
+
+def test_the_servers_metrics_count_each_prediction(server):
+    before = figures(server, "request_predict_seconds")
+    for _ in range(7):
+        v1(server, DRIVER)
+    after = figures(server, "request_predict_seconds")
+    assert after["_count"] - before["_count"] == 7
+    assert 0 < after["_sum"] - before["_sum"] < 60
+
+
+def test_prometheus_scrapes_the_server_and_answers_a_quantile(server, tmp_path):
+    if not shutil.which("prometheus"):
+        pytest.skip("prometheus is not installed")
+    settings = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [
+            {"job_name": "model_server", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]}
+        ],
+    }
+    config = tmp_path / "prometheus.yml"
+    config.write_text(yaml.safe_dump(settings))
+    checked = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'series'}"]
+    command += [f"--web.listen-address={HOST}:{{port}}", "--log.level=warn"]
+
+    def ask(query: str) -> list[float]:
+        v1(server, DRIVER)  # a rate needs something that moves
+        answer = requests.get(f"{prometheus.url}/api/v1/query", params={"query": query}, timeout=10).json()
+        assert answer["status"] == "success", answer
+        return [float(result["value"][1]) for result in answer["data"]["result"]]
+
+    def eventually(query: str, right) -> list[float]:
+        end = time.monotonic() + 30
+        while not right(found := ask(query)) and time.monotonic() < end:
+            time.sleep(0.3)
+        assert right(found), f"{query} gives {found}"
+        return found
+
+    with Service("Prometheus", command, health="/-/ready", log=tmp_path / "prometheus.log") as prometheus:
+        assert {socket.laddr.ip for socket in listening(prometheus)} == {HOST}
+        eventually('up{job="model_server"}', lambda found: found == [1.0])
+        quantile = "histogram_quantile(0.99, sum by (le) (rate(request_predict_seconds_bucket[1m])))"
+        [seconds] = eventually(quantile, lambda found: len(found) == 1 and found[0] > 0)
+        assert seconds < 10
+
+
+def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(servers, store, drivers):
+    _, feature_server = servers
+    asked = [*drivers, UNKNOWN_DRIVER]
+    body = {"feature_service": "log_odds_and_rating", "entities": {"driver_id": asked}}
+    answer = requests.post(f"{feature_server.url}/get-online-features", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    names, results = answer.json()["metadata"]["feature_names"], answer.json()["results"]
+    over_http = {name: result["values"] for name, result in zip(names, results, strict=True)}
+    rows = [{"driver_id": driver} for driver in asked]
+    own = store.get_online_features(store.get_feature_service("log_odds_and_rating"), rows).to_dict()
+    assert over_http == own
+    assert sum(value is None for values in own.values() for value in values) == 3
+
+
+def other_store(course, online_store: dict) -> FeatureStore:
+    """The same definitions and registry with another online store: one block of the settings."""
+    settings = yaml.safe_load((course.feature_repo / "feature_store.yaml").read_text())
+    path = course.path / "other_store.yaml"
+    path.write_text(yaml.safe_dump(settings | {"online_store": online_store}))
+    return FeatureStore(fs_yaml_file=path)
+
+
+def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(course, store, drivers, tmp_path):
+    redis = services.redis(tmp_path / "redis.log")
+    if redis is None:
+        pytest.skip("redis-server is not installed")
+    with redis:
+        assert {socket.laddr.ip for socket in listening(redis)} == {HOST}
+        other = other_store(course, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
+        other.materialize(NOW - timedelta(days=7), NOW)
+        asked = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
+        names = ["driver_hourly_stats:acc_rate", "driver_hourly_stats:conv_rate", "driver_daily_profile:rating"]
+        names += ["driver_ratios:conv_log_odds"]
+        one, two = (s.get_online_features(names, asked).to_dict(include_event_timestamps=True) for s in (store, other))
+        assert one == two
+        assert one["acc_rate"].count(None) < 20
+
+
+def listening(server: Service) -> list:
+    """The sockets on which a service's processes listen, from the system's table."""
+    process = psutil.Process(server._keeper.pid)
+    pids = {child.pid for child in process.children(recursive=True)}
+    found = [c for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
+    assert server.port in {c.laddr.port for c in found}, "the server listens where it says"
+    return found
+
+
+def test_the_servers_listen_on_loopback_alone(servers):
+    for server in servers:
+        assert {socket.laddr.ip for socket in listening(server)} == {HOST}, server.name
+
+
+def test_the_tools_own_pages_listen_on_loopback_alone(course):
+    command = [sys.executable, "-m", "helpers.doors", "ui"]
+    environment = {**os.environ, "WORKSHOP_HOME": str(course.home)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+    def listen_to_ctrl_c():  # also when pytest runs in the background of a shell, where it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, env=environment, preexec_fn=listen_to_ctrl_c, **pipes) as door:
+        try:
+            said = []
+            while not said or said[-1] not in ("", "Ctrl-C stops both.\n"):
+                said.append(door.stdout.readline())
+            assert said[-1], "".join(said)
+            pids = {child.pid for child in psutil.Process(door.pid).children(recursive=True)}
+            found = [c for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
+        finally:
+            door.send_signal(signal.SIGINT)
+        assert door.wait(40) == 0
+    assert {socket.laddr.ip for socket in found} == {HOST}
+    urls = {word for line in said for word in line.split() if word.startswith("http")}
+    assert len(urls) == 2 and urls <= {f"http://{HOST}:{socket.laddr.port}" for socket in found}
