@@ -32,7 +32,7 @@ endif
 	@uv sync --frozen --python $(VENV)
 	@printf '%s' "$(CURDIR)" > .venv/current
 
-.PHONY: help moved run test lab ui notebooks reset
+.PHONY: help moved run test lab ui notebooks reset bench
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m helpers.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -50,3 +50,6 @@ notebooks: .venv/current ## re-execute the notebooks in place and store clean ou
 
 reset: .venv/current ## empty workspace/, after asking
 	@$(VENV) -m helpers.doors reset
+
+bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
+	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -223,7 +223,7 @@ def curves(table: pd.DataFrame, stopped: pd.Series, *, label: str, alt: str) -> 
     for color, text in ((GREY, "to the end"), (RED, "pruned")):
         ax.plot([], [], color=color, label=text)
     ax.set(xlabel="epoch", ylabel=label)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="center right")
     show(fig, alt)
 
 

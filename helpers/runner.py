@@ -67,6 +67,7 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
             execution_timeout=TIMEOUT,
             start_timeout=120,
             extra_arguments=["--log-level=40"],  # each kernel would warn that loopback traffic is not encrypted
+            shutdown_kernel="immediate",  # asked politely, a kernel with MLflow in it does not end, and is killed after 2.5 seconds
             cwd=str(workspace.path),
             progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
         )
@@ -103,11 +104,12 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 def report(results: list[Result], folder: Path) -> Path:
     """Write ``index.html``, with a page per executed notebook; no page needs the network."""
+    import nbformat
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2"
+        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2", embed_images=True
     )
     for address in ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url"):
         setattr(exporter, address, "")
@@ -115,7 +117,9 @@ def report(results: list[Result], folder: Path) -> Path:
     for result in results:
         copy = folder / f"{result.name}.ipynb"
         if copy.exists():
-            page, _ = exporter.from_filename(str(copy))
+            # A notebook names its pictures as seen from its folder, and the page takes them in.
+            place = {"metadata": {"name": result.name, "path": str(NOTEBOOKS)}}
+            page, _ = exporter.from_notebook_node(nbformat.read(copy, as_version=4), resources=place)
             copy.with_suffix(".html").write_text(page, encoding="utf-8")
         outcome = f'<b class="bad">{html.escape(result.failure)}</b>' if result.failure else "passed"
         rows.append(

@@ -4,6 +4,7 @@ The tests of this file run in the order in which they stand.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,15 @@ def test_the_notebooks_pass_in_order_in_a_fresh_workspace(notebook, course):
     assert not result.failure
     assert result.checks == checks(notebook) >= 4
     assert 0 < result.start_up < result.seconds
+
+
+def test_the_report_is_complete_in_itself(course):
+    results = [runner.Result(path.stem, 1.0, 0.5, checks(path), "") for path in FILES]
+    index = runner.report(results, course.path / "executed")
+    links = re.findall(r'href="([^"#:]+)"', index.read_text())
+    assert links == [f"{path.stem}.html" for path in FILES]
+    for page in (index.parent / link for link in links):
+        assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', page.read_text()) == []
 
 
 # Those that change what others read: the registry, the study and the model registry, the alias and a running server.

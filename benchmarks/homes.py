@@ -1,0 +1,62 @@
+"""Homes that the benchmarks work in: made anew in a temporary folder, so that no learner's workspace is touched."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import data, registry
+from helpers.workspace import Workspace, configure, create_home, quiet
+
+SERVICE = "rates"  # the feature service of the model that is served
+
+
+def applied_home(home: Path, seed: int = data.SEED) -> Workspace:
+    """A home with the course's definitions applied, and MLflow's database with its tables."""
+    workspace = create_home(home.resolve(), seed=seed)
+    configure(workspace)
+    import mlflow
+    from feast import FeatureStore
+
+    quiet()
+    store, found = FeatureStore(repo_path=str(workspace.feature_repo)), registry.definitions(workspace.feature_repo)
+    views = [*found.feature_views, *found.on_demand_feature_views]
+    store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
+    mlflow.set_experiment("selection")
+    return workspace
+
+
+def serving_home(home: Path, model_name: str, alias: str) -> Workspace:
+    """A home with a registered model under ``alias`` and its features in the online store."""
+    workspace = applied_home(home)
+    import mlflow
+    from feast import FeatureStore
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from helpers import feature_references, historical_features
+
+    store = FeatureStore(repo_path=str(workspace.feature_repo))
+    service = store.get_feature_service(SERVICE)
+    references = feature_references(store, service)
+    columns = [reference.split(":")[1] for reference in references]
+    labels = pd.read_parquet(workspace.data / "driver_labels.parquet")
+    complete = historical_features(store, labels, service).dropna()
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(complete[columns], complete.label)
+    contract = {"project": store.project, "feature_service": SERVICE, "feature_refs": references}
+    contract |= {"columns": columns, "join_keys": ["driver_id"]}
+    requirements = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops")]
+    signature = mlflow.models.infer_signature(complete[columns], model.predict_proba(complete[columns])[:, 1])
+    stored = {"signature": signature, "pip_requirements": requirements, "metadata": {"feast": contract}}
+    with mlflow.start_run(run_name="served model"):
+        logged = mlflow.sklearn.log_model(model, name="model", **stored)
+    tags = {"feast.feature_service": SERVICE, "feast.feature_refs": json.dumps(references)}
+    made = mlflow.register_model(logged.model_uri, model_name, tags=tags)
+    mlflow.MlflowClient().set_registered_model_alias(model_name, alias, made.version)
+    store.materialize(data.NOW - timedelta(days=7), data.NOW, feature_views=["driver_hourly_stats"])
+    return workspace

@@ -1,0 +1,36 @@
+"""Put in front of PYTHONPATH, this notes how long each process spends in imports: one line per outermost import, in the folder that WORKSHOP_IMPORTS names."""
+
+import builtins
+import os
+import sys
+import threading
+import time
+
+_folder = os.environ.get("WORKSHOP_IMPORTS")
+if _folder:
+    _import, _here = builtins.__import__, threading.local()
+    _command = " ".join(sys.orig_argv)
+    _kind = (
+        "kernel"
+        if "ipykernel" in _command
+        else "step"
+        if "kfp.dsl.executor_main" in _command
+        else "server"
+        if "helpers.serving" in _command or "feast" in _command or "mlflow" in _command
+        else "other"
+    )
+    _file = os.path.join(_folder, f"{_kind}-{os.getpid()}.txt")
+
+    def _timed(name, *rest, **options):
+        if getattr(_here, "inside", False):
+            return _import(name, *rest, **options)
+        _here.inside, began = True, time.perf_counter()
+        try:
+            return _import(name, *rest, **options)
+        finally:
+            _here.inside, seconds = False, time.perf_counter() - began
+            if seconds > 0.002:
+                with open(_file, "a", encoding="utf-8") as file:
+                    file.write(f"{seconds:.4f} {name}\n")
+
+    builtins.__import__ = _timed

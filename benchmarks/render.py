@@ -1,0 +1,532 @@
+"""From docs/performance.json to docs/performance.md and the plots beside it. The text is a function of the data alone.
+
+python -m benchmarks.render --out docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+NAMES = {
+    "feast": "Feast on DuckDB",
+    "asof": "DuckDB ASOF, by hand",
+    "pandas": "pandas merge_asof",
+    "feast_asof": "Feast, ASOF plan",
+    "seed": "the post's loop (dask)",
+    "seed_duckdb": "the post's loop (DuckDB)",
+    "workshop": "notebook 04's way",
+    "in_process": "in process",
+    "over_http": "over HTTP, KServe",
+}
+
+
+def spread(values: list[float], digits: int = 2, unit: str = "") -> str:
+    """Median and, of several, least and greatest."""
+    values = [float(value) for value in values]
+    text = f"{median(values):,.{digits}f}{unit}"
+    return text if len(values) == 1 else f"{text} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def by_round(runs: list[dict], contestant: str, value: str) -> dict[int, float]:
+    """A contestant's value by round."""
+    return {run["round"]: run[value] for run in runs if run["contestant"] == contestant}
+
+
+def ratios(runs: list[dict], above: str, below: str, value: str = "seconds") -> list[float]:
+    """One ratio per round: both of a round were measured one after the other."""
+    first, second = by_round(runs, above, value), by_round(runs, below, value)
+    return [first[number] / second[number] for number in sorted(first) if number in second]
+
+
+def verdict(met: bool) -> str:
+    """What the summary says of a goal."""
+    return "reached" if met else "**missed**"
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A markdown table."""
+    return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *("| " + " | ".join(r) + " |" for r in rows)]
+
+
+def loads(runs: list[dict]) -> str:
+    """How busy the machine was."""
+    found = [run["load"] for run in runs]
+    return f"Load average of the machine while this ran: {min(found):.1f} to {max(found):.1f}."
+
+
+class Join:
+    """The join's runs by size and by time to live."""
+
+    def __init__(self, measured: dict) -> None:
+        self.runs, self.plan = measured["runs"], measured["plan"]
+        by_size = [run for run in self.runs if run["series"] == "size"]
+        self.sizes = sorted({(run["questions"], run["rows"]) for run in by_size})
+        self.of_size = {size: [r for r in by_size if (r["questions"], r["rows"]) == size] for size in self.sizes}
+        by_ttl = [run for run in self.runs if run["series"] == "time to live"]
+        self.hours = sorted({run["ttl_hours"] for run in by_ttl})
+        self.of_ttl = {hours: [run for run in by_ttl if run["ttl_hours"] == hours] for hours in self.hours}
+        self.largest = self.of_size[self.sizes[-1]]
+
+    def equal(self) -> bool:
+        groups: dict[tuple, set] = {}
+        for run in self.runs:
+            groups.setdefault((run["questions"], run["rows"], run["ttl_hours"]), set()).add(run["digest"])
+        return all(len(found) == 1 for found in groups.values())
+
+    def summary(self) -> list[list[str]]:
+        questions, rows = self.sizes[-1]
+        where = f"point-in-time join, {questions:,} x {rows:,} rows"
+        by_hand, pandas = ratios(self.largest, "feast", "asof"), ratios(self.largest, "feast", "pandas")
+        patched = ratios(self.largest, "feast_asof", "asof")
+        return [
+            [
+                f"{where}: Feast on DuckDB beside ASOF by hand",
+                "at most 1.3 x",
+                spread(by_hand, 1, " x"),
+                verdict(median(by_hand) <= 1.3),
+            ],
+            [
+                f"{where}: Feast on DuckDB beside pandas",
+                "below 1 x",
+                spread(pandas, 1, " x"),
+                verdict(median(pandas) < 1),
+            ],
+            [
+                "the same call with the plan of its join replaced, beside ASOF by hand",
+                "at most 1.3 x",
+                spread(patched, 1, " x"),
+                verdict(median(patched) <= 1.3),
+            ],
+        ]
+
+    def text(self) -> list[str]:
+        lines = ["## Point-in-time join", ""]
+        lines += [
+            "From the questions in memory to the answer in memory, the hourly table in a parquet file, each contestant in a process of its own, imports not counted."
+        ]
+        lines += [
+            "DuckDB may use 8 GB in each; what does not fit spills to disk. Seconds and CPU seconds are medians (least to greatest)."
+        ]
+        equal = (
+            "At each size all contestants gave equal values, nulls included."
+            if self.equal()
+            else "**The contestants' values differ.**"
+        )
+        lines += [equal + " " + loads(self.runs), ""]
+        rows = []
+        for (questions, count), runs in self.of_size.items():
+            for name in dict.fromkeys(
+                run["contestant"] for run in sorted(runs, key=lambda r: list(NAMES).index(r["contestant"]))
+            ):
+                mine = [run for run in runs if run["contestant"] == name]
+                figures = [spread([run[value] for run in mine]) for value in ("seconds", "cpu_seconds")]
+                peak = spread([run["peak_mb"] for run in mine], 0)
+                beside = spread(ratios(runs, name, "asof"), 1) if name != "asof" else "1"
+                rows.append([f"{questions:,} x {count:,}", NAMES[name], *figures, beside, peak])
+        header = [
+            "questions x rows",
+            "contestant",
+            "seconds",
+            "CPU seconds",
+            "beside ASOF by hand",
+            "peak MB",
+        ]
+        lines += [*table(header, rows), ""]
+        lines += [
+            "![Seconds and peak memory of the four contestants against the size of the join, on logarithmic axes.](pictures/performance_join.png)",
+            "",
+        ]
+        window = self.plan["share_of_operator_time"].get("WINDOW", 0)
+        pairs = self.plan["ranked_rows"] / self.plan["questions"]
+        lines += [
+            "**Where Feast's time goes.** Its DuckDB store joins each question with *every* row that is valid for it, then ranks them and keeps the first."
+        ]
+        lines += [
+            f"With hourly rows and a time to live of a week that is {pairs:.0f} rows a question: DuckDB's own profile (`EXPLAIN ANALYZE`, {self.plan['questions']:,} questions)"
+        ]
+        lines += [
+            f"counts {self.plan['ranked_rows']:,} ranked rows, and spends {window:.0%} of its operators' time on ranking them. An ASOF join looks at one."
+        ]
+        lines += [
+            "`Feast, ASOF plan` is the same call of Feast with that one function (`point_in_time_join`) replaced by an ASOF join, 20 lines in `benchmarks/join.py`: the rest of Feast is not what costs."
+        ]
+        lines += ["So the cost depends on how many rows are valid for a question:", ""]
+        rows = []
+        for hours, runs in self.of_ttl.items():
+            seconds, cpu = ratios(runs, "feast", "asof"), ratios(runs, "feast", "asof", "cpu_seconds")
+            rows.append([f"{hours} h", spread(seconds, 1, " x"), spread(cpu, 1, " x")])
+        lines += [*table(["time to live = hourly rows a question", "Feast beside ASOF by hand", "by CPU"], rows), ""]
+        lines += [
+            "![Feast's time as a multiple of the hand-written join's, against the number of valid rows a question: it rises steadily.](pictures/performance_join_ttl.png)",
+            "",
+        ]
+        lines += [
+            "What to do about it: a time to live no longer than the model needs, or a daily view for what changes slowly. Both change what the features mean, so they are decisions about the model. Asking in batches changes no value, and lowers the peak: it grows with the questions of one call."
+        ]
+        return lines
+
+
+def selection_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """Rows of the summary and the section on feature selection."""
+    gain, by_cpu = ratios(runs, "seed", "workshop"), ratios(runs, "seed", "workshop", "cpu_seconds")
+    names = len(runs[0]["subsets"])
+    rows = [
+        [
+            f"the post's feature selection beside notebook 04's way, {names} subsets",
+            "at least 10 x",
+            spread(gain, 1, " x"),
+            verdict(median(gain) >= 10),
+        ]
+    ]
+    lines = ["## Feature selection", ""]
+    lines += [
+        "The post's loop as printed, mended only where it does not run: it retrieves for each subset (from Feast's default store, dask) and logs a model for each. Notebook 04 retrieves once"
+    ]
+    lines += [
+        "and logs no model, and does more in between: nine times the fits (eight blocks of cross-validation) and five metrics. Imports are not counted."
+    ]
+    lines += [f"By CPU seconds the ratio is {spread(by_cpu, 1)}. {loads(runs)}", ""]
+    parts = ["retrieve", "fit and score", "log the model", "else"]
+    body = []
+    for name in ("seed", "seed_duckdb", "workshop"):
+        mine = [run for run in runs if run["contestant"] == name]
+        answered = {subset["rows"] for run in mine for subset in run["subsets"].values()}
+        body.append(
+            [
+                NAMES[name],
+                spread([run["seconds"] for run in mine], 1),
+                *(spread([r["parts"].get(p, 0) for r in mine], 1) for p in parts),
+                f"{max(answered):,}",
+            ]
+        )
+    lines += [*table(["contestant", "seconds", *parts, f"rows of {runs[0]['labels']:,} labels"], body), ""]
+    lines += [
+        "![Seconds of the three ways as stacked bars: in the post's loop most of the time goes into logging models and retrieving again.](pictures/performance_selection.png)",
+        "",
+    ]
+    lines += [
+        "Logging a model without naming its requirements starts a second Python that imports MLflow and loads the model, to find out what it needs. The default store is slower and loses rows (notebook 02);"
+    ]
+    lines += ["on DuckDB the post's loop trains on the same rows as notebook 04, compared by hash."]
+    return rows, lines
+
+
+def online_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """The same for online prediction."""
+    rows, body = [], []
+    for name, goal in (("in_process", 2), ("over_http", 10)):
+        mine = [run for run in runs if run["contestant"] == name]
+        p99 = [run["p99_ms"] for run in mine]
+        rows.append(
+            [
+                f"online prediction {NAMES[name]}, p99",
+                f"under {goal} ms",
+                spread(p99, 1, " ms"),
+                verdict(median(p99) < goal),
+            ]
+        )
+        body.append([NAMES[name], spread([run["p50_ms"] for run in mine]), spread(p99), f"{mine[0]['requests']:,}"])
+    lines = ["## Online prediction", ""]
+    lines += [
+        "One driver a request: features from the SQLite online store, checks of age, the model's probability. One client, one kept connection. Both gave equal scores for every driver."
+    ]
+    lines += [
+        f"HTTP takes {spread(ratios(runs, 'over_http', 'in_process', 'p50_ms'), 1)} times the time in process at p50. {loads(runs)}"
+    ]
+    lines += ["A p99 says as much about the machine's other work as about the server: read it with the load.", ""]
+    lines += [*table(["way", "p50 ms", "p99 ms", "requests a round"], body), ""]
+    lines += [
+        "![p50 and p99 in milliseconds, in process and over HTTP, with the spread between rounds.](pictures/performance_online.png)"
+    ]
+    return rows, lines
+
+
+def sweep_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """The same for the sweep."""
+    trials = runs[0]["trials"]
+
+    def cost(name: str, value: str) -> list[float]:
+        with_it, without = by_round(runs, name, value), by_round(runs, "optuna", value)
+        return [(with_it[number] - without[number]) / trials * 1000 for number in with_it]
+
+    cpu = cost("optuna_mlflow", "cpu_seconds")
+    rows = [["MLflow's cost in a sweep, CPU a trial", "under 80 ms", spread(cpu, 0, " ms"), verdict(median(cpu) < 80)]]
+    lines = ["## A sweep with MLflow", ""]
+    lines += [
+        f"The same {trials} trials (equal best value) with Optuna alone, with a nested MLflow run a trial as in notebook 05, and with a model logged for each trial besides (requirements named)."
+    ]
+    lines += [loads(runs), ""]
+    body = []
+    for name, what in (
+        ("optuna", "Optuna alone"),
+        ("optuna_mlflow", "and a run a trial"),
+        ("optuna_mlflow_models", "and a model a trial"),
+    ):
+        mine = [run for run in runs if run["contestant"] == name]
+        each = [spread([run[v] / trials * 1000 for run in mine], 0) for v in ("cpu_seconds", "seconds")]
+        more = "" if name == "optuna" else spread(cost(name, "cpu_seconds"), 0)
+        body.append([what, *each, more])
+    lines += table(["", "CPU ms a trial", "ms a trial", "CPU ms more than Optuna alone"], body)
+    return rows, lines
+
+
+def step_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """The same for a pipeline step."""
+    steps = [run["step_seconds"] for run in runs]
+    rows = [
+        [
+            "a local pipeline step beside its own imports",
+            "under 0.2 s",
+            spread(steps, 2, " s"),
+            verdict(median(steps) < 0.2),
+        ]
+    ]
+    lines = ["## A pipeline step", ""]
+    lines += [
+        "Steps that import nothing, in Kubeflow's local runner without a virtual environment of their own: a chain of six minus a chain of one, divided by five."
+    ]
+    lines += [
+        f"A step takes {spread(steps, 3)} s, of CPU {spread([r['step_cpu_seconds'] for r in runs], 3)} s; starting Python alone takes {spread([r['python_seconds'] for r in runs], 3)} s. {loads(runs)}"
+    ]
+    return rows, lines
+
+
+def course_parts(notebook: dict) -> dict[str, float]:
+    """Where a notebook's seconds went: kernel start, imports in the kernel, imports of processes it waits for, everything else."""
+    kernel, own = notebook["kernel_start"], notebook["kernel_imports"]
+    others = notebook["step_imports"] + notebook["server_imports"] + notebook["other_imports"]
+    rest = max(0.0, notebook["seconds"] - kernel - own - others)
+    return {"kernel start": kernel, "imports": own, "imports of steps and servers": others, "the rest": rest}
+
+
+def course_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """The same for the whole course."""
+    totals = [sum(n["seconds"] for n in run["notebooks"]) for run in runs]
+    tagged = [t / sum(n["tagged_start_up"] for n in r["notebooks"]) for t, r in zip(totals, runs, strict=True)]
+    every = [
+        t / (t - sum(course_parts(n)["the rest"] for n in r["notebooks"])) for t, r in zip(totals, runs, strict=True)
+    ]
+    count = len(runs[0]["notebooks"])
+    rows = [
+        [f"`make run`, {count} notebooks", "about 180 s", spread(totals, 0, " s"), verdict(median(totals) <= 200)],
+        [
+            "the same beside kernel starts and import cells",
+            "at most 2 x",
+            spread(tagged, 2, " x"),
+            verdict(median(tagged) <= 2),
+        ],
+        [
+            "the same beside kernel starts and the imports of all its processes",
+            "at most 2 x",
+            spread(every, 2, " x"),
+            verdict(median(every) <= 2),
+        ],
+    ]
+    flat = [notebook for run in runs for notebook in run["notebooks"]]
+    lines = ["## The whole course", ""]
+    lines += [
+        "`make run` with everything set up. Import cells are those tagged `imports`, `begin` among them. The second ratio counts what Python itself reports as imports, in the kernels (also those"
+    ]
+    lines += [
+        f"that a tool makes at its first call) and in the processes that a notebook waits for: pipeline steps, servers, MLflow's helpers. {loads(flat)}",
+        "",
+    ]
+    names = [notebook["notebook"] for notebook in runs[0]["notebooks"]]
+    body = []
+    for name in names:
+        mine = [notebook for notebook in flat if notebook["notebook"] == name]
+        parts = [course_parts(notebook) for notebook in mine]
+        processes = mine[0]["step_processes"] + mine[0]["server_processes"] + mine[0]["other_processes"]
+        body.append(
+            [
+                name,
+                spread([n["seconds"] for n in mine], 1),
+                *(spread([p[part] for p in parts], 1) for part in parts[0]),
+                str(processes),
+            ]
+        )
+    lines += [*table(["notebook", "seconds", *course_parts(flat[0]), "processes beside the kernel"], body), ""]
+    lines += [
+        "![Seconds of each notebook as stacked bars: kernel start, imports, imports of steps and servers, the rest.](pictures/performance_course.png)",
+        "",
+    ]
+    slow = sorted(
+        ((cell["seconds"], n["notebook"], cell["begins"]) for n in runs[-1]["notebooks"] for cell in n["slowest"]),
+        reverse=True,
+    )[:8]
+    lines += [
+        "The slowest cells that are not import cells (their imports and those of the processes they wait for included):",
+        "",
+    ]
+    lines += table(
+        ["seconds", "notebook", "cell that begins with"],
+        [[f"{s:.1f}", n, f"`{b.replace('|', '/')}`"] for s, n, b in slow],
+    )
+    return rows, lines
+
+
+def markdown(performance: dict) -> str:
+    """The whole page."""
+    sections, machine = performance["sections"], performance["machine"]
+    rows, body = [], []
+    if "join" in sections:
+        join = Join(sections["join"]["measured"])
+        rows += join.summary()
+        body += [*join.text(), ""]
+    for name, write in (
+        ("selection", selection_text),
+        ("online", online_text),
+        ("sweep", sweep_text),
+        ("step", step_text),
+        ("course", course_text),
+    ):
+        if name in sections:
+            more, lines = write(sections[name]["measured"])
+            rows += more
+            body += [*lines, ""]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    sizes = ", ".join(f"{name} {section['size']}" for name, section in sections.items())
+    head = ["# What it costs", ""]
+    head += [
+        "Written by `make bench` from `performance.json`; do not edit. Each ratio compares contestants of one run that took turns, so that other work on the machine hits both. A figure is a median"
+    ]
+    head += ["with the least and the greatest of its rounds. Nothing here is a timed test.", ""]
+    head += [
+        f"**Machine**: {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}; {versions}."
+    ]
+    head += [f"**Sizes**: {sizes}.", ""]
+    return "\n".join([*head, *table(["what", "goal", "measured", ""], rows), "", *body]).rstrip() + "\n"
+
+
+def draw(performance: dict, folder: Path) -> None:
+    """The plots that the page shows."""
+    from helpers import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = performance["sections"]
+
+    def save(fig, name: str) -> None:
+        fig.savefig(folder / f"performance_{name}.png", format="png", facecolor="white", metadata={"Software": None})
+
+    colors = {"feast": plots.BLUE, "asof": plots.GREEN, "pandas": plots.ORANGE, "feast_asof": plots.PURPLE}
+    if "join" in sections:
+        join = Join(sections["join"]["measured"])
+        fig, axes = plots.figure(width=9.5, height=3.6, columns=2)
+        for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak MB of the process"), strict=True):
+            for name, color in colors.items():
+                values = [[run[value] for run in runs if run["contestant"] == name] for runs in join.of_size.values()]
+                x, middle = [rows for _, rows in join.sizes], [median(v) for v in values]
+                error = [
+                    [m - min(v) for m, v in zip(middle, values, strict=True)],
+                    [max(v) - m for m, v in zip(middle, values, strict=True)],
+                ]
+                ax.errorbar(x, middle, yerr=error, color=color, marker="o", markersize=4, capsize=3, label=NAMES[name])
+            ax.set(xscale="log", yscale="log", xlabel="feature rows (a tenth as many questions)", ylabel=label)
+        axes[0].legend(frameon=False, fontsize=8)
+        save(fig, "join")
+        fig, ax = plots.figure(height=3.0)
+        values = [ratios(runs, "feast", "asof") for runs in join.of_ttl.values()]
+        ax.plot(join.hours, [median(v) for v in values], color=plots.BLUE, marker="o")
+        ax.vlines(join.hours, [min(v) for v in values], [max(v) for v in values], color=plots.BLUE)
+        ax.axhline(1.3, color=plots.RED, linestyle="--", linewidth=1.2)
+        ax.annotate(
+            "goal: 1.3",
+            (join.hours[-1], 1.3),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            color=plots.RED,
+            fontsize=8,
+        )
+        ax.set(xlabel="valid rows a question (hours of the time to live)", ylabel="times ASOF by hand")
+        ax.set_ylim(bottom=0)
+        save(fig, "join_ttl")
+    if "selection" in sections:
+        stacked(
+            plots,
+            {
+                NAMES[name]: {
+                    part: median(
+                        run["parts"].get(part, 0)
+                        for run in sections["selection"]["measured"]
+                        if run["contestant"] == name
+                    )
+                    for part in ("retrieve", "fit and score", "log the model", "else")
+                }
+                for name in ("seed", "seed_duckdb", "workshop")
+            },
+            save,
+            "selection",
+        )
+    if "online" in sections:
+        fig, ax = plots.figure(height=2.4)
+        places = [("in_process", "p50_ms"), ("in_process", "p99_ms"), ("over_http", "p50_ms"), ("over_http", "p99_ms")]
+        values = [[run[v] for run in sections["online"]["measured"] if run["contestant"] == n] for n, v in places]
+        names = [f"{NAMES[n]}, {v[:3]}" for n, v in places]
+        middle = [median(v) for v in values]
+        error = [
+            [m - min(v) for m, v in zip(middle, values, strict=True)],
+            [max(v) - m for m, v in zip(middle, values, strict=True)],
+        ]
+        drawn = ax.barh(
+            names,
+            middle,
+            xerr=error,
+            color=[plots.GREEN, plots.GREEN, plots.BLUE, plots.BLUE],
+            ecolor=plots.MUTED,
+            height=0.62,
+        )
+        ax.bar_label(drawn, [f"{m:.1f}" for m in middle], padding=4, color=plots.INK)
+        ax.invert_yaxis()
+        ax.set_xlabel("milliseconds: median of the rounds, least and greatest", color=plots.INK)
+        save(fig, "online")
+    if "course" in sections:
+        runs = sections["course"]["measured"]
+        names = [notebook["notebook"] for notebook in runs[0]["notebooks"]]
+        parts = {
+            name: [course_parts(n) for run in runs for n in run["notebooks"] if n["notebook"] == name] for name in names
+        }
+        stacked(
+            plots,
+            {name: {part: median(p[part] for p in found) for part in found[0]} for name, found in parts.items()},
+            save,
+            "course",
+        )
+
+
+def stacked(plots, values: dict[str, dict[str, float]], save, name: str) -> None:
+    """Horizontal bars of seconds, cut into parts."""
+    fig, ax = plots.figure(width=8.5, height=1.1 + 0.4 * len(values))
+    left = dict.fromkeys(values, 0.0)
+    for part, color in zip(next(iter(values.values())), plots.CYCLE, strict=False):
+        ax.barh(
+            list(values),
+            [found[part] for found in values.values()],
+            left=list(left.values()),
+            color=color,
+            height=0.62,
+            label=part,
+        )
+        left = {bar: left[bar] + found[part] for bar, found in values.items()}
+    ax.invert_yaxis()
+    ax.set_xlabel("seconds", color=plots.INK)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    save(fig, name)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.render", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
+    arguments = parser.parse_args(argv)
+    performance = json.loads((arguments.out / "performance.json").read_text())
+    (arguments.out / "performance.md").write_text(markdown(performance))
+    draw(performance, arguments.out / "pictures")
+    print((arguments.out / "performance.md").read_text().split("\n## ")[0].strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Feature selection: the post's loop, mended only where it does not run, and notebook 04's way. One contestant, one process.
+
+python -m benchmarks.selection prepare|seed|seed_duckdb|workshop --home DIR --subsets 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+# Before feast: see helpers/serving.py.
+import IPython.core.history  # noqa: F401  # isort: skip
+
+import pandas as pd
+
+from benchmarks.homes import applied_home
+from helpers.workspace import Workspace, configure, quiet
+
+VIEW = "driver_hourly_stats"
+SUBSETS = {  # those of the post
+    "all_features": ["conv_rate", "acc_rate", "avg_daily_trips"],
+    "acc_rate_trips": ["acc_rate", "avg_daily_trips"],
+    "acc_rate_only": ["acc_rate"],
+}
+METRICS = ["accuracy", "roc_auc", "precision", "recall", "f1"]
+
+
+class Clock:
+    """Seconds by part."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str):
+        began = time.perf_counter()
+        yield
+        self.parts[part] = self.parts.get(part, 0) + time.perf_counter() - began
+
+
+def digest(frame: pd.DataFrame, columns: list[str]) -> str:
+    """A hash of the training rows of one subset, whatever their order."""
+    ordered = frame[["driver_id", "event_timestamp", "label", *columns]].astype(dict.fromkeys(columns, float))
+    ordered = ordered.sort_values(list(ordered.columns), ignore_index=True)
+    return hashlib.sha256(pd.util.hash_pandas_object(ordered, index=False).to_numpy().tobytes()).hexdigest()
+
+
+def by_the_seed(
+    workspace: Workspace, entity_df: pd.DataFrame, subsets: dict, offline_store: str, clock: Clock, **options: object
+) -> dict:
+    """The post's loop. Mended: entities are objects (the course's definitions), rows without features leave, the model has a ``name``."""
+    import mlflow
+    import mlflow.sklearn
+    from feast import FeatureStore, RepoConfig
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import train_test_split
+
+    registry = str(workspace.path / "registry.db")
+    settings = {"project": "driver_ranking", "provider": "local", "registry": registry, "online_store": None}
+    store = FeatureStore(
+        config=RepoConfig(**settings, offline_store={"type": offline_store}, entity_key_serialization_version=3)
+    )
+    found = {}
+    with mlflow.start_run(run_name="feast_feature_selection"):
+        for subset_name, feature_cols in subsets.items():
+            with clock("retrieve"):
+                feature_df = store.get_historical_features(
+                    entity_df=entity_df, features=[f"{VIEW}:{name}" for name in feature_cols]
+                ).to_df()
+            came = len(feature_df)
+            feature_df = feature_df.dropna()
+            X, y = feature_df[feature_cols], feature_df["label"]
+            X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, random_state=42)
+            with mlflow.start_run(run_name=subset_name, nested=True):
+                mlflow.log_param("features", feature_cols)
+                with clock("fit and score"):
+                    model = LogisticRegression()
+                    model.fit(X_train, y_train)
+                    auc = roc_auc_score(y_test, model.predict_proba(X_test)[:, 1])
+                mlflow.log_metric("auc", auc)
+                with clock("log the model"):
+                    mlflow.sklearn.log_model(model, name="model", **options)
+            found[subset_name] = {"rows": came, "digest": digest(feature_df, feature_cols), "auc": auc}
+    return found
+
+
+def by_the_workshop(workspace: Workspace, labels: pd.DataFrame, subsets: dict, clock: Clock) -> dict:
+    """Notebook 04's way: one guarded retrieval, a nested run a subset with five cross-validated metrics, no model a candidate."""
+    import mlflow
+    from feast import FeatureStore
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import TimeSeriesSplit, cross_validate
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from helpers import historical_features
+
+    store = FeatureStore(repo_path=workspace.feature_repo)
+    every = list(dict.fromkeys(name for names in subsets.values() for name in names))
+    found = {}
+    with mlflow.start_run(run_name="feature_selection"):
+        with clock("retrieve"):
+            features = historical_features(store, labels, [f"{VIEW}:{name}" for name in every])
+        complete = features.dropna()
+        for name, columns in subsets.items():
+            with mlflow.start_run(run_name=name, nested=True):
+                with clock("fit and score"):
+                    model = make_pipeline(StandardScaler(), LogisticRegression())
+                    splits = TimeSeriesSplit(n_splits=8)
+                    result = cross_validate(model, complete[columns], complete.label, cv=splits, scoring=METRICS)
+                mlflow.log_params({"features": columns, "num_features": len(columns)})
+                mlflow.set_tags({"stage": "candidate", **{f"feature_{column}": "included" for column in columns}})
+                mlflow.log_metrics({metric: result[f"test_{metric}"].mean() for metric in METRICS})
+                for step, value in enumerate(result["test_roc_auc"]):
+                    mlflow.log_metric("block_auc", value, step=step)
+            found[name] = {"rows": len(features), "digest": digest(complete, columns)}
+            found[name]["auc"] = result["test_roc_auc"].mean()
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line of the process of one contestant."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
+    parser.add_argument("what", choices=["prepare", "seed", "seed_duckdb", "workshop"])
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--subsets", type=int, default=len(SUBSETS))
+    arguments = parser.parse_args(argv)
+    if arguments.what == "prepare":
+        applied_home(arguments.home)
+        return
+    workspace = Workspace(arguments.home.resolve())
+    configure(workspace)
+    import feast  # noqa: F401
+    import mlflow
+    import sklearn.model_selection  # noqa: F401
+
+    quiet()
+    mlflow.set_experiment("selection")
+    subsets = dict(list(SUBSETS.items())[: arguments.subsets])
+    labels = pd.read_parquet(workspace.data / "driver_labels.parquet")
+
+    def way(asked: pd.DataFrame, chosen: dict, clock: Clock, **options: object) -> dict:
+        if arguments.what == "workshop":
+            return by_the_workshop(workspace, asked, chosen, clock)
+        store = {"seed": "dask", "seed_duckdb": "duckdb"}[arguments.what]
+        return by_the_seed(workspace, asked, chosen, store, clock, **options)
+
+    # Once on a few rows: what the tools import at their first call is not counted.
+    first = {} if arguments.what == "workshop" else {"pip_requirements": ["scikit-learn", "skops"]}
+    way(labels.head(200), {"acc_rate_only": SUBSETS["acc_rate_only"]}, Clock(), **first)
+    clock, load = Clock(), os.getloadavg()[0]
+    cpu, began = os.times(), time.perf_counter()
+    found = way(labels, subsets, clock)
+    seconds, now = time.perf_counter() - began, os.times()
+    used = sum(now[:4]) - sum(cpu[:4])  # with its children: inferring requirements starts another Python
+    parts = clock.parts | {"else": seconds - sum(clock.parts.values())}
+    print(
+        json.dumps(
+            {
+                "contestant": arguments.what,
+                "seconds": seconds,
+                "cpu_seconds": used,
+                "parts": parts,
+                "subsets": found,
+                "labels": len(labels),
+                "load": load,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The tools' own pages in a browser: they show what the notebooks made, ask nobody but this machine, and look like the committed pictures.
+
+`STORE_PICTURES=1 pytest tests/test_pictures.py` writes docs/pictures anew; a plain run only compares sizes.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import mlflow
+import nbformat
+import pytest
+from PIL import Image
+
+from helpers import runner
+from helpers.services import HOST, Service
+from helpers.workspace import REPOSITORY, create_home
+
+BROWSERS = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+]
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+PICTURES = REPOSITORY / "docs" / "pictures"
+WIDTH, HEIGHT = 1360, 760
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
+PATIENCE = 120_000  # milliseconds: the first page of a server that has just started
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A home in which notebooks 01 and 04 ran; its path is the working directory, as the servers expect."""
+    workspace = create_home(tmp_path_factory.mktemp("pictures") / "home")
+    for number in ("01", "04"):
+        (notebook,) = runner.choose(only=number)
+        result = runner.execute(notebook, workspace.path / "executed" / notebook.name, workspace, progress=False)
+        assert not result.failure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace.path)
+        for name, value in {"TZ": "UTC", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+            patch.setenv(name, value)
+        patch.setenv("MLFLOW_TRACKING_URI", workspace.tracking_uri)
+        yield workspace
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(workspace):
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1"]
+    command += ["--backend-store-uri", workspace.tracking_uri]
+    with Service("MLflow", command, health="/health", log=workspace.path / "logs" / "mlflow.log") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def feast_url(workspace):
+    feast = str(Path(sys.executable).with_name("feast"))
+    command = [feast, "-c", str(workspace.feature_repo), "ui", "--host", HOST, "--port", "{port}"]
+    with Service("Feast", command, health="/", log=workspace.path / "logs" / "feast.log") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page in a profile of its own. Afterwards: it has asked this machine for something, and no other."""
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
+    context.set_default_timeout(PATIENCE)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    assert asked
+    assert [url for url in asked if not url.startswith((f"http://{HOST}:", "data:", "blob:", "about:"))] == []
+    context.close()
+
+
+def take(page, name: str, part: str = "body") -> None:
+    """A small picture of the page or a part of it: it shows something, and the committed one has its size."""
+    page.wait_for_timeout(3000)  # charts grow into place
+    shot = page.screenshot() if part == "body" else page.locator(part).first.screenshot()
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    colors = picture.quantize(256, dither=Image.Dither.NONE)
+    counts = sorted((count for count, _ in colors.getcolors()), reverse=True)
+    assert len(counts) > 16 and counts[0] < 0.97 * sum(counts), "the page is blank, or nearly"
+    stored = PICTURES / f"{name}.png"
+    if os.environ.get("STORE_PICTURES"):
+        PICTURES.mkdir(exist_ok=True)
+        colors.save(stored, optimize=True)
+    assert Image.open(stored).size == picture.size, "take the pictures again: STORE_PICTURES=1"
+    assert stored.stat().st_size < 150_000
+
+
+def text(page) -> str:
+    return page.locator("body").inner_text()
+
+
+@pytest.fixture(scope="module")
+def candidates(workspace):
+    """The candidates' runs: name and metrics as MLflow stores them."""
+    client = mlflow.MlflowClient(workspace.tracking_uri)
+    experiment = client.get_experiment_by_name("feature_selection").experiment_id
+    runs = client.search_runs([experiment], "tags.stage = 'candidate'")
+    assert len(runs) == 7
+    return experiment, {run.data.tags["mlflow.runName"]: run for run in runs}
+
+
+METRICS = ["auc", "accuracy", "precision", "recall", "f1"]
+
+
+def open_runs(page, url, experiment, **options):
+    """The experiment's page in the mode for training, without the assistant, the candidates alone and the best one first."""
+    page.goto(url)
+    page.evaluate("""() => {
+        localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
+        localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+        localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+    }""")
+    find = {"searchFilter": "tags.stage = 'candidate'", "orderByKey": "metrics.`auc`", "orderByAsc": "false"}
+    page.goto("about:blank")
+    page.goto(f"{url}/#/experiments/{experiment}/runs?{urlencode(find | options)}")
+    page.get_by_text("7 matching runs").wait_for()
+
+
+def test_mlflows_table_lists_the_seven_candidates_with_their_metrics_best_first(page, mlflow_url, candidates):
+    experiment, runs = candidates
+    columns = ["params.`num_features`", *(f"metrics.`{metric}`" for metric in METRICS)]
+    key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
+    open_runs(page, mlflow_url, experiment)  # the page keeps its columns in the browser, from the second time on
+    page.add_init_script(f"""
+        const state = JSON.parse(localStorage.getItem({json.dumps(key)}));
+        if (state) {{
+            state.selectedColumns = {json.dumps(columns)};
+            localStorage.setItem({json.dumps(key)}, JSON.stringify(state));
+        }}
+    """)
+    open_runs(page, mlflow_url, experiment)
+    for metric in METRICS:
+        page.get_by_text(metric, exact=True).first.wait_for()
+    shown = text(page)
+    take(page, "mlflow_runs")
+    best_first = sorted(runs, key=lambda name: -runs[name].data.metrics["auc"])
+    assert [line for line in shown.splitlines() if line in runs] == best_first
+    for run in runs.values():
+        assert [metric for metric in METRICS if str(run.data.metrics[metric])[:6] not in shown] == []
+
+
+def test_mlflows_charts_show_all_five_metrics_of_the_candidates(page, mlflow_url, candidates):
+    experiment, runs = candidates
+    open_runs(page, mlflow_url, experiment, compareRunsMode="CHART")
+    page.get_by_text("block_auc", exact=True).first.wait_for()
+    page.locator(".js-plotly-plot .bars").first.wait_for()
+    shown = text(page)
+    take(page, "mlflow_charts")
+    assert {name for name in runs if name in shown} == set(runs)
+    assert "Model metrics" in shown and [metric for metric in METRICS if metric not in shown.splitlines()] == []
+    assert f"{runs['acc_only'].data.metrics['auc']:.2f}" in shown
+
+
+def test_mlflows_comparison_puts_three_feature_sets_side_by_side(page, mlflow_url, candidates):
+    experiment, runs = candidates
+    three = ["acc_only", "rates", "rates_and_trips"]
+    page.set_viewport_size({"width": WIDTH, "height": 1150})  # the names above, the metrics below
+    chosen = quote(json.dumps([runs[name].info.run_id for name in three]))
+    open_runs(page, mlflow_url, experiment)
+    page.goto(f"{mlflow_url}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([experiment]))}")
+    page.get_by_text("Comparing 3 Runs from 1 Experiment").first.wait_for()
+    page.get_by_text("Run details").first.wait_for()
+    page.get_by_text("Visualizations").first.click()  # fold it: the numbers below are the comparison
+    for switch in page.get_by_text("Show diff only").all()[:1]:
+        switch.click()
+    shown = text(page)
+    take(page, "mlflow_comparison")
+    assert [name for name in three if name not in shown] == []
+    for name in three:
+        values = [f"{runs[name].data.metrics[metric]:.3f}".rstrip("0") for metric in METRICS]
+        assert [value for value in values if value not in shown] == []
+    assert "avg_daily_trips" in shown
+
+
+def test_feasts_page_lists_the_feature_views_of_the_project(page, feast_url):
+    page.goto(f"{feast_url}/p/driver_ranking/feature-view")
+    for name in ("driver_hourly_stats", "driver_daily_profile", "driver_ratios", "driver_target"):
+        page.get_by_role("table").get_by_text(name).first.wait_for()
+    take(page, "feast_feature_views")
+    assert "Feature Views" in text(page)
+
+
+def test_feasts_page_draws_the_lineage_from_source_to_service(page, feast_url):
+    page.set_viewport_size({"width": WIDTH, "height": 1100})
+    page.goto(f"{feast_url}/p/driver_ranking/lineage")
+    for name in ("driver_stats", "driver_hourly_stats", "driver_training"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    take(page, "feast_lineage", part=".react-flow")
+    assert "Lineage" in text(page)
+
+
+def test_every_stored_picture_is_shown_in_a_notebook_with_a_text():
+    shown = {}
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for alt, name in re.findall(r"!\[([^\]]*)\]\(\.\./docs/pictures/([^)]+)\)", cell.source):
+                shown[name] = alt
+    taken = {path.name for path in PICTURES.iterdir() if not path.name.startswith("performance_")}
+    assert set(shown) == taken
+    assert [name for name, alt in shown.items() if len(alt) < 40] == []
