@@ -133,6 +133,8 @@ def join(size: dict, folder: Path) -> dict:
     for ttl in hours:
         for number, contestant in turns(["feast", "asof"], rounds):
             run(questions, rows, ttl, number, contestant, "time to live")
+    for number, contestant in turns(["feast", "feast_batches"], rounds):
+        run(questions, rows, 168, number, contestant, "batches")
     return {"runs": runs, "plan": explained(questions, rows)}
 
 
