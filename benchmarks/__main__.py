@@ -1,6 +1,6 @@
 """`make bench`: measure, write docs/performance.json, and render it. Standard library alone, so that no child starts with this process's memory.
 
-python -m benchmarks [--size small|medium|full] [--only join ...] [--out docs]
+python -m benchmarks [--size small|medium|full] [--only join ...] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def course(size: dict, folder: Path) -> list:
     runs = []
     before = ["--before", size["course"]["before"]] if size["course"]["before"] else []
     for number in range(size["course"]["rounds"]):
-        notebooks = child("course", "--home", folder / "home", *before)
+        notebooks = child("course", "--home", folder / f"home {number}", *before)
         note(f"  {len(notebooks)} notebooks: {sum(n['seconds'] for n in notebooks):.0f} s")
         runs.append({"round": number, "notebooks": notebooks})
     return runs
@@ -193,13 +193,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="renew these sections alone"
     )
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs", help="folder of performance.md and .json")
+    parser.add_argument(
+        "--out", type=Path, help="folder of performance.md and .json: docs, or workspace/bench for --size small"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.out is None:  # a small run shows that all works; its figures are not worth a place in docs
+        arguments.out = REPOSITORY / ("workspace/bench" if arguments.size == "small" else "docs")
     path, here = arguments.out / "performance.json", machine()
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("machine") != here:  # figures of two machines do not belong into one table
-        kept = {}
-    sections = kept.get("sections", {})
+    sections = kept.get("sections", {}) if kept.get("machine") == here else {}
+    if kept and not sections and set(arguments.only) < set(kept["sections"]):
+        parser.error(
+            f"{path} holds figures of another machine or of other versions, and one table holds those of one machine: "
+            "leave --only out to measure all anew, or give another folder with --out"
+        )
     for name in arguments.only:
         note(f"{name} ({arguments.size})")
         with tempfile.TemporaryDirectory(prefix="bench ") as folder:
@@ -207,7 +214,10 @@ def main(argv: list[str] | None = None) -> int:
         sections[name] = {"size": arguments.size, "measured": runs}
         ordered = {name: sections[name] for name in SECTIONS if name in sections}
         arguments.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
+        if set(sections) >= set(
+            kept.get("sections", {})
+        ):  # of another machine's figures, none goes before all are replaced
+            path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
     return subprocess.call([sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY)
 
 

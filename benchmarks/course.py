@@ -1,6 +1,6 @@
 """`make run`, taken apart: per notebook its seconds, the start of its kernel, and the imports of every process that it waits for.
 
-python -m benchmarks.course --home DIR --notebooks all
+python -m benchmarks.course --home DIR [--before 01]
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--before", help="stop before this notebook, such as 01")
     arguments = parser.parse_args(argv)
     home = arguments.home.resolve()
-    shutil.rmtree(home, ignore_errors=True)
+    if home.exists():
+        parser.error(f"{home} exists already: the course is measured in a home of its own")
     workspace = create_home(home)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH")]))
     rows = []

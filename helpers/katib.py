@@ -69,18 +69,24 @@ def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1Parame
 
 
 def search(distribution: BaseDistribution) -> models.V1beta1ParameterSpec:
-    """The same for ``OptimizerClient``, whose ``Search`` of version 0.5 has no whole numbers: those become choices."""
+    """The same for ``OptimizerClient``, whose ``Search`` of version 0.5 has no whole numbers: those become choices.
+
+    Raises:
+        ValueError: ``Search`` cannot say it: floats in steps, or whole numbers on a log scale.
+    """
     from kubeflow.optimizer import Search
 
     match distribution:
         case FloatDistribution(low=low, high=high, log=True):
             return Search.loguniform(low, high)
-        case FloatDistribution(low=low, high=high):
+        case FloatDistribution(low=low, high=high, step=None):
             return Search.uniform(low, high)
-        case IntDistribution(low=low, high=high, step=step):
+        case IntDistribution(low=low, high=high, log=False, step=step):
             return Search.choice(list(range(low, high + 1, step)))
+        case CategoricalDistribution(choices=choices):
+            return Search.choice(list(choices))
         case _:
-            return Search.choice(list(distribution.choices))
+            raise ValueError(f"the client's Search has no counterpart of {distribution}.")
 
 
 def distributions(parameters: list[dict]) -> dict[str, BaseDistribution]:

@@ -65,9 +65,9 @@ class DriverModel(Model):
     Args:
         name: of the registered model, and of the model in the URL.
         feature_repo: folder of ``feature_store.yaml``.
-        alias: of the model version to serve. When the alias moves, the server follows within ``watch`` seconds, without a restart.
+        alias: of the model version to serve. When the alias moves, the server follows without a restart: it looks every ``watch`` seconds, and loads.
         now: the clock in seconds since 1970 for the age of features; the wall clock when left out.
-        watch: seconds between two looks at the registry.
+        watch: seconds between two looks at the registry; after an error the pauses double, to 5 seconds at most.
 
     Requests name drivers: V1 ``{"instances": [{"driver_id": 1001}]}``, V2 one INT64 input ``driver_id`` of shape [n]. A driver without valid
     features (unknown, or older than the feature view's TTL, which an online store does not enforce) is refused with status 404.

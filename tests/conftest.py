@@ -71,6 +71,12 @@ def store(applied) -> FeatureStore:
     return FeatureStore(repo_path=str(applied.feature_repo))
 
 
+@pytest.fixture(scope="session")
+def course(tmp_path_factory) -> Workspace:
+    """The home, in a folder with a space, that test_notebooks.py goes through in order. Others find there what the notebooks made."""
+    return create_home(tmp_path_factory.mktemp("the whole course") / "home")
+
+
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory):
     """MLflow on a database for one module's tests. Its global state is as before when the last test ends."""

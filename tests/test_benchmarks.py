@@ -135,13 +135,41 @@ def test_renewing_one_section_keeps_the_others(out, tmp_path, monkeypatch):
     assert after == before
 
 
-def test_figures_of_another_machine_are_not_mixed_in(tmp_path, monkeypatch):
-    other = {"machine": {"cores": 999}, "sections": {"join": {"size": "full", "measured": {}}}}
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> Path:
+    """A file with two sections that another machine measured; measuring takes no time here."""
+    other = {"machine": {"cores": 999}, "sections": {"join": {"old": True}, "step": {"old": True}}}
     (tmp_path / "performance.json").write_text(json.dumps(other))
-    monkeypatch.setitem(bench.SECTIONS, "step", lambda size, folder: [])
+    for name in bench.SECTIONS:
+        monkeypatch.setitem(bench.SECTIONS, name, lambda size, folder: [])
     monkeypatch.setattr(bench.subprocess, "call", lambda *_, **__: 0)
-    bench.main(["--only", "step", "--size", "small", "--out", str(tmp_path)])
-    assert list(json.loads((tmp_path / "performance.json").read_text())["sections"]) == ["step"]
+    return tmp_path
+
+
+def test_figures_of_another_machine_are_neither_mixed_in_nor_lost(elsewhere, capsys):
+    before = (elsewhere / "performance.json").read_text()
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "step", "--size", "small", "--out", str(elsewhere)])
+    assert "figures of another machine" in capsys.readouterr().err
+    assert (elsewhere / "performance.json").read_text() == before
+
+
+def test_a_run_of_all_sections_replaces_them(elsewhere):
+    bench.main(["--size", "small", "--out", str(elsewhere)])
+    written = json.loads((elsewhere / "performance.json").read_text())
+    assert list(written["sections"]) == list(bench.SECTIONS) and written["machine"]["cores"] != 999
+    assert not any("old" in section for section in written["sections"].values())
+
+
+def test_a_run_that_breaks_off_loses_no_section(elsewhere, monkeypatch):
+    def broken(size, folder):
+        raise SystemExit("error: the disk is full")
+
+    before = (elsewhere / "performance.json").read_text()
+    monkeypatch.setitem(bench.SECTIONS, "step", broken)
+    with pytest.raises(SystemExit):
+        bench.main(["--size", "small", "--out", str(elsewhere)])
+    assert (elsewhere / "performance.json").read_text() == before
 
 
 def test_a_contestant_that_fails_is_reported_with_what_it_said(capfd):
@@ -159,7 +187,14 @@ def test_the_committed_figures_are_complete_and_their_contestants_agree():
     performance = json.loads((DOCS / "performance.json").read_text())
     assert list(performance["sections"]) == list(bench.SECTIONS)
     assert set(performance["machine"]) == {"cores", "memory_gb", "system", "python", "versions"}
-    assert render.Join(performance["sections"]["join"]["measured"]).equal()
+    sections = {name: section["measured"] for name, section in performance["sections"].items()}
+    assert render.Join(sections["join"]).equal()
+    assert len({str(run["scores"]) for run in sections["online"]}) == 1
+    assert len({run["best"] for run in sections["sweep"]}) == 1
+    rows = {"seed_duckdb": set(), "workshop": set(), "seed": set()}
+    for run in sections["selection"]:
+        rows[run["contestant"]] |= {subset["digest"] for subset in run["subsets"].values()}
+    assert rows["seed_duckdb"] == rows["workshop"] and len(rows["workshop"]) == len(run["subsets"])
     page = (DOCS / "performance.md").read_text()
     missing = [path for path in re.findall(r"\]\((pictures/.+?)\)", page) if not (DOCS / path).exists()]
     assert missing == []

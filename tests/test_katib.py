@@ -68,6 +68,9 @@ def test_a_distribution_comes_back_from_katib_as_it_was(distribution):
 def test_what_katib_cannot_say_is_refused():
     with pytest.raises(ValueError, match="trees: Katib has no counterpart of IntDistribution"):
         katib.experiment("one", {"trees": IntDistribution(1, 1000, log=True)}, {}, 1)
+    for distribution in (FloatDistribution(0.0, 1.0, step=0.25), IntDistribution(1, 1000, log=True)):
+        with pytest.raises(ValueError, match="Search has no counterpart of"):
+            katib.search(distribution)
 
 
 def test_the_job_of_a_trial_is_one_that_kubernetes_knows():

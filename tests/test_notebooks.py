@@ -32,12 +32,6 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "WORKSHOP_HOME": str(home)}
 
 
-@pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """One fresh home, in a folder with a space, that the notebooks go through in order."""
-    return create_home(tmp_path_factory.mktemp("the whole course") / "home")
-
-
 @numbered(sorted(BY_NUMBER))
 def test_the_notebooks_pass_in_order_in_a_fresh_workspace(notebook, course):
     result = runner.execute(notebook, course.path / "executed" / notebook.name, course, progress=False)
@@ -55,8 +49,8 @@ def test_the_report_is_complete_in_itself(course):
         assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', page.read_text()) == []
 
 
-# Those that change what others read: the registry, the study and the model registry, the alias and a running server.
-@numbered(["01", "05", "07"])
+# Those that change what others read: the registry; the alias and running servers. (For the sweep of 05, see test_sweep.py.)
+@numbered(["01", "07"])
 def test_a_notebook_that_was_interrupted_can_be_run_again(notebook, course, tmp_path):
     half = nbformat.read(notebook, as_version=4)
     half.cells = half.cells[: len(half.cells) * 2 // 3]
@@ -101,18 +95,6 @@ def test_papermills_own_command_runs_it_from_any_folder_with_another_seed(notebo
     assert len(passed) == checks(notebook)
     assert (home / "workspace" / f"seed-{OTHER_SEED}" / "data").is_dir()
     assert not (home / "workspace" / "registry.db").exists(), "the learner's own workspace is not touched"
-
-
-@pytest.fixture(scope="module")
-def third_seed(tmp_path_factory):
-    return create_home(tmp_path_factory.mktemp("a third seed") / "home", seed=3)
-
-
-@numbered(["02", "04", "05"])
-def test_the_checks_hold_for_a_third_data_seed(notebook, third_seed):
-    result = runner.execute(notebook, third_seed.path / "executed" / notebook.name, third_seed, progress=False)
-    assert not result.failure
-    assert result.checks == checks(notebook)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def assert_each_trial_is_there_once(place, name, undisturbed, kills):
         run = finished[trial.user_attrs["mlflow_run_id"]].data
         assert run.metrics["auc"] == trial.value
         assert run.params == {choice: str(value) for choice, value in trial.params.items()}
-    assert {child.info.status for child in children} <= {"FINISHED", "KILLED"}
+    assert {child.info.status for child in children} <= {"FINISHED", "KILLED", "FAILED"}
     assert len(children) <= TOTAL + kills
     assert [(trial.params, trial.value) for trial in done] == undisturbed, "a kill changed what was tried or found"
 
@@ -170,6 +170,31 @@ def test_a_finished_run_that_optuna_does_not_know_is_told_and_not_repeated(place
     (late,) = study.get_trials(states=(TrialState.RUNNING,))
     run(place, sweep, **arguments)
     assert study.trials[late.number].state == TrialState.COMPLETE and len(study.trials) == TOTAL
+    assert_each_trial_is_there_once(place, arguments["name"], undisturbed, kills=1)
+
+
+def interrupted(**arguments):
+    """In the worker: Ctrl-C in the middle of the third trial, which Python can catch, unlike a kill."""
+    calls = []
+
+    def pressed(parameters):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score(parameters)
+
+    try:
+        sweep(**{**arguments, "score": pressed})
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("nobody pressed Ctrl-C")
+
+
+def test_a_sweep_that_was_interrupted_by_ctrl_c_ends_like_one_that_nobody_touched(place, undisturbed):
+    arguments = task(place, "interrupted")
+    run(place, interrupted, **arguments)
+    assert len(complete(open_study(arguments["storage"], arguments["name"]))) == 2
+    run(place, sweep, **arguments)
     assert_each_trial_is_there_once(place, arguments["name"], undisturbed, kills=1)
 
 
