@@ -9,7 +9,7 @@ import pytest
 from helpers import doors, runner
 from helpers.workspace import REPOSITORY
 
-DOORS = {"help", "run", "test", "lab", "ui", "notebooks", "reset"}
+DOORS = {"help", "run", "test", "lab", "ui", "notebooks", "reset", "bench"}
 
 
 @pytest.fixture
