@@ -6,6 +6,7 @@ import argparse
 import base64
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,8 +48,14 @@ def ui() -> int:
             "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry."
         )
     os.chdir(workspace.path)
-    environment = {"MLFLOW_TRACKING_URI": workspace.tracking_uri, "TZ": "UTC"}
+    # MLflow's job workers, seven more processes, serve what the course does not use.
+    environment = {
+        "MLFLOW_TRACKING_URI": workspace.tracking_uri,
+        "TZ": "UTC",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background deaf to it
     python = sys.executable
     mlflow = [
         python,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import IPython.core.history  # noqa: F401  before any test imports Feast: helpers/serving.py says why
+import psutil
 import pytest
 
 from helpers import registry
@@ -91,6 +92,12 @@ def mlflow(tmp_path_factory):
         mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
         patch.setattr(fluent, "_active_experiment_id", "1")
         yield mlflow
+
+
+def listening(pid: int) -> list:
+    """The sockets on which the processes below this one listen, from the system's table."""
+    below = psutil.Process(pid).children(recursive=True)
+    return [s for process in below for s in process.connections("inet") if s.status == psutil.CONN_LISTEN]
 
 
 def apply(workspace: Workspace) -> FeatureStore:

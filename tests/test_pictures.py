@@ -48,7 +48,12 @@ def workspace(course):
             assert not runner.execute(notebook, copy, workspace, progress=False).failure
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace.path)
-        for name, value in {"TZ": "UTC", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+        for name, value in {
+            "TZ": "UTC",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }.items():
             patch.setenv(name, value)
         patch.setenv("MLFLOW_TRACKING_URI", workspace.tracking_uri)
         yield workspace

@@ -4,9 +4,7 @@ One small home with three model versions, each with its contract, and one server
 """
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import apply
+from conftest import apply, listening
 from feast import FeatureService, FeatureStore
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.linear_model import LogisticRegression
@@ -405,14 +403,14 @@ def test_a_computed_feature_is_as_old_as_what_it_was_computed_from(alive, store)
 
 
 def test_the_server_follows_the_alias_within_a_second_in_the_same_process(server):
-    process = listening(server)[0].pid
+    process = process_of(server)
     seconds = []
     for version in ["1", "2"] * 5:  # the best of several: a busy machine may slow down any one
         seconds.append(promote(server, version))
         if min(seconds) < 1:
             break
     assert min(seconds) < 1, f"the fastest of {len(seconds)} moves took {min(seconds):.1f} s"
-    assert listening(server)[0].pid == process
+    assert process_of(server) == process
 
 
 def test_a_version_whose_contract_does_not_hold_is_not_served(server, store):
@@ -492,7 +490,7 @@ def test_prometheus_scrapes_the_server_and_answers_a_quantile(server, tmp_path):
         return found
 
     with Service("Prometheus", command, health="/-/ready", log=tmp_path / "prometheus.log") as prometheus:
-        assert {socket.laddr.ip for socket in listening(prometheus)} == {HOST}
+        assert {socket.laddr.ip for socket in sockets(prometheus)} == {HOST}
         eventually('up{job="model_server"}', lambda found: found == [1.0])
         quantile = "histogram_quantile(0.99, sum by (le) (rate(request_predict_seconds_bucket[1m])))"
         [seconds] = eventually(quantile, lambda found: len(found) == 1 and found[0] > 0)
@@ -526,7 +524,7 @@ def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(course, st
     if redis is None:
         pytest.skip("redis-server is not installed")
     with redis:
-        assert {socket.laddr.ip for socket in listening(redis)} == {HOST}
+        assert {socket.laddr.ip for socket in sockets(redis)} == {HOST}
         other = other_store(course, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
         other.materialize(NOW - timedelta(days=7), NOW)
         asked = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
@@ -537,39 +535,17 @@ def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(course, st
         assert one["acc_rate"].count(None) < 20
 
 
-def listening(server: Service) -> list:
-    """The sockets on which a service's processes listen, from the system's table."""
-    process = psutil.Process(server._keeper.pid)
-    pids = {child.pid for child in process.children(recursive=True)}
-    found = [c for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
-    assert server.port in {c.laddr.port for c in found}, "the server listens where it says"
+def process_of(server: Service) -> int:
+    (process,) = psutil.Process(server._keeper.pid).children()
+    return process.pid
+
+
+def sockets(server: Service) -> list:
+    found = listening(server._keeper.pid)
+    assert server.port in {socket.laddr.port for socket in found}, "the server listens where it says"
     return found
 
 
 def test_the_servers_listen_on_loopback_alone(servers):
     for server in servers:
-        assert {socket.laddr.ip for socket in listening(server)} == {HOST}, server.name
-
-
-def test_the_tools_own_pages_listen_on_loopback_alone(course):
-    command = [sys.executable, "-m", "helpers.doors", "ui"]
-    environment = {**os.environ, "WORKSHOP_HOME": str(course.home)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-
-    def listen_to_ctrl_c():  # also when pytest runs in the background of a shell, where it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(command, env=environment, preexec_fn=listen_to_ctrl_c, **pipes) as door:
-        try:
-            said = []
-            while not said or said[-1] not in ("", "Ctrl-C stops both.\n"):
-                said.append(door.stdout.readline())
-            assert said[-1], "".join(said)
-            pids = {child.pid for child in psutil.Process(door.pid).children(recursive=True)}
-            found = [c for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
-        finally:
-            door.send_signal(signal.SIGINT)
-        assert door.wait(40) == 0
-    assert {socket.laddr.ip for socket in found} == {HOST}
-    urls = {word for line in said for word in line.split() if word.startswith("http")}
-    assert len(urls) == 2 and urls <= {f"http://{HOST}:{socket.laddr.port}" for socket in found}
+        assert {socket.laddr.ip for socket in sockets(server)} == {HOST}, server.name
