@@ -4,8 +4,6 @@ python -m benchmarks.step --rounds 5
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -15,6 +13,8 @@ import time
 from pathlib import Path
 
 from kfp import dsl, local
+
+from helpers.pipeline import local_run
 
 STEPS = 6
 
@@ -54,15 +54,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args(argv)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    runs = []
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    python, runs = sys.executable, []
+    with tempfile.TemporaryDirectory() as folder, local_run(Path(folder) / "run.log"):
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
         one(number=1)
         for number in range(arguments.rounds):
             load = os.getloadavg()[0]
             short, short_cpu, first = timed(lambda: one(number=1).output)
             long, long_cpu, last = timed(lambda: many(number=1).output)
-            bare, bare_cpu, _ = timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+            bare, bare_cpu, _ = timed(lambda: subprocess.run([python, "-c", "pass"], check=True))
             run = {"round": number, "step_seconds": (long - short) / (STEPS - 1), "python_seconds": bare}
             run |= {"step_cpu_seconds": (long_cpu - short_cpu) / (STEPS - 1), "python_cpu_seconds": bare_cpu}
             runs.append(run | {"one_step_pipeline_seconds": short, "answers": [first, last], "load": load})

@@ -127,7 +127,7 @@ def _store_picture(notebook, path: Path) -> None:
 
 
 def clean(notebook):
-    """The notebook without what differs from one execution to the next (times, papermill's notes, the kernel's version), and without the LaTeX of code."""
+    """The notebook without what differs from one execution to the next (times, papermill's notes, the kernel's version)."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -135,8 +135,6 @@ def clean(notebook):
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("text/latex", None)
     return notebook
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import html
 import os
+import re
 import shutil
 import sys
 import time
@@ -102,6 +103,12 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 </div>{% endblock %}"""
 
 
+def _for_a_page(source: str) -> str:
+    """Markdown whose links, written for the folder of the notebooks, work on the page of a report; its pictures are taken in from the repository."""
+    source = source.replace("](../docs/pictures/", "](docs/pictures/").replace("](../", f"]({REPOSITORY.as_uri()}/")
+    return re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", source)
+
+
 def report(results: list[Result], folder: Path) -> Path:
     """Write ``index.html``, with a page per executed notebook; no page needs the network."""
     import nbformat
@@ -117,9 +124,12 @@ def report(results: list[Result], folder: Path) -> Path:
     for result in results:
         copy = folder / f"{result.name}.ipynb"
         if copy.exists():
-            # A notebook names its pictures as seen from its folder, and the page takes them in.
-            place = {"metadata": {"name": result.name, "path": str(NOTEBOOKS)}}
-            page, _ = exporter.from_notebook_node(nbformat.read(copy, as_version=4), resources=place)
+            notebook = nbformat.read(copy, as_version=4)
+            for cell in notebook.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = _for_a_page(cell.source)
+            place = {"metadata": {"name": result.name, "path": str(REPOSITORY)}}
+            page, _ = exporter.from_notebook_node(notebook, resources=place)
             copy.with_suffix(".html").write_text(page, encoding="utf-8")
         outcome = f'<b class="bad">{html.escape(result.failure)}</b>' if result.failure else "passed"
         rows.append(

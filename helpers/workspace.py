@@ -151,6 +151,11 @@ def quiet() -> None:
 
     duckdb.sql("SET enable_progress_bar = false")
     ibis.get_backend().raw_sql("SET enable_progress_bar = false")  # the connection that Feast's offline store uses
+    # A notebook would store shown code a second time, as LaTeX.
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        shell.display_formatter.formatters["text/latex"].enabled = False
     # The first use of a database reports each table migration; from a notebook that is noise.
     for name in (
         "alembic",

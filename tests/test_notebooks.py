@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -46,7 +47,10 @@ def test_the_report_is_complete_in_itself(course):
     links = re.findall(r'href="([^"#:]+)"', index.read_text())
     assert links == [f"{path.stem}.html" for path in FILES]
     for page in (index.parent / link for link in links):
-        assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', page.read_text()) == []
+        text = page.read_text()
+        assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', text) == []
+        leads_to = [path.removeprefix("file://") for path in re.findall(r'<a [^>]*href="((?!http|#)[^"]+)"', text)]
+        assert [path for path in map(unquote, leads_to) if not (index.parent / path).exists()] == []
 
 
 # Those that change what others read: the registry; the alias and running servers. (For the sweep of 05, see test_sweep.py.)
