@@ -1,4 +1,4 @@
-"""Put in front of PYTHONPATH, this notes how long each process spends in imports: one line per outermost import, in the folder that WORKSHOP_IMPORTS names."""
+"""Put in front of PYTHONPATH, this notes how long each process spends in imports: one line per outermost import (when it ended, seconds, name), in the folder that WORKSHOP_IMPORTS names."""
 
 import builtins
 import os
@@ -31,6 +31,6 @@ if _folder:
             _here.inside, seconds = False, time.perf_counter() - began
             if seconds > 0.002:
                 with open(_file, "a", encoding="utf-8") as file:
-                    file.write(f"{seconds:.4f} {name}\n")
+                    file.write(f"{time.time():.3f} {seconds:.4f} {name}\n")
 
     builtins.__import__ = _timed
