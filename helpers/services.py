@@ -76,6 +76,7 @@ class Service:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Jupyter kills a kernel with its whole process group, and the keeper must outlive that
             )
         if wait:
             self.wait()

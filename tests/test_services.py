@@ -84,13 +84,14 @@ def test_an_occupied_port_is_named_with_the_remedy(tmp_path):
             Service("files", SERVER, health="/", log=tmp_path / "log", port=port)
 
 
-def test_a_server_ends_when_its_owner_is_killed(tmp_path):
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["alone", "with its process group"])
+def test_a_server_ends_when_its_owner_is_killed(tmp_path, kill):
     owner = "import sys, time; from helpers.services import Service; "
     owner += f"s = Service('files', {SERVER!r}, health='/', log=sys.argv[1]); print(s.url, flush=True); time.sleep(600)"
     with subprocess.Popen(
-        [sys.executable, "-c", owner, tmp_path / "log"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", owner, tmp_path / "log"], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         url = process.stdout.readline().strip()
         assert answers(url)
-        os.kill(process.pid, signal.SIGKILL)
+        kill(process.pid, signal.SIGKILL)
     assert until(lambda: not answers(url)), "the server outlived its owner"
