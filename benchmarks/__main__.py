@@ -138,26 +138,28 @@ def join(size: dict, folder: Path) -> dict:
     return {"runs": runs, "plan": explained(questions, rows)}
 
 
+def taking_turns(module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str) -> list:
+    """A home is prepared, and the contestants of a module take turns in it; ``says`` is what to report of a run."""
+    child(module, "prepare", "--home", folder / "home", quiet=True)
+    runs = []
+    for number, contestant in turns(contestants, rounds):
+        runs.append({"round": number, **child(module, contestant, "--home", folder / "home", *options)})
+        note(f"  {contestant}: {says.format(**runs[-1])}")
+    return runs
+
+
 def selection(size: dict, folder: Path) -> list:
     """The post's loop on both stores, and notebook 04's way."""
-    child("selection", "prepare", "--home", folder / "home", quiet=True)
-    runs = []
-    for number, contestant in turns(["seed", "workshop", "seed_duckdb"], size["selection"]["rounds"]):
-        subsets = ["--subsets", size["selection"]["subsets"]]
-        runs.append({"round": number, **child("selection", contestant, "--home", folder / "home", *subsets)})
-        note(f"  {contestant}: {runs[-1]['seconds']:.2f} s")
-    return runs
+    contestants, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
+    options = ["--subsets", counts["subsets"]]
+    return taking_turns("selection", contestants, counts["rounds"], folder, options, "{seconds:.2f} s")
 
 
 def online(size: dict, folder: Path) -> list:
     """Requests in process and over HTTP."""
-    child("online", "prepare", "--home", folder / "home", quiet=True)
-    runs = []
-    for number, contestant in turns(["in_process", "over_http"], size["online"]["rounds"]):
-        options = ["--requests", size["online"]["requests"]]
-        runs.append({"round": number, **child("online", contestant, "--home", folder / "home", *options)})
-        note(f"  {contestant}: p50 {runs[-1]['p50_ms']:.2f} ms, p99 {runs[-1]['p99_ms']:.2f} ms")
-    return runs
+    contestants, counts = ["in_process", "over_http"], size["online"]
+    options, says = ["--requests", counts["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
+    return taking_turns("online", contestants, counts["rounds"], folder, options, says)
 
 
 def sweep(size: dict, folder: Path) -> list:

@@ -23,9 +23,7 @@ def applied_home(home: Path, seed: int = data.SEED) -> Workspace:
     from feast import FeatureStore
 
     quiet()
-    store, found = FeatureStore(repo_path=str(workspace.feature_repo)), registry.definitions(workspace.feature_repo)
-    views = [*found.feature_views, *found.on_demand_feature_views]
-    store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
+    registry.apply(FeatureStore(repo_path=str(workspace.feature_repo)), workspace.feature_repo)
     mlflow.set_experiment("selection")
     return workspace
 

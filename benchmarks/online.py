@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from helpers import MODEL, data
-from helpers.services import HOST, Service
+from helpers.services import HOST, Service, milliseconds
 from helpers.workspace import Workspace, configure
 
-ALIAS, WARM_UP = "production", 100
+ALIAS = "production"
 
 
 def drivers(workspace: Workspace) -> list[int]:
@@ -33,14 +32,8 @@ def drivers(workspace: Workspace) -> list[int]:
 
 def timed(ask: Callable[[int], float], known: list[int], requests: int) -> dict:
     """Milliseconds of each request as quantiles, after a warm-up; and every driver's score."""
-    for number in range(WARM_UP):
-        ask(known[number % len(known)])
-    load, seconds = os.getloadavg()[0], np.empty(requests)
-    for number in range(requests):
-        began = time.perf_counter()
-        ask(known[number % len(known)])
-        seconds[number] = time.perf_counter() - began
-    quantiles = {name: float(np.quantile(seconds, q) * 1000) for name, q in (("p50_ms", 0.5), ("p99_ms", 0.99))}
+    load, times = os.getloadavg()[0], milliseconds(ask, known, requests)
+    quantiles = {name: float(np.quantile(times, q)) for name, q in (("p50_ms", 0.5), ("p99_ms", 0.99))}
     return {**quantiles, "requests": requests, "load": load, "scores": [ask(driver) for driver in known]}
 
 

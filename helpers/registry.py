@@ -68,6 +68,13 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
     )
 
 
+def apply(store: FeatureStore, folder: Path) -> None:
+    """What `feast apply` does in ``folder``, for tests and benchmarks: notebook 01 shows Feast's own calls."""
+    found = definitions(folder)
+    views = [*found.feature_views, *found.on_demand_feature_views]
+    store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
+
+
 def view_versions(store: FeatureStore, service: FeatureService) -> dict[str, str]:
     """The current version of each feature view that a service reads, as tags of a run: ``version.driver_hourly_stats: v2``."""
     views = [projection.name for projection in service.feature_view_projections]

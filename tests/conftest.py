@@ -105,7 +105,5 @@ def apply(workspace: Workspace) -> FeatureStore:
     from feast import FeatureStore
 
     store = FeatureStore(repo_path=str(workspace.feature_repo))
-    found = registry.definitions(workspace.feature_repo)
-    views = [*found.feature_views, *found.on_demand_feature_views]
-    store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
+    registry.apply(store, workspace.feature_repo)
     return store

@@ -104,7 +104,7 @@ def test_the_course_is_taken_apart_into_parts_that_add_up(sections):
     parts = render.course_parts(notebook)
     assert notebook["checks"] >= 4 and notebook["kernel_processes"] >= 1
     assert notebook["kernel_imports"] > 0.1 and all(seconds >= 0 for seconds in parts.values())
-    assert sum(parts.values()) == pytest.approx(notebook["seconds"], rel=0.05)
+    assert sum(parts.values()) == pytest.approx(notebook["seconds"], rel=0.01)
 
 
 def test_the_page_has_a_row_for_each_figure_and_shows_every_plot_with_a_text(out):
