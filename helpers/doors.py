@@ -40,6 +40,23 @@ def lab() -> int:
         return 0
 
 
+def pages(workspace: Workspace) -> tuple[Service, Service]:
+    """MLflow's and Feast's own servers over a workspace, started side by side: call ``wait()`` on both. They take settings from this process's
+    environment and working directory."""
+    os.chdir(workspace.path)
+    # MLflow's job workers, seven more processes, serve what the course does not use.
+    unused = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.environ.update({"MLFLOW_TRACKING_URI": workspace.tracking_uri, "TZ": "UTC", **unused})
+    place, logs = ["--host", HOST, "--port", "{port}"], workspace.path / "logs"
+    store = ["--backend-store-uri", workspace.tracking_uri, "--workers", "1"]
+    mlflow = [sys.executable, "-m", "mlflow", "server", *place, *store]
+    feast = [str(Path(sys.executable).with_name("feast")), "-c", str(workspace.feature_repo), "ui", *place]
+    return (
+        Service("MLflow", mlflow, health="/health", log=logs / "mlflow_ui.log", wait=False),
+        Service("Feast", feast, health="/", log=logs / "feast_ui.log", wait=False),
+    )
+
+
 def ui() -> int:
     """MLflow's and Feast's pages over the learner's workspace until Ctrl-C."""
     workspace = locate()
@@ -47,46 +64,11 @@ def ui() -> int:
         raise WorkshopError(
             "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry."
         )
-    os.chdir(workspace.path)
-    # MLflow's job workers, seven more processes, serve what the course does not use.
-    environment = {
-        "MLFLOW_TRACKING_URI": workspace.tracking_uri,
-        "TZ": "UTC",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background deaf to it
-    python = sys.executable
-    mlflow = [
-        python,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        HOST,
-        "--port",
-        "{port}",
-        "--backend-store-uri",
-        workspace.tracking_uri,
-        "--workers",
-        "1",
-    ]
-    feast = [
-        str(Path(python).with_name("feast")),
-        "-c",
-        str(workspace.feature_repo),
-        "ui",
-        "--host",
-        HOST,
-        "--port",
-        "{port}",
-    ]
     print("Starting both servers; this takes half a minute.", flush=True)
-    with (
-        Service("MLflow", mlflow, health="/health", log=workspace.path / "logs" / "mlflow_ui.log") as first,
-        Service("Feast", feast, health="/", log=workspace.path / "logs" / "feast_ui.log") as second,
-    ):
-        print(f"MLflow  {first.url}\nFeast   {second.url}\nCtrl-C stops both.", flush=True)
+    first, second = pages(workspace)
+    with first, second:
+        print(f"MLflow  {first.wait().url}\nFeast   {second.wait().url}\nCtrl-C stops both.", flush=True)
         try:
             while first.running and second.running:
                 time.sleep(0.5)

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import mlflow
@@ -17,8 +15,8 @@ import nbformat
 import pytest
 from PIL import Image
 
-from helpers import runner
-from helpers.services import HOST, Service
+from helpers import doors, runner
+from helpers.services import HOST
 from helpers.workspace import REPOSITORY
 
 BROWSERS = [
@@ -60,19 +58,21 @@ def workspace(course):
 
 
 @pytest.fixture(scope="module")
-def mlflow_url(workspace):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1"]
-    command += ["--backend-store-uri", workspace.tracking_uri]
-    with Service("MLflow", command, health="/health", log=workspace.path / "logs" / "mlflow.log") as server:
-        yield server.url
+def servers(workspace):
+    """The pages as `make ui` opens them: MLflow's, Feast's."""
+    mlflow, feast = doors.pages(workspace)
+    with mlflow, feast:
+        yield mlflow.wait(), feast.wait()
 
 
-@pytest.fixture(scope="module")
-def feast_url(workspace):
-    feast = str(Path(sys.executable).with_name("feast"))
-    command = [feast, "-c", str(workspace.feature_repo), "ui", "--host", HOST, "--port", "{port}"]
-    with Service("Feast", command, health="/", log=workspace.path / "logs" / "feast.log") as server:
-        yield server.url
+@pytest.fixture
+def mlflow_url(servers):
+    return servers[0].url
+
+
+@pytest.fixture
+def feast_url(servers):
+    return servers[1].url
 
 
 @pytest.fixture(scope="module")
