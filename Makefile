@@ -1,4 +1,4 @@
-# The workshop's doors. Each sets the environment up when it is not current; `make` lists them.
+# The workshop's commands. Each sets the environment up when it is not current; `make` lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -32,24 +32,27 @@ endif
 	@uv sync --frozen --python $(VENV)
 	@printf '%s' "$(CURDIR)" > .venv/current
 
-.PHONY: help moved run test lab ui notebooks reset bench
+.PHONY: help moved run test check lab ui notebooks reset bench
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
-	@$(VENV) -m helpers.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 test: .venv/current ## all tests; every notebook is executed
 	@$(VENV) -m pytest
 
+check: .venv/current ## what takes under a minute: style, types, the notebooks' contract, claims, lock
+	@$(VENV) -m pytest -q --durations=5 tests/test_contract.py tests/test_environment.py tests/test_claims.py -k "not test_claims or every or page"
+
 lab: .venv/current ## JupyterLab on the workshop
-	@$(VENV) -m helpers.doors lab
+	@$(VENV) -m workshop.commands lab
 
 ui: .venv/current ## MLflow's and Feast's own pages on this machine; Ctrl-C stops both
-	@$(VENV) -m helpers.doors ui
+	@$(VENV) -m workshop.commands ui
 
 notebooks: .venv/current ## re-execute the notebooks in place and store clean outputs
-	@$(VENV) -m helpers.doors notebooks
+	@$(VENV) -m workshop.commands notebooks
 
 reset: .venv/current ## empty workspace/, after asking
-	@$(VENV) -m helpers.doors reset
+	@$(VENV) -m workshop.commands reset
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import runner
 from helpers.workspace import create_home
+from workshop import runner
 
 HOOK = Path(__file__).resolve().parent / "imports_seen"
 KINDS = ("kernel", "step", "server", "other")

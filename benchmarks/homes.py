@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -33,28 +32,23 @@ def serving_home(home: Path, model_name: str, alias: str) -> Workspace:
     workspace = applied_home(home)
     import mlflow
     from feast import FeatureStore
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    from helpers import feature_references, historical_features
+    from lifecycle.contract import FeatureContract
+    from lifecycle.model import new_model
+    from lifecycle.retrieval import historical_features
 
     store = FeatureStore(repo_path=str(workspace.feature_repo))
-    service = store.get_feature_service(SERVICE)
-    references = feature_references(store, service)
-    columns = [reference.split(":")[1] for reference in references]
+    contract = FeatureContract.of_service(store, SERVICE, label="label")
+    columns = contract.columns
     labels = pd.read_parquet(workspace.data / "driver_labels.parquet")
-    complete = historical_features(store, labels, service).dropna()
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(complete[columns], complete.label)
-    contract = {"project": store.project, "feature_service": SERVICE, "feature_refs": references}
-    contract |= {"columns": columns, "join_keys": ["driver_id"]}
+    complete = historical_features(store, labels, store.get_feature_service(SERVICE)).dropna()
+    model = new_model().fit(complete[columns], complete.label)
     requirements = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops")]
     signature = mlflow.models.infer_signature(complete[columns], model.predict_proba(complete[columns])[:, 1])
-    stored = {"signature": signature, "pip_requirements": requirements, "metadata": {"feast": contract}}
+    stored = {"signature": signature, "pip_requirements": requirements, "metadata": {"feast": contract.to_dict()}}
     with mlflow.start_run(run_name="served model"):
         logged = mlflow.sklearn.log_model(model, name="model", **stored)
-    tags = {"feast.feature_service": SERVICE, "feast.feature_refs": json.dumps(references)}
-    made = mlflow.register_model(logged.model_uri, model_name, tags=tags)
+    made = mlflow.register_model(logged.model_uri, model_name, tags=contract.tags())
     mlflow.MlflowClient().set_registered_model_alias(model_name, alias, made.version)
     store.materialize(data.NOW - timedelta(days=7), data.NOW, feature_views=["driver_hourly_stats"])
     return workspace

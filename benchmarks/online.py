@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import MODEL, data
+from helpers import data
 from helpers.services import HOST, Service, milliseconds
+from helpers.start import MODEL
 from helpers.workspace import Workspace, configure
 
 ALIAS = "production"
@@ -39,16 +40,16 @@ def timed(ask: Callable[[int], float], known: list[int], requests: int) -> dict:
 
 def in_process(workspace: Workspace, requests: int) -> dict:
     """The server's own class, called directly."""
-    from helpers.serving import DriverModel
+    from lifecycle.serving import FeatureModel
 
-    model = DriverModel(MODEL, workspace.feature_repo, ALIAS, now=data.NOW.timestamp())
-    return timed(lambda driver: float(model.score([driver])[0][0]), drivers(workspace), requests)
+    model = FeatureModel(MODEL, workspace.feature_repo, ALIAS, now=data.NOW.timestamp())
+    return timed(lambda driver: float(model.score([{"driver_id": driver}])[0][0]), drivers(workspace), requests)
 
 
 def over_http(workspace: Workspace, requests: int) -> dict:
     """One client, one connection that is kept open, V1 protocol, one driver a request."""
     arguments = ["--feature-repo", workspace.feature_repo, "--model", MODEL, "--alias", ALIAS]
-    command = [sys.executable, "-m", "helpers.serving", *arguments, "--port", "{port}", "--now", data.NOW.timestamp()]
+    command = [sys.executable, "-m", "lifecycle.serving", *arguments, "--port", "{port}", "--now", data.NOW.timestamp()]
     health, log = f"/v2/models/{MODEL}/ready", workspace.path / "logs" / "benchmark_server.log"
     with Service("model server", command, health=health, log=log) as server:
         connection = http.client.HTTPConnection(HOST, server.port, timeout=30)

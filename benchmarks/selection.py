@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-# Before feast: see helpers/serving.py.
+# Before feast: see lifecycle/serving.py.
 import IPython.core.history  # noqa: F401  # isort: skip
 
 import pandas as pd
@@ -102,7 +102,7 @@ def by_the_workshop(workspace: Workspace, labels: pd.DataFrame, subsets: dict, c
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from helpers import historical_features
+    from lifecycle.retrieval import historical_features
 
     store = FeatureStore(repo_path=workspace.feature_repo)
     every = list(dict.fromkeys(name for names in subsets.values() for name in names))

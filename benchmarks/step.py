@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kfp import dsl, local
 
-from helpers.pipeline import local_run
+from lifecycle.pipeline import local_run
 
 STEPS = 6
 

@@ -18,6 +18,7 @@ driver_training = FeatureService(
 
 conv_only = FeatureService(name="conv_only", features=[hourly[["conv_rate"]]], tags=candidate)
 acc_only = FeatureService(name="acc_only", features=[hourly[["acc_rate"]]], tags=candidate)
+acc_and_trips = FeatureService(name="acc_and_trips", features=[hourly[["acc_rate", "avg_daily_trips"]]], tags=candidate)
 rates = FeatureService(name="rates", features=[hourly[["conv_rate", "acc_rate"]]], tags=candidate)
 rates_and_trips = FeatureService(
     name="rates_and_trips", features=[hourly[["conv_rate", "acc_rate", "avg_daily_trips"]]], tags=candidate
@@ -35,6 +36,6 @@ everything = FeatureService(name="everything", features=all_features, tags=candi
 driver_campaign = FeatureService(
     name="driver_campaign",
     features=[hourly[["conv_rate"]], driver_target],
-    description="For serving only: needs a value that the caller sends (target_rate).",
+    description="Needs a value that only the caller knows (target_rate): in the request, or in the entity table.",
     tags={"stage": "serving"},
 )

@@ -26,7 +26,9 @@ def driver_ratios(inputs: dict[str, Any]) -> dict[str, Any]:
 
     ratios, log_odds = [], []
     for conv, acc in zip(inputs["conv_rate"], inputs["acc_rate"], strict=True):
-        valid = all(rate is not None and 0 <= rate <= 1 for rate in (conv, acc))  # missing: None online, NaN offline
+        valid = all(
+            rate is not None and 0 <= rate <= 1 for rate in (conv, acc)
+        )  # missing is None, or NaN where the file holds one
         ratios.append(conv / (acc + 1e-6) if valid else None)
         log_odds.append(math.log((conv + 1e-3) / (1 - conv + 1e-3)) if valid else None)
     return {"conv_acc_ratio": ratios, "conv_log_odds": log_odds}

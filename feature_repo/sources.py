@@ -5,7 +5,7 @@ from pathlib import Path
 from feast import Field, FileSource, RequestSource
 from feast.types import Float64
 
-# Absolute: the DuckDB store reads a relative path from the folder that Python was started in, not from this repository.
+# Absolute: the DuckDB store reads a relative path from the working directory, not from this folder.
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 driver_stats_source = FileSource(

@@ -12,7 +12,7 @@ import sys
 if __name__ == "__main__":
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked_to_end = []
+    asked_to_end: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: asked_to_end.append(True))
     while server.poll() is None and not asked_to_end:
         ready, _, _ = select.select([0], [], [], 0.2)

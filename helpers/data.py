@@ -32,13 +32,15 @@ UNKNOWN_DRIVER = 999
 
 FILES = ("driver_stats.parquet", "driver_profile.parquet", "driver_labels.parquet")
 
-LATER_DAYS = 7  # a week after NOW is always generated, and kept apart: notebook 08 lets it arrive
+LATER_DAYS = 7  # a week after NOW is always generated, and kept apart: notebook 03 lets it arrive
 FIRST_LABEL_DAY = 7  # before it, no label: every label has a week of history
 HALF_LIFE_HOURS = 48  # of a driver's form
 LABEL_RATE = 0.72  # labels per driver and day
 CORRECTION_RATE = 0.01  # share of hourly rows that are written twice
 EXPIRED_EVERY = 25  # one driver in so many stops reporting ...
 EXPIRED_DAYS = 15  # ... this long before NOW; the hourly view's TTL is 7 days
+UNRATED_EVERY, UNRATED_FIRST = 50, 16  # one driver in so many, counted from this one, ...
+RATED_DAYS = 10  # ... has a profile in the first days alone; the daily view's TTL is 30 days
 DUPLICATE_EVERY = 200  # one label key in so many carries two labels
 
 
@@ -130,14 +132,16 @@ def _driver(seed: int, number: int, days: int, drift: float) -> tuple[dict, dict
         keep = rows < (days - EXPIRED_DAYS) * 24
         stats = {name: column[keep] for name, column in stats.items()}
 
-    day = np.arange(days)
-    profile = {
+    dates = np.arange(days)
+    profile: dict[str, np.ndarray] = {
         "driver": np.full(days, number),
-        "second": day * 86_400,
+        "second": dates * 86_400,
         "rating": np.clip(4.5 + 0.2 * skill + rng.normal(0, 0.1, days), 1, 5).round(2),
-        "tenure_days": rng.integers(10, 1500) + day,
-        "created": day * 86_400 + rng.integers(600, 3600, days),
+        "tenure_days": rng.integers(10, 1500) + dates,
+        "created": dates * 86_400 + rng.integers(600, 3600, days),
     }
+    if number % UNRATED_EVERY == UNRATED_FIRST:
+        profile = {name: column[:RATED_DAYS] for name, column in profile.items()}
 
     twice = np.flatnonzero((label_hours * 31 + number * 7) % DUPLICATE_EVERY == 0)
     second_label = (rng.random(label_hours.size) < probability).astype("int64")[twice]

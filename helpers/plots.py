@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,33 +20,66 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c23b
 CYCLE = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
 
 
-def figure(
-    width: float = 7.5, height: float = 3.2, columns: int = 1, **options: object
-) -> tuple[Figure, Axes | np.ndarray]:
-    """An empty figure and its axes in the course's style; sizes in inches."""
-    from matplotlib.figure import (
-        Figure as NewFigure,
-    )  # not pyplot: nothing is kept alive, and no backend is chosen for the reader
+def figure(width: float = 7.5, height: float = 3.2, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """An empty figure in the course's style, and its axes (an array of them for more than one column); sizes in inches."""
+    from matplotlib.figure import Figure as NewFigure  # not pyplot: it keeps figures alive, and chooses a backend
 
     fig = NewFigure(figsize=(width, height), layout="constrained", dpi=110)
     axes = fig.subplots(1, columns, **options)
     for ax in np.atleast_1d(axes):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.spines[["left", "bottom"]].set_color(MUTED)
-        ax.tick_params(colors=MUTED, labelcolor=INK)
+        _style(ax)
         ax.set_prop_cycle(color=CYCLE)
-        ax.set_axisbelow(True)
     return fig, axes
+
+
+def _style(ax: Axes) -> None:
+    ax.set_facecolor("white")
+    ax.grid(False)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(colors=MUTED, labelcolor=INK)
+    ax.set_axisbelow(True)
+
+
+@contextlib.contextmanager
+def drawn_by_a_tool(width: float = 7.5, height: float = 3.2) -> Iterator[None]:
+    """What a tool draws with pyplot in this block gets the course's style, for ``show``; no setting of matplotlib stays changed.
+
+    Optuna's pictures take no axes, switch matplotlib to a style of their own, and warn that they are experimental.
+    """
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    with warnings.catch_warnings(), plt.rc_context():
+        warnings.filterwarnings("ignore", message=r".*\.plot_\w+ is experimental")
+        yield
+        for number in set(plt.get_fignums()) - set(before):
+            fig = plt.figure(number)
+            fig.set_size_inches(width, height)
+            fig.set_dpi(110)
+            fig.set_layout_engine("tight")
+            for ax in fig.axes:
+                _style(ax)
+                for place in ("left", "center"):
+                    ax.set_title("", loc=place)  # the text above the picture names it
+                ax.xaxis.label.set(color=INK, fontsize=10)
+                ax.yaxis.label.set(color=INK, fontsize=10)
+                if legend := ax.get_legend():
+                    legend.set_frame_on(False)
+            plt.close(fig)  # or the notebook would show it a second time
 
 
 def show(fig: Figure, alt: str) -> None:
     """Display ``fig`` with ``alt``, one or two sentences that say what it shows."""
     from IPython.display import display
+    from PIL import Image
 
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    drawn, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", facecolor="white")
+    # 256 colors are enough for a chart, and a notebook stays a third of its size.
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     display(
-        {"image/png": buffer.getvalue(), "text/plain": f"[picture: {alt}]"},
+        {"image/png": small.getvalue(), "text/plain": f"[picture: {alt}]"},
         raw=True,
         metadata={"image/png": {"alt": alt}},
     )
@@ -64,7 +99,9 @@ def bars(
     fig, ax = figure(height=0.9 + 0.42 * len(values))
     names = list(values)
     drawn = ax.barh(names, [values[n] for n in names], color=list(colors) or BLUE, height=0.62)
-    ax.bar_label(drawn, fmt="%.3f", padding=4, color=INK)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the dashed line passes behind the number
+    for number in ax.bar_label(drawn, fmt="%.3f", padding=4, color=INK, bbox=paper):
+        number.set_zorder(4)
     ax.invert_yaxis()
     ax.set_xlabel(label, color=INK)
     top = max(*values.values(), limit[1] if limit else 0)
@@ -121,6 +158,7 @@ def boxes(
             color=MUTED,
             shrinkA=2,
             shrinkB=2,
+            zorder=0.5,  # behind the boxes
         )
         ax.add_patch(arrow)
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the arrow passes behind the word
@@ -130,6 +168,27 @@ def boxes(
     xs, ys = [p[0] for p in places.values()], [p[1] for p in places.values()]
     ax.set_xlim(min(xs) - width / 2 - 0.1, max(xs) + width / 2 + 0.1)
     ax.set_ylim(min(ys) - height / 2 - 0.15, max(ys) + height / 2 + 0.15)
+
+
+def lifecycle() -> None:
+    """The way of a model from raw data to a served prediction and back, with the tool at each station."""
+    places = {
+        "raw data": (0, 0, MUTED),
+        "Feast\noffline store": (2.7, 0, BLUE),
+        "Pipelines,\nruns in MLflow": (5.4, 0, ORANGE),
+        "MLflow\nmodel registry": (8.1, 0, GREEN),
+        "KServe\nmodel server": (10.8, 0, ORANGE),
+        "Feast\nonline store": (8.1, -1.5, BLUE),
+        "monitoring": (8.1, 1.5, PURPLE),
+    }
+    raw, offline, pipelines, models, server, online, watch = places
+    arrows = [(raw, offline, "define"), (offline, pipelines, "retrieve"), (pipelines, models, "register")]
+    arrows += [(models, server, "promote"), (offline, online, "materialize"), (online, server, "read")]
+    arrows += [(server, watch, "measure"), (watch, pipelines, "retrain")]
+    fig, ax = figure(width=9.5, height=3.4)
+    boxes(ax, places, arrows)
+    way = "Raw data goes through Feast, pipelines with MLflow runs and the model registry to the model server"
+    show(fig, f"{way}, which reads Feast's online store; monitoring leads from the server back to the pipelines.")
 
 
 def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
@@ -177,7 +236,7 @@ def outlines(
 ) -> None:
     """Histograms of ``features`` as Feast's monitoring gives them: the baseline filled, each window as a line, all as densities."""
 
-    def draw(ax: Axes, histogram: Mapping, **style: object) -> None:
+    def draw(ax: Axes, histogram: Mapping, **style: Any) -> None:
         counts, edges = np.array(histogram["counts"]), np.array(histogram["bins"])
         ax.stairs(counts / counts.sum() / np.diff(edges), edges, **style)
 
@@ -190,58 +249,4 @@ def outlines(
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
     np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
-    show(fig, alt)
-
-
-def parallel(table: pd.DataFrame, *, alt: str) -> None:
-    """Parallel coordinates: a line per row through its columns, each scaled to its range; the higher the last column, the darker."""
-    ordered = table.astype(float).sort_values(table.columns[-1], kind="stable")
-    lines = (ordered - ordered.min()) / (ordered.max() - ordered.min()).replace(0, 1)
-    fig, ax = figure(height=2.8)
-    for line, good in zip(lines.to_numpy(), np.linspace(0, 1, len(lines)), strict=True):
-        ax.plot(lines.columns, line, color=BLUE, alpha=0.1 + 0.9 * good**3, linewidth=0.8 + 1.4 * good**3)
-    ax.set_yticks([0, 1], ["low", "high"])
-    show(fig, alt)
-
-
-def history(values: pd.Series, *, alt: str) -> None:
-    """A dot per trial of a sweep, and a line for the best so far."""
-    fig, ax = figure(height=2.6)
-    ax.scatter(values.index, values, color=GREY, label="trial")
-    ax.plot(values.index, values.cummax(), color=BLUE, label="best so far")
-    ax.set(xlabel="trial", ylabel="AUC")
-    ax.legend(frameon=False, loc="lower right")
-    show(fig, alt)
-
-
-def curves(table: pd.DataFrame, stopped: pd.Series, *, label: str, alt: str) -> None:
-    """A line per column over the epochs in the index: grey, or red with dots where ``stopped`` is true."""
-    fig, ax = figure(height=2.6)
-    for name, curve in table.items():
-        style = {"color": RED, "marker": "o", "markersize": 3} if stopped[name] else {"color": GREY}
-        ax.plot(curve.index + 1, curve, linewidth=1.3, zorder=2 + stopped[name], **style)
-    for color, text in ((GREY, "to the end"), (RED, "pruned")):
-        ax.plot([], [], color=color, label=text)
-    ax.set(xlabel="epoch", ylabel=label)
-    ax.legend(frameon=False, loc="center right")
-    show(fig, alt)
-
-
-def roc_and_calibration(labels: pd.Series, scores: Mapping[str, Sequence[float]], *, alt: str) -> None:
-    """Two plots of each score against the 0/1 labels: ranking (ROC curve), and share that came true per predicted probability."""
-    from sklearn.calibration import calibration_curve
-    from sklearn.metrics import roc_curve
-
-    fig, (left, right) = figure(height=3.4, columns=2)
-    for name, given in scores.items():
-        false_alarms, found, _ = roc_curve(labels, given)
-        left.plot(false_alarms, found, label=name)
-        came, said = calibration_curve(labels, given, n_bins=8, strategy="quantile")
-        right.plot(said, came, marker="o", markersize=4, label=name)
-    left.set(xlabel="false alarms, share of the negatives", ylabel="found, share of the positives", title="ROC")
-    right.set(xlabel="predicted probability", ylabel="share that came true", title="calibration")
-    for ax in (left, right):
-        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, zorder=1)
-        ax.set(xlim=(0, 1), ylim=(0, 1))
-        ax.legend(frameon=False, loc="lower right", fontsize=8)
     show(fig, alt)

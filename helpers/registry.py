@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ def definitions(feature_repo: Path) -> RepoContents:
         sys.path.remove(str(feature_repo))
 
 
-def _without_times(value: object) -> object:
+def _without_times(value: Any) -> Any:
     if hasattr(value, "HasField") and "meta" in value.DESCRIPTOR.fields_by_name:
         value = type(value).FromString(value.SerializeToString())
         value.ClearField("meta")
@@ -43,7 +43,7 @@ def _without_times(value: object) -> object:
 def changes(difference: RegistryDiff) -> pd.DataFrame:
     """A planned change per row: object, kind, change (create, update, delete) and the properties that differ.
 
-    Feast 0.67 reports each feature view as changed in ``batch_source``, because the registry's copy carries the time at which it was stored.
+    Once a feature view was materialized, Feast 0.67 reports it as changed in ``batch_source``, because the registry's copy carries times of its own.
     Such a difference in times alone is left out here.
     """
     rows = []
@@ -71,7 +71,7 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
 def apply(store: FeatureStore, folder: Path) -> None:
     """What `feast apply` does in ``folder``, for tests and benchmarks: notebook 01 shows Feast's own calls."""
     found = definitions(folder)
-    views = [*found.feature_views, *found.on_demand_feature_views]
+    views: list[Any] = [*found.feature_views, *found.on_demand_feature_views]
     store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
 
 
@@ -92,3 +92,46 @@ def check(workspace: Workspace) -> None:
         raise WorkshopError(
             f"the feature registry is stale, it differs from feature_repo/ ({rows}). Run notebook 01, or `feast apply` in feature_repo/; nothing else is lost."
         )
+
+
+def staging(workspace: Workspace, store: FeatureStore, view: str, name: str, rows: pd.DataFrame) -> FeatureStore:
+    """A feature store of its own for rows that have just arrived, so that they can be judged before anybody reads them.
+
+    It is a Feast project in ``workspace/staging/<name>/`` with its own registry and online store; ``store``'s registry is only read.
+
+    Args:
+        workspace: where the staging folder goes.
+        store: the project whose feature view is taken over: name, keys, schema and time to live.
+        view: name of that feature view.
+        name: of the staged batch.
+        rows: n rows with the columns of the view's source; written as the staged view's source.
+    """
+    from feast import FeatureStore, FeatureView, FileSource, RepoConfig
+
+    folder = workspace.path / "staging" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "rows.parquet"
+    rows.to_parquet(path, index=False)
+
+    served = store.get_feature_view(view)
+    assert served.batch_source, f"{view} is not filled from a batch source"
+    entities = [store.get_entity(entity) for entity in served.entities]
+    source = FileSource(
+        name=served.batch_source.name,
+        path=str(path),
+        timestamp_field=served.batch_source.timestamp_field,
+        created_timestamp_column=served.batch_source.created_timestamp_column,
+    )
+    config = RepoConfig(
+        project="staging",
+        provider="local",
+        registry=str(folder / "registry.db"),
+        online_store={"type": "sqlite", "path": str(folder / "online_store.db")},
+        offline_store={"type": "duckdb"},
+        repo_path=folder,
+        entity_key_serialization_version=3,
+    )
+    arrived = FeatureStore(config=config)
+    staged = FeatureView(name=view, entities=entities, ttl=served.ttl, schema=served.schema, source=source)
+    arrived.apply([*entities, staged])
+    return arrived

@@ -14,6 +14,8 @@ from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, l
 
 MODEL = "driver_conversion"
 """The registered model's name in MLflow."""
+REFERENCE = "driver_reference"
+"""The saved dataset of the reference period, in Feast's registry; it carries the expectation suite."""
 
 
 def check_environment() -> dict[str, str]:
@@ -63,15 +65,25 @@ def _model_versions(workspace: Workspace, made_by: str) -> bool:
     from mlflow import MlflowClient
 
     versions = MlflowClient(workspace.tracking_uri).search_model_versions(f"name = '{MODEL}'")
-    return any(version.tags.get("workshop.notebook") == made_by for version in versions)
+    return any(version.tags.get("made_by") == made_by for version in versions)
+
+
+def _suite_stored(workspace: Workspace) -> bool:
+    if not _registry_exists(workspace):
+        return False
+    from feast import FeatureStore
+
+    saved = FeatureStore(repo_path=str(workspace.feature_repo)).list_saved_datasets()
+    return REFERENCE in [dataset.name for dataset in saved]
 
 
 # What a notebook needs from earlier ones: the notebook that makes it, its name, and how to see that it is there.
 _Need = tuple[str, str, Callable[[Workspace], bool]]
 _REGISTRY: _Need = ("01", "feature registry", _registry_exists)
-_SELECTED: _Need = ("04", "selected features", lambda w: _model_versions(w, "04"))
-_TUNED: _Need = ("05", "tuned model", lambda w: _model_versions(w, "05"))
-_PIPELINE: _Need = ("06", "pipeline's model", lambda w: _model_versions(w, "06"))
+_SUITE: _Need = ("03", "expectation suite", _suite_stored)
+_SELECTED: _Need = ("04", "selected features", lambda w: _model_versions(w, "selection"))
+_TUNED: _Need = ("05", "tuned model", lambda w: _model_versions(w, "sweep"))
+_PIPELINE: _Need = ("06", "pipeline's model", lambda w: _model_versions(w, "pipeline"))
 NEEDS: dict[str, list[_Need]] = {
     "00": [],
     "01": [],
@@ -79,8 +91,8 @@ NEEDS: dict[str, list[_Need]] = {
     "03": [_REGISTRY],
     "04": [_REGISTRY],
     "05": [_REGISTRY, _SELECTED],
-    "06": [_REGISTRY, _SELECTED, _TUNED],
-    "07": [_REGISTRY, _SELECTED, _PIPELINE],
+    "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
+    "07": [_REGISTRY, _SUITE, _SELECTED, _PIPELINE],
 }
 
 
@@ -106,14 +118,14 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     workspace = locate(int(seed))
     configure(workspace)
 
+    import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
+
+    quiet()
     for maker, what, found in NEEDS[number]:
         if not found(workspace):
             print(f"Missing: {what}. Running the notebooks that make it; this happens once.", flush=True)
             _catch_up(workspace, maker, number)
             break
-    import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
-
-    quiet()
     if NEEDS[number]:
         registry.check(workspace)
     have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
@@ -123,12 +135,12 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
 
 def _catch_up(workspace: Workspace, first: str, number: str) -> None:
     """Run the notebooks from ``first`` up to the one before ``number`` in a process of their own, and pass on its progress."""
-    command = [sys.executable, "-m", "helpers.runner", "--plain", "--home", str(workspace.home)]
+    command = [sys.executable, "-m", "workshop.runner", "--plain", "--home", str(workspace.home)]
     command += ["--from", first, "--before", number]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=_plain_environment()
     ) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             print("  " + line, end="", flush=True)
     if process.returncode:
         raise WorkshopError(

@@ -102,12 +102,14 @@ _NOISE = [
     ),  # Feast calls its interface stable in the same sentence
     ("Saving dataset is an experimental feature", RuntimeWarning),
     ("Dataset validation is an experimental feature", RuntimeWarning),
+    ("Retrieving datasets is an experimental feature", RuntimeWarning),
     (
         "The behavior of DataFrame concatenation with empty",
         FutureWarning,
     ),  # Feast's monitoring, on its first, empty tables
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
+    ("`y_pred` was renamed to `y_proba`", FutureWarning),  # between MLflow's autolog and scikit-learn 1.9
     ("Support for class-based `config` is deprecated", DeprecationWarning),  # between Kubeflow's SDK and pydantic
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
 ]
@@ -164,3 +166,5 @@ def quiet() -> None:
         "mlflow.store.model_registry.abstract_store",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # `mlflow.models.evaluate` tells each step, and warns that SHAP, which nothing here uses, is not installed.
+    logging.getLogger("mlflow.models.evaluation").setLevel(logging.ERROR)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import IPython.core.history  # noqa: F401  before any test imports Feast: helpers/serving.py says why
+import IPython.core.history  # noqa: F401  before any test imports Feast: lifecycle/serving.py says why
 import psutil
 import pytest
 
@@ -89,7 +90,8 @@ def mlflow(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_EXPERIMENT_ID", "")
         patch.setattr(utils, "_tracking_uri", f"sqlite:///{folder / 'mlflow.db'}")
-        mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
+        with contextlib.chdir(folder):  # where the store is opened, it puts the artifacts of experiments to come
+            mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
         patch.setattr(fluent, "_active_experiment_id", "1")
         yield mlflow
 
@@ -98,6 +100,33 @@ def listening(pid: int) -> list:
     """The sockets on which the processes below this one listen, from the system's table."""
     below = psutil.Process(pid).children(recursive=True)
     return [s for process in below for s in process.connections("inet") if s.status == psutil.CONN_LISTEN]
+
+
+def save_reference(store: FeatureStore, workspace: Workspace) -> None:
+    """What notebook 03 leaves behind, in small: a saved dataset with the suite that gates judge by."""
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    import pandas as pd
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+    from helpers.start import REFERENCE
+    from lifecycle.validation import suite_tag
+
+    rules = [
+        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=[0, 1]),
+        gxe.ExpectColumnValuesToBeBetween(column="conv_rate", min_value=0, max_value=1),
+        gxe.ExpectColumnValuesToNotBeNull(column="acc_rate", mostly=0.9),
+        gxe.ExpectColumnValuesToBeBetween(column="rating", min_value=1, max_value=5),
+    ]
+    suite = gx.ExpectationSuite("training", expectations=rules)
+    labels = pd.read_parquet(workspace.data / "driver_labels.parquet").head(200)
+    store.create_saved_dataset(
+        from_=store.get_historical_features(labels, store.get_feature_service("rates_and_rating")),
+        name=REFERENCE,
+        storage=SavedDatasetFileStorage(path=str(workspace.path / "reference.parquet")),
+        tags=suite_tag(suite),
+        allow_overwrite=True,
+    )
 
 
 def apply(workspace: Workspace) -> FeatureStore:

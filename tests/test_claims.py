@@ -10,16 +10,19 @@ import re
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import metadata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import apply
+from feast import BatchFeatureView
 
-from helpers import NOW, claims, historical_features
+from helpers.data import NOW
 from helpers.workspace import REPOSITORY, configure
+from lifecycle.contract import FeatureContract
+from lifecycle.retrieval import historical_features
+from workshop import claims
 
 ROWS = claims.claims()
 SHOWN = claims.checks()
@@ -70,7 +73,7 @@ def test_every_row_is_complete():
 
 def test_the_page_is_what_the_generator_writes():
     written = (REPOSITORY / claims.PAGE).read_text(encoding="utf-8")
-    assert written == claims.page(), "run `python -m helpers.claims`"
+    assert written == claims.page(), "run `python -m workshop.claims`"
 
 
 def test_the_page_changes_when_a_check_disappears(tmp_path):
@@ -85,16 +88,19 @@ def test_the_page_changes_when_a_check_disappears(tmp_path):
 # Proofs
 
 
-def test_the_tools_are_open_source():
-    for name in ("feast", "mlflow", "kfp", "kubeflow", "kserve", "optuna", "duckdb", "great-expectations", "evidently"):
-        about = metadata(name)
-        licence = " ".join(
-            [about.get("License-Expression") or "", about.get("License") or "", *about.get_all("Classifier", [])]
-        )
-        assert re.search(r"Apache|MIT", licence), name
+def test_evidently_tells_a_shifted_feature_from_one_that_stayed():
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    random = np.random.default_rng(0)
+    good = pd.DataFrame({"conv_rate": random.uniform(size=500), "acc_rate": random.uniform(size=500)})
+    later = pd.DataFrame({"conv_rate": random.uniform(size=500) ** 3, "acc_rate": random.uniform(size=500)})
+    measured = Report([DataDriftPreset()]).run(later, good).dict()["metrics"]
+    p_values = {m["config"]["column"]: m["value"] for m in measured if m["config"].get("column")}
+    assert p_values["conv_rate"] < 0.001 < p_values["acc_rate"]
 
 
-def test_a_feature_view_names_columns_and_computes_nothing(store, applied):
+def test_a_plain_feature_view_names_columns_and_computes_nothing(store, applied):
     for view in store.list_batch_feature_views():
         columns = pd.read_parquet(applied.data / Path(view.batch_source.path).name).columns
         assert {field.name for field in view.features} < set(columns)
@@ -102,11 +108,54 @@ def test_a_feature_view_names_columns_and_computes_nothing(store, applied):
     assert all(view.feature_transformation for view in store.list_on_demand_feature_views())
 
 
-def test_only_feature_views_have_a_history(store):
-    assert store.list_feature_view_versions("driver_hourly_stats")
-    assert [name for name in dir(store) if "version" in name and name.startswith("list_")] == [
-        "list_feature_view_versions"
-    ]
+def test_a_batch_views_function_is_not_run_when_the_past_is_retrieved(home):
+    configure(home)
+    store = apply(home)
+    hourly, driver = store.get_feature_view("driver_hourly_stats"), store.get_entity("driver")
+
+    def doubled(rows):
+        return rows.assign(conv_rate=2 * rows["conv_rate"])
+
+    with pytest.warns(RuntimeWarning, match="Batch feature views are experimental features in alpha development"):
+        view = BatchFeatureView(
+            name="doubled",
+            mode="pandas",
+            udf=doubled,
+            udf_string="def doubled(rows):\n    return rows.assign(conv_rate=2 * rows['conv_rate'])\n",
+            entities=[driver],
+            ttl=hourly.ttl,
+            schema=[field for field in hourly.schema if field.name in ("driver_id", "conv_rate")],
+            source=hourly.batch_source,
+            online=True,
+        )
+    store.apply([view])
+    row = pd.DataFrame({"driver_id": [1001], "event_timestamp": [NOW]})
+    raw = historical_features(store, row, ["driver_hourly_stats:conv_rate"])
+    assert historical_features(store, row, ["doubled:conv_rate"]).conv_rate.tolist() == raw.conv_rate.tolist()
+    with pytest.raises(KeyError, match="conv_rate"):
+        store.materialize(NOW - pd.Timedelta(days=1), NOW, feature_views=["doubled"])
+
+
+def test_views_of_both_kinds_have_a_history_and_nothing_else_has(store):
+    views = [*store.list_batch_feature_views(), *store.list_on_demand_feature_views()]
+    others = [*store.list_feature_services(), *store.list_data_sources(), *store.list_entities()]
+    assert [view.name for view in views if not store.list_feature_view_versions(view.name)] == []
+    assert [found.name for found in others if store.list_feature_view_versions(found.name)] == []
+
+
+def test_the_features_of_a_stored_model_are_a_slice_of_the_registry(store, mlflow):
+    from sklearn.linear_model import LogisticRegression
+
+    contract = FeatureContract.of_service(store, "rates_and_rating", label="label")
+    model = LogisticRegression().fit([[0, 0, 0], [1, 1, 1]], [0, 1])
+    with mlflow.start_run(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = mlflow.sklearn.log_model(
+            model, name="model", pip_requirements=[], metadata={"feast": contract.to_dict()}
+        )
+    views = [*store.list_batch_feature_views(), *store.list_on_demand_feature_views()]
+    known = {f"{view.name}:{field.name}" for view in views for field in view.features}
+    assert set(FeatureContract.of_model(kept.model_uri).feature_refs) < known
 
 
 def test_source_and_schema_of_a_feature_can_be_read_back(store, applied):

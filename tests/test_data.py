@@ -63,8 +63,13 @@ def scores(seed: int) -> dict[str, float]:
         "leaky model in production": auc(looks_ahead, honest, HOURLY),
         "best possible": roc_auc_score(honest.label[later], honest.probability[later]),
         # One feature alone needs no model: it ranks the drivers itself, over all labels.
-        **{name: roc_auc_score(honest.label, honest[name]) for name in [*HOURLY, "rating", "tenure_days"]},
+        **{name: ranked(honest[name], honest.label) for name in [*HOURLY, "rating", "tenure_days"]},
     }
+
+
+def ranked(feature: pd.Series, label: pd.Series) -> float:
+    known = feature.notna()
+    return roc_auc_score(label[known], feature[known])
 
 
 @pytest.mark.parametrize("name, table", list(zip(data.FILES, ("stats", "profile", "labels"), strict=True)))
@@ -121,6 +126,18 @@ def test_one_driver_in_25_stops_reporting_long_before_the_clock(seed):
     silent = last[last < data.NOW - pd.Timedelta(days=7)]
     assert len(silent) == data.DRIVERS // data.EXPIRED_EVERY == 6
     assert (data.NOW - silent >= pd.Timedelta(days=data.EXPIRED_DAYS)).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_driver_in_50_loses_its_profile_for_longer_than_the_daily_views_ttl_and_is_still_asked_about(seed):
+    made = tables(seed)
+    last = made.profile.groupby("driver_id").event_timestamp.max()
+    unrated = last[last < data.NOW - pd.Timedelta(days=30)]
+    assert len(unrated) == data.DRIVERS // data.UNRATED_EVERY == 3
+    age = made.labels.event_timestamp - made.labels.driver_id.map(unrated)
+    assert (age > pd.Timedelta(days=30)).sum() >= 3
+    hourly = made.stats.groupby("driver_id").event_timestamp.max()
+    assert (hourly[unrated.index] > data.NOW - pd.Timedelta(hours=2)).all(), "only the profile is missing"
 
 
 @pytest.mark.parametrize("seed", [data.SEED, *SEEDS])

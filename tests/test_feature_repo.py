@@ -9,7 +9,9 @@ import pytest
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 
-from helpers import NOW, historical_features, registry
+from helpers import registry
+from helpers.data import NOW
+from lifecycle.retrieval import historical_features
 
 FEAST = Path(sys.executable).with_name("feast")
 RATIOS = ["driver_ratios:conv_acc_ratio", "driver_ratios:conv_log_odds"]

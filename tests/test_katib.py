@@ -12,7 +12,8 @@ import pytest
 from kubernetes import client as kubernetes
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from helpers import katib
+from helpers.capture import captured_client
+from lifecycle import katib
 
 SPACE = {
     "C": FloatDistribution(1e-4, 10.0, log=True),
@@ -20,17 +21,27 @@ SPACE = {
     "weights": CategoricalDistribution(["equal", "balanced"]),
 }
 CHOICES = {"C": "0.5", "degree": "2", "weights": "balanced"}
-ELSEWHERE = {"feature_repo": "/workshop/feature_repo", "labels": "/workshop/labels.parquet", "feature_service": "rates"}
+ELSEWHERE = {
+    "feature_repo": "/data/feature_repo",
+    "labels": "/data/labels.parquet",
+    "feature_service": "rates",
+    "label": "label",
+}
 
 
 @pytest.fixture
 def inputs(applied):
     labels = applied.data / "driver_labels.parquet"
-    return {"feature_repo": str(applied.feature_repo), "labels": str(labels), "feature_service": "rates"}
+    return {
+        "feature_repo": str(applied.feature_repo),
+        "labels": str(labels),
+        "feature_service": "rates",
+        "label": "label",
+    }
 
 
 def sent(inputs):
-    client, sent = katib.captured_client()
+    client, sent = captured_client()
     katib.optimize(client, SPACE, inputs, 24)
     (experiment,) = sent
     return experiment

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from helpers import doors, runner
 from helpers.workspace import REPOSITORY
+from workshop import commands, runner
 
-DOORS = {"help", "run", "test", "lab", "ui", "notebooks", "reset", "bench"}
+DOORS = {"help", "run", "test", "check", "lab", "ui", "notebooks", "reset", "bench"}
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_notebook_number_that_does_not_exist_is_refused_with_those_that_do(cap
 
 def answering(home, text: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "WORKSHOP_HOME": str(home.home)}
-    command = [sys.executable, "-m", "helpers.doors", "reset"]
+    command = [sys.executable, "-m", "workshop.commands", "reset"]
     return subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
 
 
@@ -120,5 +120,5 @@ def test_reset_empties_the_workspace_after_a_yes_and_leaves_what_a_link_points_t
 def test_a_door_meets_a_damaged_file_with_a_message(home, monkeypatch, capsys):
     monkeypatch.setenv("WORKSHOP_HOME", str(home.home))
     (home.data / "driver_stats.parquet").unlink()
-    assert doors.main(["ui"]) == 2
+    assert commands.main(["ui"]) == 2
     assert capsys.readouterr().err.startswith("error: driver_stats.parquet is missing")

@@ -15,9 +15,9 @@ import nbformat
 import pytest
 from PIL import Image
 
-from helpers import doors, runner
 from helpers.services import HOST
 from helpers.workspace import REPOSITORY
+from workshop import commands, runner
 
 BROWSERS = [
     "chromium",
@@ -60,7 +60,7 @@ def workspace(course):
 @pytest.fixture(scope="module")
 def servers(workspace):
     """The pages as `make ui` opens them: MLflow's, Feast's."""
-    mlflow, feast = doors.pages(workspace)
+    mlflow, feast = commands.pages(workspace)
     with mlflow, feast:
         yield mlflow.wait(), feast.wait()
 
@@ -124,7 +124,7 @@ def candidates(workspace):
     client = mlflow.MlflowClient(workspace.tracking_uri)
     experiment = client.get_experiment_by_name("feature_selection").experiment_id
     runs = client.search_runs([experiment], "tags.stage = 'candidate'")
-    assert len(runs) == 7
+    assert len(runs) == 8
     return experiment, {run.data.tags["mlflow.runName"]: run for run in runs}
 
 
@@ -142,10 +142,10 @@ def open_runs(page, url, experiment, **options):
     find = {"searchFilter": "tags.stage = 'candidate'", "orderByKey": "metrics.`auc`", "orderByAsc": "false"}
     page.goto("about:blank")
     page.goto(f"{url}/#/experiments/{experiment}/runs?{urlencode(find | options)}")
-    page.get_by_text("7 matching runs").wait_for()
+    page.get_by_text("8 matching runs").wait_for()
 
 
-def test_mlflows_table_lists_the_seven_candidates_with_their_metrics_best_first(page, mlflow_url, candidates):
+def test_mlflows_table_lists_the_candidates_with_their_metrics_best_first(page, mlflow_url, candidates):
     experiment, runs = candidates
     columns = ["params.`num_features`", *(f"metrics.`{metric}`" for metric in METRICS)]
     key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'

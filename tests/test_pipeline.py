@@ -8,19 +8,22 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from conftest import save_reference
+from feast import FeatureStore
 from google.protobuf import json_format
 from kfp import compiler, components, dsl, local
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from helpers import doors, pipeline
 from helpers.workspace import REPOSITORY, configure
+from lifecycle import pipeline
+from workshop import commands
 
-COMMITTED = REPOSITORY / "cluster" / doors.PIPELINE
+COMMITTED = REPOSITORY / "cluster" / commands.PIPELINE
 
 
 def compiled(folder):
     path = folder / "compiled.yaml"
-    compiler.Compiler().compile(pipeline.driver_training, str(path))
+    compiler.Compiler().compile(pipeline.training, str(path))
     return path
 
 
@@ -42,7 +45,7 @@ def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
 
     document, platform = yaml.safe_load_all(COMMITTED.read_text())
     specification = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())  # refuses unknown fields
-    assert specification.pipeline_info.name == "driver-training-pipeline"
+    assert specification.pipeline_info.name == "training-pipeline"
     for name, component in document["components"].items():
         tasks = component.get("dag", {}).get("tasks", {})
         for task in tasks.values():
@@ -55,16 +58,30 @@ def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
         assert document["deploymentSpec"]["executors"][name]["container"]["resources"]["resourceMemoryLimit"] == "2Gi"
 
 
+def test_steps_that_read_changing_data_register_or_close_are_never_answered_from_a_cache():
+    import yaml
+
+    document = next(yaml.safe_load_all(COMMITTED.read_text()))
+    dags = [component["dag"] for component in document["components"].values() if "dag" in component]
+    tasks = [task for dag in [document["root"]["dag"], *dags] for task in dag["tasks"].items()]
+    never = {name for name, task in tasks if "cachingOptions" in task and not task["cachingOptions"].get("enableCache")}
+    assert {"retrieve-features", "register-model", "close-run"} <= never
+    assert not {"validate-features", "train-model", "evaluate-model"} & never
+
+
 @pytest.fixture(scope="module")
 def run(applied):
     """Runs the committed file and gives the steps' status and the parent's, both from MLflow."""
     from_file = components.load_component_from_file(str(COMMITTED))
+    configure(applied)
+    save_reference(FeatureStore(repo_path=str(applied.feature_repo)), applied)
 
-    def go(name, labels, threshold):
+    def go(name, labels, threshold, reference="driver_reference"):
         configure(applied)
         outputs = str(applied.path / "out")
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=outputs, raise_on_error=True)
         arguments = {"feature_repo": str(applied.feature_repo), "labels": str(labels), "feature_service": "rates"}
+        arguments |= {"label": "label", "reference": reference, "experiment": "training_pipeline"}
         arguments |= {"run_name": name, "model_name": "driver_conversion", "C": 1.0, "degree": 1, "weights": "equal"}
         failure = None
         log = applied.path / "logs" / f"{name}.log"
@@ -96,6 +113,14 @@ def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied,
     assert "validate-features" in failure and parent == "FAILED"
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"}
     assert "the training data breaks its expectations" in (applied.path / "logs" / "broken.log").read_text()
+
+
+def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applied):
+    failure, parent, steps = run("no suite", applied.data / "driver_labels.parquet", 0.65, reference="nobody_saved_it")
+    assert "validate-features" in failure and parent == "FAILED"
+    assert steps == {"retrieve": "FINISHED", "validate": "FAILED"}
+    said = (applied.path / "logs" / "no suite.log").read_text()
+    assert "the feature registry has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in said
 
 
 def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch):

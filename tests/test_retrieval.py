@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 from conftest import apply
 
-from helpers import NOW, UNKNOWN_DRIVER, historical_features
+from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.workspace import configure
+from lifecycle.retrieval import historical_features
 
 CONV = ["driver_hourly_stats:conv_rate"]
 EXPIRED = 1025  # the first driver that stops reporting 15 days before the clock

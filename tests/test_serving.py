@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,9 +27,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from helpers import MODEL, NOW, UNKNOWN_DRIVER, feature_references, historical_features, services, serving
+from helpers import services
+from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
+from helpers.start import MODEL
 from helpers.workspace import configure, create_home
+from lifecycle import open_inference
+from lifecycle.contract import FeatureContract
+from lifecycle.retrieval import historical_features
 
 SERVICES = {
     "1": "rates",
@@ -42,15 +48,16 @@ LONG_AGO = NOW - timedelta(days=8)  # the hourly view's time to live is 7 days
 
 def register(store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None) -> None:
     service = store.get_feature_service(service_name)
-    true = feature_references(store, service)
-    columns = [reference.split(":")[1] for reference in true]
+    contract = FeatureContract.of_service(store, service_name, "label")
+    columns = contract.columns
     labels = pd.read_parquet(Path(store.repo_path).parent / "data" / "driver_labels.parquet").head(1500)
     frame = historical_features(store, labels, service).dropna()
     model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10))
     model.fit(frame[columns], frame.label)
-    contract = {"feature_service": service_name, "feature_refs": references or true, "columns": columns}
+    if references:
+        contract = replace(contract, feature_refs=tuple(references))
     with mlflow.start_run(experiment_id=experiment):
-        stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract}}
+        stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract.to_dict()}}
         logged = mlflow.sklearn.log_model(model, name="model", **stored)
     mlflow.register_model(logged.model_uri, MODEL)
 
@@ -86,7 +93,7 @@ def servers(course):
         patch.setenv("MLFLOW_TRACKING_URI", course.tracking_uri)
         model_server = Service(
             "model server",
-            [sys.executable, "-m", "helpers.serving", *arguments],
+            [sys.executable, "-m", "lifecycle.serving", *arguments],
             health=f"/v2/models/{MODEL}/ready",
             log=logs / "model_server.log",
             wait=False,
@@ -117,10 +124,14 @@ def store(course) -> FeatureStore:
 
 @pytest.fixture
 def drivers(course) -> list[int]:
-    """Those with valid features: they reported within the last hours."""
-    stats = pd.read_parquet(course.data / "driver_stats.parquet", columns=["driver_id", "event_timestamp"])
-    last = stats.groupby("driver_id").event_timestamp.max()
-    return [int(driver) for driver in last.index[last > NOW - timedelta(hours=2)]]
+    """Those with valid features: they reported within the last hours, and have a profile of the last days."""
+    known = None
+    for name, age in (("driver_stats", timedelta(hours=2)), ("driver_profile", timedelta(days=2))):
+        rows = pd.read_parquet(course.data / f"{name}.parquet", columns=["driver_id", "event_timestamp"])
+        last = rows.groupby("driver_id").event_timestamp.max()
+        fresh = set(last.index[last > NOW - age])
+        known = fresh if known is None else known & fresh
+    return sorted(int(driver) for driver in known)
 
 
 def v1(server: Service, *drivers: object, session=requests) -> requests.Response:
@@ -150,10 +161,10 @@ def promote(server: Service, version: str, patience: float = 30) -> float:
 def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[int, float]:
     """What the model says without a server: features as a table, columns by name, one driver at a time."""
     model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
-    references = feature_references(store, store.get_feature_service(SERVICES[version]))
+    contract = FeatureContract.of_service(store, SERVICES[version], "label")
     rows = [{"driver_id": driver} for driver in drivers]
-    table = store.get_online_features(features=references, entity_rows=rows).to_df()
-    columns = [reference.split(":")[1] for reference in references]
+    table = store.get_online_features(features=list(contract.feature_refs), entity_rows=rows).to_df()
+    columns = contract.columns
     return {driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1]) for row, driver in enumerate(drivers)}
 
 
@@ -237,7 +248,7 @@ BAD_V1 = {
     "64 bits and one": instances(2**63),
     "400 digits": instances(10**400),
     "5000 digits": '{"instances": [{"driver_id": ' + "9" * 5000 + "}]}",
-    "a huge batch": instances(*[DRIVER] * (serving.MOST_ROWS + 1)),
+    "a huge batch": instances(*[DRIVER] * (open_inference.MOST_ROWS + 1)),
     "a cloud event of another kind": '{"specversion": "1.0", "type": "x", "source": "y", "id": "z", "data": 5}',
 }
 BAD_V2 = {
@@ -282,7 +293,7 @@ BAD_V2 = {
     "negative": tensor(data=[-1]),
     "64 bits and one": tensor(data=[2**63]),
     "5000 digits": json.dumps(tensor()).replace("1001", "9" * 5000),
-    "a huge batch": tensor(shape=[serving.MOST_ROWS + 1], data=[DRIVER] * (serving.MOST_ROWS + 1)),
+    "a huge batch": tensor(shape=[open_inference.MOST_ROWS + 1], data=[DRIVER] * (open_inference.MOST_ROWS + 1)),
     "id as a number": {"id": 42, **tensor()},
     "parameters of lists": {"parameters": {"a": [1]}, **tensor()},
     "an output that there is not": {"outputs": [{"name": "rank"}], **tensor()},
@@ -368,16 +379,16 @@ def test_an_unknown_model_is_not_found_and_nobody_takes_the_model_away(alive):
 def test_a_driver_without_valid_features_does_not_exist(alive):
     answer = v1(alive, DRIVER, UNKNOWN_DRIVER)
     refused(answer, 404)
-    assert f"1 of 2 drivers (driver {UNKNOWN_DRIVER}: missing acc_rate" in answer.json()["error"]
+    assert f"1 of 2 entities (driver_id={UNKNOWN_DRIVER}: missing acc_rate" in answer.json()["error"]
     refused(v2(alive, tensor(data=[UNKNOWN_DRIVER])), 404)
-    refused(v1(alive, *range(5_000_000, 5_000_000 + serving.MOST_ROWS)), 404)
+    refused(v1(alive, *range(5_000_000, 5_000_000 + open_inference.MOST_ROWS)), 404)
 
 
 def test_a_missing_value_is_refused_and_named(alive, store):
     write(store, 901, NOW, conv_rate=None)
     answer = v1(alive, 901)
     refused(answer, 404)
-    assert "driver 901: missing conv_log_odds)" in answer.json()["error"]
+    assert "driver_id=901: missing conv_log_odds)" in answer.json()["error"]
     write(store, 901, NOW, conv_rate=0.5)
     assert v1(alive, 901).status_code == 200
 
@@ -388,7 +399,7 @@ def test_stale_features_are_served_by_feast_and_refused_by_the_server(alive, sto
     assert row["acc_rate"] == [0.9] and row["conv_log_odds"][0] is not None, "Feast serves what its TTL forbids"
     answer = v1(alive, 902)
     refused(answer, 404)
-    assert "driver 902: stale acc_rate)" in answer.json()["error"]
+    assert "driver_id=902: stale acc_rate)" in answer.json()["error"]
     write(store, 902, LONG_AGO + timedelta(days=1))
     assert v1(alive, 902).status_code == 200, "as old as the time to live is not older"
 
@@ -398,7 +409,7 @@ def test_a_computed_feature_is_as_old_as_what_it_was_computed_from(alive, store)
     promote(alive, "3")
     answer = v1(alive, 903)
     refused(answer, 404)
-    assert "driver 903: stale" in answer.json()["error"]
+    assert "driver_id=903: stale" in answer.json()["error"]
     promote(alive, "2")
 
 
@@ -415,7 +426,7 @@ def test_the_server_follows_the_alias_within_a_second_in_the_same_process(server
 
 def test_a_version_whose_contract_does_not_hold_is_not_served(server, store):
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "4")
-    said = "still serving version 2: feature service rates has changed since version 4 was trained"
+    said = "still serving version 2: feature service 'rates' has changed since the model was trained"
     end = time.monotonic() + 20
     while said not in server.log.read_text() and time.monotonic() < end:
         time.sleep(0.1)

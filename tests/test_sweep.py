@@ -14,8 +14,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from helpers.sweep import complete, in_a_process, open_study, sweep
+from helpers.worker import in_a_process
 from helpers.workspace import configure, create_home
+from lifecycle.sweep import StoresDisagree, complete, open_study, records, sweep
 
 TOTAL = 13  # ten at random, then the sampler learns
 SPACE = {
@@ -48,7 +49,7 @@ def here(place):
 
 def task(place, name):
     storage = f"sqlite:///{(place.path / 'optuna.db').as_posix()}"
-    return {"storage": storage, "name": name, "space": SPACE, "score": score} | {
+    return {"storage": storage, "experiment": "sweep", "name": name, "space": SPACE, "score": score} | {
         "total": TOTAL,
         "first": DEFAULT,
         "seed": 7,
@@ -214,3 +215,36 @@ def test_a_finished_sweep_is_left_as_it_is(place, undisturbed):
     run(place, sweep, **task(place, "undisturbed"))
     assert len(runs(place, "")) == before
     assert_each_trial_is_there_once(place, "undisturbed", undisturbed, kills=0)
+
+
+def recorded(place, name):
+    """The parent's run and the runs of the trials, as a notebook reads them."""
+    configure(place)
+    return records(open_study(task(place, name)["storage"], name), "sweep")
+
+
+def test_a_sweep_whose_runs_were_lost_with_mlflows_store_says_so_and_changes_nothing(place):
+    arguments = {**task(place, "its runs are lost"), "total": 2}
+    sweep(**arguments)
+    before = len(runs(place, ""))
+    lost = {**arguments, "experiment": "an empty store"}
+    with pytest.raises(StoresDisagree, match="has 2 trials, and MLflow's experiment 'an empty store' has no run of it"):
+        sweep(**lost)
+    assert len(runs(place, "")) == before
+    client = mlflow.MlflowClient(place.tracking_uri)
+    assert client.search_runs([client.get_experiment_by_name("an empty store").experiment_id]) == []
+
+
+def test_a_sweep_whose_trials_were_lost_with_optunas_database_begins_a_new_run(place):
+    arguments = {**task(place, "its trials are lost"), "total": 2}
+    sweep(**arguments)
+    optuna.delete_study(study_name=arguments["name"], storage=arguments["storage"])
+    sweep(**arguments)
+    parent, children = recorded(place, arguments["name"])
+    assert len(runs(place, f"tags.`optuna.study` = '{arguments['name']}'")) == 2, "the old study's run stays as it was"
+    assert parent.status == "FINISHED" and len(children) == 2
+
+
+def test_the_record_of_a_study_that_nobody_has_started_is_refused(place):
+    with pytest.raises(StoresDisagree, match="MLflow has no run of the study 'never started'"):
+        recorded(place, "never started")

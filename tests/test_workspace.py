@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import apply
 
-from helpers import begin, data, registry
-from helpers.start import check_environment
+from helpers import data, registry
+from helpers.start import begin, check_environment
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home, locate, quiet
 
 
@@ -180,6 +180,6 @@ def test_this_environment_passes_the_check():
 
 
 def test_helpers_are_importable_from_any_folder(tmp_path):
-    program = "import helpers; print(helpers.NOW)"
+    program = "from helpers.data import NOW; print(NOW)"
     done = subprocess.run([sys.executable, "-P", "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "2025-03-01 00:00:00+00:00\n", done.stderr

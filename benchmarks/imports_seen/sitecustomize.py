@@ -16,7 +16,7 @@ if _folder:
         else "step"
         if "kfp.dsl.executor_main" in _command
         else "server"
-        if "helpers.serving" in _command or "feast" in _command or "mlflow" in _command
+        if "lifecycle.serving" in _command or "feast" in _command or "mlflow" in _command
         else "other"
     )
     _file = os.path.join(_folder, f"{_kind}-{os.getpid()}.txt")

@@ -6,35 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from lifecycle.contract import entity_columns, feature_names, feature_references
+
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
-_ROW = "workshop_row"
-
-
-def feature_references(store: FeatureStore, features: list[str] | FeatureService) -> list[str]:
-    """The references ``view:feature`` that a list or a feature service stands for, each known to the registry.
-
-    Raises:
-        ValueError: a reference is malformed, or its view or feature is not in the registry; the message lists what is.
-    """
-    if not isinstance(features, list):
-        return [f"{p.name_to_use()}:{field.name}" for p in features.feature_view_projections for field in p.features]
-    views = {view.name: view for view in [*store.list_batch_feature_views(), *store.list_on_demand_feature_views()]}
-    for reference in features:
-        name, colon, feature = reference.partition(":")
-        if not colon:
-            raise ValueError(
-                f"{reference!r} is not a feature reference: write view:feature, such as driver_hourly_stats:conv_rate."
-            )
-        if name not in views:
-            raise ValueError(
-                f"no feature view {name!r} in the registry (feature reference {reference!r}). It has: {', '.join(sorted(views))}."
-            )
-        known = [field.name for field in views[name].features]
-        if feature not in known:
-            raise ValueError(f"feature view {name!r} has no feature {feature!r}. It has: {', '.join(known)}.")
-    return features
+_ROW = "row_number_of_the_guard"
 
 
 def historical_features(
@@ -46,18 +23,18 @@ def historical_features(
     checks that each came back once, and sorts by it.
 
     Args:
-        entity_df: n rows with the join keys and a UTC ``event_timestamp``; further columns, such as the label, pass through.
+        store: the feature store to ask.
+        entity_df: n rows with the join keys, the request fields and a UTC ``event_timestamp``; further columns, such as the label, pass through.
         features: feature references or a feature service.
 
     Returns:
         n rows with the index of ``entity_df``: its columns, then one per feature (null where nothing is valid at that row's time).
 
     Raises:
-        ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name; a missing join key or ``event_timestamp``;
-            a row that was lost or repeated.
+        ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name; a missing join key, request field or
+            ``event_timestamp``; a row that was lost or repeated.
     """
-    references = feature_references(store, features)
-    names = [reference.split(":")[1] for reference in references]
+    names = feature_names(feature_references(store, features))
     clash = sorted({*names, _ROW} & set(entity_df.columns))
     if clash:
         raise ValueError(
@@ -69,11 +46,12 @@ def historical_features(
         raise ValueError(
             f"two features share the name {', '.join(twice)}. Retrieve them in two calls, or give one view an alias with `view.with_name()`."
         )
-    keys = [entity.join_key for entity in store.list_entities()]
-    missing = sorted({*keys, "event_timestamp"} - set(entity_df.columns))
+    keys, fields = entity_columns(store, features)
+    needed = [*keys, *fields, "event_timestamp"]
+    missing = sorted(set(needed) - set(entity_df.columns))
     if missing:
         raise ValueError(
-            f"the entity table has no column {', '.join(missing)}; it needs {', '.join(keys)} and event_timestamp."
+            f"the entity table has no column {', '.join(missing)}; it needs {', '.join(needed[:-1])} and event_timestamp."
         )
 
     numbered = entity_df.reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})

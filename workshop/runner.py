@@ -1,6 +1,6 @@
 """Run the notebooks in order with papermill and report: `make run`, and the catching up of ``begin``.
 
-python -m helpers.runner [--only 04] [--from 05] [--before 07] [--home DIR]
+python -m workshop.runner [--only 04] [--from 05] [--before 07] [--home DIR]
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.runner", description="Run the workshop's notebooks in order."
+        prog="python -m workshop.runner", description="Run the workshop's notebooks in order."
     )
     parser.add_argument("--only", metavar="NN", help="run this notebook (what it needs is caught up)")
     parser.add_argument("--from", dest="first", metavar="NN", help="run this notebook and all after it")

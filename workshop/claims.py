@@ -1,4 +1,4 @@
-"""docs/claims.md from docs/claims.toml and the notebooks: `make notebooks` writes it, and so does `python -m helpers.claims`.
+"""docs/claims.md from docs/claims.toml and the notebooks: `make notebooks` writes it, and so does `python -m workshop.claims`.
 
 A claim is shown by a notebook's check cell with the tag ``claim-<id>``, by tests, or by both. The measured figure is the line that the cell printed.
 """
@@ -61,7 +61,7 @@ def page(repository: Path = REPOSITORY) -> str:
     table, shown = tomllib.loads((repository / TABLE).read_text(encoding="utf-8")), checks(repository)
     rows = [Claim(**row) for row in table["claim"]]
     counts = [f"{sum(row.verdict == key for row in rows)} {words}" for key, words in VERDICTS.items()]
-    lines = ["<!-- Written by `python -m helpers.claims` from claims.toml and the notebooks. -->", "# The claims"]
+    lines = ["<!-- Written by `python -m workshop.claims` from claims.toml and the notebooks. -->", "# The claims"]
     lines += ["", *table["introduction"].strip().splitlines(), "", f"{len(rows)} claims: {', '.join(counts)}."]
     for group in dict.fromkeys(row.group for row in rows):
         lines += ["", f"## {group}", "", "| claim | of | verdict | shown by | measured |", "|---|---|---|---|---|"]

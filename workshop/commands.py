@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import claims
 from helpers.data import DataError
-from helpers.runner import NOTEBOOKS, run
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
+from workshop import claims
+from workshop.runner import NOTEBOOKS, run
 
-PIPELINE = "driver_training_pipeline.yaml"
+PIPELINE = "training_pipeline.yaml"
 
 
 def lab() -> int:
@@ -145,11 +145,11 @@ def reset(ask=input) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    doors = {door.__name__: door for door in (lab, ui, notebooks, reset)}
-    parser = argparse.ArgumentParser(prog="python -m helpers.doors", description=__doc__)
-    parser.add_argument("door", choices=doors)
+    commands = {command.__name__: command for command in (lab, ui, notebooks, reset)}
+    parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
+    parser.add_argument("command", choices=commands)
     try:
-        return doors[parser.parse_args(argv).door]()
+        return commands[parser.parse_args(argv).command]()
     except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

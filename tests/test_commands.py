@@ -20,7 +20,7 @@ def deaf_to_ctrl_c():
 
 
 def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(applied):
-    command = [sys.executable, "-m", "helpers.doors", "ui"]
+    command = [sys.executable, "-m", "workshop.commands", "ui"]
     environment = {**os.environ, "WORKSHOP_HOME": str(applied.home)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=REPOSITORY, env=environment, preexec_fn=deaf_to_ctrl_c, **pipes) as door:
@@ -45,7 +45,7 @@ def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(app
 
 
 def test_without_a_registry_there_is_nothing_to_look_at_and_it_says_so(home):
-    command = [sys.executable, "-m", "helpers.doors", "ui"]
+    command = [sys.executable, "-m", "workshop.commands", "ui"]
     environment = {**os.environ, "WORKSHOP_HOME": str(home.home)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -1,0 +1,10 @@
+"""What leaves the laptop: the parts of one ML lifecycle that a team takes to its own data, and that the image of a cluster holds.
+
+Nothing here knows a data set, a folder or a clock. What differs from one project to the next comes from the feature contract or a
+parameter. See ``contract`` for the one thing that all the others share.
+"""
+
+import os
+
+IMAGE = os.environ.get("LIFECYCLE_IMAGE", "ml-lifecycle:1.0")
+"""The container image of pipeline steps, Katib trials and the model server. A registry's name comes from ``LIFECYCLE_IMAGE``, read at import."""

@@ -1,0 +1,97 @@
+"""The model: the estimator from its hyperparameters, the cut between selection and held-out days, and a file that executes no code when read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import TimeSeriesSplit, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+SELECTION_SHARE = 0.75
+"""The share of the rows, in the order of time, on which choices are made. The rest is held out."""
+TRUSTED_TYPES: list[str] = []
+"""Types that a stored model may hold beside those that skops itself trusts: the estimators of scikit-learn and arrays. None is needed."""
+
+
+def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeline:
+    """A classifier that has learned nothing yet: scale, multiply features up to ``degree``, logistic regression.
+
+    Args:
+        C: inverse strength of the regularization, above 0.
+        degree: 1 for the features alone, 2 adds squares and products, and so on.
+        weights: ``equal``, or ``balanced`` to weight both outcomes alike.
+
+    Raises:
+        ValueError: ``weights`` is neither.
+    """
+    if weights not in ("equal", "balanced"):
+        raise ValueError(f"weights={weights!r}: give 'equal' or 'balanced'.")
+    powers = PolynomialFeatures(degree, include_bias=False)
+    weight = "balanced" if weights == "balanced" else None
+    return make_pipeline(StandardScaler(), powers, LogisticRegression(C=C, class_weight=weight, max_iter=1000))
+
+
+def selection_ends(times: pd.Series) -> pd.Timestamp:
+    """The cut between selection and held-out days: rows up to this time are selected and tuned on, later ones are held out.
+
+    Args:
+        times: ``event_timestamp`` of *all* labelled rows, those without features included, so that every user of a table finds the same cut.
+    """
+    return times.quantile(SELECTION_SHARE)
+
+
+def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows to select on and the held-out rows of a retrieved table, each without the rows that lack a value.
+
+    Args:
+        table: all labelled rows with their features and ``event_timestamp``, as ``historical_features`` gives them.
+    """
+    later = table.event_timestamp > selection_ends(table.event_timestamp)
+    return table[~later].dropna(), table[later].dropna()
+
+
+def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: int = 5) -> ndarray:
+    """AUC on each of ``blocks`` later stretches of time, each scored by a model that was fitted on all rows before it.
+
+    Args:
+        model: an estimator; it is cloned, not changed.
+        X: n rows in the order of time.
+        y: n labels, 0 or 1.
+        blocks: number of scores.
+    """
+    return cross_val_score(model, X, y, cv=TimeSeriesSplit(blocks), scoring="roc_auc")
+
+
+def save(model: Pipeline, path: str | Path) -> None:
+    """Write a fitted model as a skops file."""
+    import skops.io
+
+    skops.io.dump(model, path)
+
+
+def load(path: str | Path) -> Pipeline:
+    """Read a model that ``save`` wrote. Reading executes no code: a skops file names types, and only known ones are built.
+
+    Raises:
+        ValueError: the file is no skops file, or holds a type that is not trusted; the message names it.
+    """
+    import zipfile
+
+    import skops.io
+
+    try:
+        unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{Path(path).name} is no model file: skops cannot read it ({error}).") from None
+    if unknown:
+        raise ValueError(
+            f"{Path(path).name} holds types that nobody vouches for: {', '.join(sorted(unknown))}. It was not loaded."
+        )
+    return skops.io.load(path, trusted=TRUSTED_TYPES)

@@ -1,0 +1,169 @@
+"""What the Open Inference Protocol asks of a server beside the model: requests read or refused with 4xx, in the protocol's form of an error.
+
+KServe answers some unreadable bodies with 500, lets every caller load and unload models, and binds all interfaces. ``Server`` mends these three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from kserve import InferRequest, ModelServer
+from kserve.errors import InvalidInput
+from kserve.model_server import app
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+MOST_ROWS = 1000
+"""Rows in one request: more would hold up everybody else."""
+Rows = list[dict[str, int | float | str]]
+INTEGER, NUMBER, TEXT = "INT64", "FP64", "BYTES"
+"""The protocol's names of the types that an input can have."""
+
+
+def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
+    """The rows of a V1 request, ``{"instances": [{"key": value, ...}, ...]}``.
+
+    Args:
+        payload: the body.
+        inputs: the protocol's type (``INT64``, ``FP64`` or ``BYTES``) of each input, by name.
+
+    Raises:
+        InvalidInput: another form, another input, a value of another type, no row or too many; the message says what is expected.
+    """
+    instances = payload.get("instances") if isinstance(payload, dict) else None
+    if not isinstance(instances, list) or not all(isinstance(i, dict) and set(i) == set(inputs) for i in instances):
+        example = ", ".join(f'"{name}": {_EXAMPLES[kind]}' for name, kind in inputs.items())
+        raise InvalidInput(f'a V1 request is JSON, {{"instances": [{{{example}}}, ...]}}, sent as application/json')
+    return _checked([[instance[name] for instance in instances] for name in inputs], inputs)
+
+
+def rows_of_v2(payload: InferRequest, inputs: Mapping[str, str], output: str) -> Rows:
+    """The rows of a V2 request: one tensor of shape [n] per input, by name.
+
+    Args:
+        payload: the request as KServe reads it.
+        inputs: as in ``rows_of_v1``.
+        output: the name of the only output.
+
+    Raises:
+        InvalidInput: as in ``rows_of_v1``.
+    """
+    tensors = {tensor.name: tensor for tensor in payload.inputs}
+    if any(not isinstance(tensor.shape, list) for tensor in payload.inputs):
+        raise InvalidInput("a shape is a list of numbers")
+    expected = " and ".join(f"name {name}, datatype {kind}" for name, kind in inputs.items())
+    fits = len(payload.inputs) == len(inputs) and set(tensors) == set(inputs)
+    if not fits or any(
+        tensors[name].datatype != kind or len(tensors[name].shape) != 1 for name, kind in inputs.items()
+    ):
+        raise InvalidInput(f"a V2 request has {len(inputs)} input: {expected}, shape [n], data [n values]")
+    if any(asked.name != output for asked in payload.request_outputs or []):
+        raise InvalidInput(f"the only output is {output}")
+    if not isinstance(payload.id, str | None):
+        raise InvalidInput("the id of a request is a string")
+    for name in inputs:
+        data = tensors[name].data
+        if not isinstance(data, list) or len(data) != tensors[name].shape[0]:
+            raise InvalidInput(f"the shape of input {name} does not fit its data")
+    if len({len(tensors[name].data) for name in inputs}) > 1:
+        raise InvalidInput("all inputs need the same number of values")
+    return _checked([tensors[name].data for name in inputs], inputs)
+
+
+_NUMBERS: dict[str, tuple[type, ...]] = {INTEGER: (int, np.integer), NUMBER: (int, float, np.number)}
+_PLAIN: dict[str, Callable] = {INTEGER: int, NUMBER: float, TEXT: str}
+_EXAMPLES = {INTEGER: "1001", NUMBER: "0.5", TEXT: '"A1"'}
+
+
+def _checked(columns: list[list], inputs: Mapping[str, str]) -> Rows:
+    count = len(columns[0])
+    if not count:
+        raise InvalidInput("no row was asked for")
+    if count > MOST_ROWS:
+        raise InvalidInput(f"{count} rows in one request; at most {MOST_ROWS} are answered, so split it")
+    for (name, kind), values in zip(inputs.items(), columns, strict=True):
+        for value in values:
+            _check(name, kind, value)
+    plain = [[_PLAIN[kind](value) for value in values] for kind, values in zip(inputs.values(), columns, strict=True)]
+    return [dict(zip(inputs, row, strict=True)) for row in zip(*plain, strict=True)]
+
+
+def _check(name: str, kind: str, value: Any) -> None:
+    if kind == TEXT:
+        if not isinstance(value, str):  # binary tensors of text are refused as well: JSON carries text
+            raise InvalidInput(f"{name} must be text, not {value!r:.40}")
+        if len(value) > 1000:
+            raise InvalidInput(f"{name} must be at most 1000 characters long")
+        return
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS[kind]):
+        raise InvalidInput(f"{name} must be a {'whole ' if kind == INTEGER else ''}number, not {value!r:.40}")
+    number: Any = value
+    if kind == INTEGER and not 0 <= number < 2**63:
+        raise InvalidInput(f"{name} must be at least 0 and fit into 64 bits")
+    if kind == NUMBER and not abs(number) <= 1.7e308:  # also false for NaN
+        raise InvalidInput(f"{name} must be a finite number")
+
+
+class _DataPlane(DataPlane):
+    """KServe's, in which a body that cannot be read is the caller's mistake (400) and not the server's (500)."""
+
+    def decode(self, body: Any, headers: dict, *arguments: Any, **named: Any) -> tuple:
+        kind = headers.get("content-type", "").split(";")[0].strip()  # "; charset=utf-8" is no other kind of JSON
+        try:
+            return super().decode(body, {**headers, "content-type": kind} if kind else headers, *arguments, **named)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise InvalidInput(f"the request cannot be read: {type(error).__name__}: {error}") from error
+
+    def metadata(self) -> dict:
+        return {**super().metadata(), "extensions": []}
+
+
+class _Repository(ModelRepositoryExtension):
+    """KServe lets every caller load and unload models. Here the alias decides, and nobody else."""
+
+    async def load(self, model_name: str) -> None:
+        raise HTTPException(403, "the alias in the model registry decides what is served")
+
+    unload = load
+
+
+async def _unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
+
+
+async def _refused(_: Request, error: AnyHTTPException) -> JSONResponse:
+    return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+
+
+class Server(ModelServer):
+    """KServe's server on a chosen interface: its own always takes all of them.
+
+    The Open Inference Protocol wants a status of 4xx and ``{"error": text}`` for what is the caller's mistake. KServe leaves some of it to FastAPI,
+    which answers in another form, and with 500 to a body with NaN in the wrong place.
+
+    Args:
+        host: address of the interface, such as ``127.0.0.1``.
+        port: of the REST interface.
+    """
+
+    def __init__(self, host: str, port: int):
+        super().__init__(http_port=port, enable_grpc=False, workers=1)
+        self.host = host
+        self.dataplane = _DataPlane(self.registered_models)
+        self.model_repository_extension = _Repository(self.registered_models)
+        app.add_exception_handler(RequestValidationError, _unreadable)
+        app.add_exception_handler(AnyHTTPException, _refused)
+
+    async def _serve(self) -> None:
+        self._rest_server.config.host = self.host
+        await super()._serve()
