@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from helpers import data, registry
+from helpers import checks, data, registry
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, locate, quiet
 
 MODEL = "driver_conversion"
@@ -121,6 +121,7 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
 
     quiet()
+    checks.watch()
     for maker, what, found in NEEDS[number]:
         if not found(workspace):
             print(f"Missing: {what}. Running the notebooks that make it; this happens once.", flush=True)

@@ -37,8 +37,8 @@ def code(cells) -> list:
 
 
 def lessons(cells) -> list:
-    """The code that teaches: without imports and checks."""
-    return [cell for cell in code(cells) if not {"imports", "check", "parameters"} & set(tags(cell))]
+    """The code that teaches: without imports, checks and the list at the end, which is prose."""
+    return [cell for cell in code(cells) if not {"imports", "check", "parameters", "showed"} & set(tags(cell))]
 
 
 def statements(cell) -> int:
@@ -107,7 +107,9 @@ def test_a_markdown_cell_has_at_most_one_heading_and_it_stands_first(cells):
 def test_code_cells_are_short(cells):
     # Statements, not lines: keyword arguments that are written out take a line each, and are easier to read for it.
     assert statistics.median(statements(cell) for cell in lessons(cells)) <= 6
-    assert max(len(cell.source.splitlines()) for cell in code(cells) if "imports" not in tags(cell)) <= 25
+    assert (
+        max(len(cell.source.splitlines()) for cell in code(cells) if not {"imports", "showed"} & set(tags(cell))) <= 25
+    )
 
 
 def test_code_is_written_to_be_copied(cells):
@@ -189,9 +191,13 @@ def test_no_check_is_inside_a_try(cells):
 
 def test_each_check_has_a_tag_of_its_own(cells):
     found = [[tag for tag in tags(cell) if tag.startswith(("claim-", "check-"))] for cell in checks(cells)]
-    assert all(found), "a check cell has the tag claim-<id>, or check-<name> when it shows no claim"
+    assert all(len(own) == 1 for own in found), (
+        "a check cell has one tag claim-<id>, or check-<name> when it shows no claim"
+    )
     flat = [tag for own in found for tag in own]
     assert len(flat) == len(set(flat))
+    assert [cell.source.splitlines()[0] for cell in checks(cells)] == [f"# Check: {tag}" for tag in flat]
+    assert [cell.source for cell in cells if cell.source.startswith("# Check") and "check" not in tags(cell)] == []
 
 
 def test_claims_are_made_by_checks_alone(cells):
@@ -244,8 +250,18 @@ def test_the_file_is_below_300_kb_with_unique_cell_ids_and_the_plain_kernel(path
 
 
 def test_it_closes_with_what_was_shown_production_reading_and_the_next_notebook(path, cells):
-    shown, production, reading, following = (cell.source for cell in cells[-4:])
-    assert shown.startswith("## What you showed\n") and len(re.findall(r"^- \[x\] .+\.$", shown, re.M)) >= 3
+    heading, shown, production, reading, following = (cell.source for cell in cells[-5:])
+    assert heading.startswith("## What you showed\n")
+    [call] = ast.parse(shown).body
+    assert call.value.func.id == "showed"
+    sentences = ast.literal_eval(call.value.args[0])
+    assert len(sentences) >= 3 and all(re.fullmatch(r".+\.", sentence) for sentence in sentences)
+    named = [name for names in sentences.values() for name in names]
+    own = [tag for cell in checks(cells) for tag in tags(cell) if tag.startswith(("claim-", "check-"))]
+    assert set(named) <= set(own) and {tag for tag in own if tag.startswith("claim-")} <= set(named)
+    assert tags(cells[-4]) == ["showed"]
+    [output] = cells[-4].outputs
+    assert output.data["text/markdown"].splitlines() == [f"- ✓ {sentence}" for sentence in sentences]
     assert production.startswith("## In production\n")
     assert reading.startswith("## Read on\n") and "](http" in reading
     assert following.startswith("## Next\n")

@@ -1,0 +1,45 @@
+"""The list at a notebook's end: ticked by the checks that passed in its kernel, and by nothing else."""
+
+import nbclient
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+WATCH = "from helpers import checks\nchecks.watch()"
+LIST = """checks.showed({"One holds.": ["claim-one"], "Both hold.": ["claim-one", "check-two"]})"""
+
+
+def executed(*cells: str) -> list[str]:
+    """The lines of the list at the end; a cell that fails does not stop the others, as when a reader goes on by hand."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in (WATCH, *cells, LIST)])
+    nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    return notebook.cells[-1].outputs[0].data["text/markdown"].splitlines()
+
+
+ONE, TWO, BROKEN = (
+    "# Check: claim-one\nassert 1",
+    "# Check: check-two\nassert 1",
+    "# Check: claim-one\nassert not 1, 'no'",
+)
+NOT_ONE = "- ☐ One holds. *(not passed in this run: claim-one)*"
+
+
+@pytest.mark.parametrize(
+    "cells, lines",
+    {
+        "nothing ran": ((), [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one, check-two)*"]),
+        "one passed": ((ONE,), ["- ✓ One holds.", "- ☐ Both hold. *(not passed in this run: check-two)*"]),
+        "both passed": ((ONE, TWO), ["- ✓ One holds.", "- ✓ Both hold."]),
+        "one failed": ((BROKEN, TWO), [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one)*"]),
+        "one passed, then failed": (
+            (ONE, BROKEN),
+            [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one, check-two)*"],
+        ),
+        "begun again": (
+            (ONE, TWO, WATCH, ONE),
+            ["- ✓ One holds.", "- ☐ Both hold. *(not passed in this run: check-two)*"],
+        ),
+    }.values(),
+    ids=str,
+)
+def test_a_sentence_is_ticked_when_its_checks_passed_in_this_kernel(cells, lines):
+    assert executed(*cells) == lines
