@@ -1,4 +1,4 @@
-"""The feature contract: which features a model reads, from which feature service, by which keys.
+"""The feature contract: which features a model reads, from which feature service, by which keys, and what they meant when it was trained.
 
 A contract is made from a feature service when a model is trained, stored in the model's metadata, and read wherever the model is used: to fill the
 online store, to serve, to train again. It is the only place that takes a feature reference (``view:feature``) apart.
@@ -6,8 +6,10 @@ online store, to serve, to train again. It is the only place that takes a featur
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ class FeatureContract:
         join_keys: columns that identify a row, such as those of an entity table.
         request_fields: columns that only the caller knows (Feast's request sources); often none.
         label: column of the training table that the model predicts.
+        definitions: a digest of what each feature view behind the references meant at training, by view; see ``definitions``.
     """
 
     project: str
@@ -42,6 +45,7 @@ class FeatureContract:
     join_keys: tuple[str, ...]
     request_fields: tuple[str, ...]
     label: str
+    definitions: dict[str, str]
 
     @classmethod
     def of_service(cls, store: FeatureStore, feature_service: str, label: str) -> FeatureContract:
@@ -58,7 +62,8 @@ class FeatureContract:
         if twice:
             raise ContractError(f"feature service {feature_service!r} has two features named {', '.join(twice)}.")
         keys, fields = entity_columns(store, service)
-        return cls(store.project, feature_service, tuple(references), tuple(keys), tuple(fields), label)
+        meant = definitions(store, references)
+        return cls(store.project, feature_service, tuple(references), tuple(keys), tuple(fields), label, meant)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> FeatureContract:
@@ -96,7 +101,7 @@ class FeatureContract:
     def to_dict(self) -> dict[str, Any]:
         """The contract as text and lists, with ``columns`` for whoever reads it without this package."""
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain = {name: value if isinstance(value, str) else list(value) for name, value in parts.items()}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
         return {**plain, "columns": self.columns}
 
     def tags(self) -> dict[str, str]:
@@ -107,12 +112,16 @@ class FeatureContract:
         }
 
     def check(self, store: FeatureStore) -> None:
-        """Compare the contract with the feature service that the registry holds now.
+        """Compare the contract with the feature service and the definitions that the registry holds now.
+
+        The definitions come first: they are compared as text, before Feast makes a function of a text that nobody knows.
 
         Raises:
             feast.errors.FeatureServiceNotFoundException: the service is gone.
-            ContractError: project, references, keys or request fields differ; the message has both sides.
+            ContractError: project, references, keys or request fields differ, and the message has both sides; or a definition differs, and it names
+                the feature views.
         """
+        self.check_definitions(store)
         now = FeatureContract.of_service(store, self.feature_service, self.label)
         for name in ("project", "feature_refs", "join_keys", "request_fields"):
             then, today = getattr(self, name), getattr(now, name)
@@ -121,6 +130,20 @@ class FeatureContract:
                     f"feature service {self.feature_service!r} has changed since the model was trained: "
                     f"{name} is {_plain(today)} in the registry and {_plain(then)} in the contract."
                 )
+
+    def check_definitions(self, store: FeatureStore) -> None:
+        """Compare what the features meant at training with what the registry, as ``store`` last read it, says now.
+
+        Raises:
+            ContractError: a feature view is gone, or means something else; the message names each.
+        """
+        now = definitions(store, self.feature_refs)
+        changed = sorted(view for view in {*self.definitions, *now} if self.definitions.get(view) != now.get(view))
+        if changed:
+            raise ContractError(
+                f"the definition of {', '.join(changed)} has changed since the model was trained. "
+                "Apply the old definition again, or serve a version that was trained with the new one."
+            )
 
     def base_views(self, store: FeatureStore) -> list[str]:
         """The feature views to materialize before the model can be served; see ``base_views``."""
@@ -133,8 +156,8 @@ class FeatureContract:
         stored feature is therefore read along, for its age.
 
         Returns:
-            The references to read, those of the contract first; and the time to live in seconds by name of each stored feature among them (none
-            for a view without a time to live).
+            The references to read, those of the contract first; and the time to live in seconds by name of each stored feature among them (infinite
+            for a view without one).
         """
         stored, _ = _views(store)
         references = list(self.feature_refs)
@@ -142,14 +165,14 @@ class FeatureContract:
         references += [f"{view}:{stored[view].features[0].name}" for view in self.base_views(store) if view not in seen]
         limits = {}
         for view, feature in map(_parts, references):
-            ttl = stored[view].ttl if view in stored else None
-            if ttl:
-                limits[feature] = ttl.total_seconds()
+            if view in stored:
+                ttl = stored[view].ttl
+                limits[feature] = ttl.total_seconds() if ttl else math.inf
         return references, limits
 
 
 def _frozen(value: Any) -> Any:
-    return value if isinstance(value, str) else tuple(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> str:
@@ -213,6 +236,91 @@ def _projected(features: list[str] | FeatureService) -> list[str]:
     if isinstance(features, list):
         return [_parts(reference)[0] for reference in features]
     return [projection.name for projection in features.feature_view_projections]
+
+
+def definitions(store: FeatureStore, references: Iterable[str]) -> dict[str, str]:
+    """A digest of what each feature view behind ``references`` means, in the registry as ``store`` last read it.
+
+    Part of the meaning: of a stored view the keys, the time to live, the source's name, time columns and field mapping, and a function if it has one; of
+    an on-demand view its function's text, its mode and its inputs; of both the names and types of the features that are read. Not part of it: where a
+    file lies, descriptions, tags, owners, features that nobody here reads. The registry is read as data: no function of it is made.
+
+    Args:
+        store: the feature store whose registry is asked.
+        references: ``view:feature``; a view that the registry lacks is left out of the result.
+
+    Returns:
+        16 hexadecimal digits of SHA-256, by name of the view; the views that on-demand views compute from are among them.
+    """
+    proto = store.registry.proto()
+    stored = {view.spec.name: view.spec for view in _of_project(proto.feature_views, store)}
+    stored |= {view.spec.name: view.spec for view in _of_project(proto.stream_feature_views, store)}
+    computed = {view.spec.name: view.spec for view in _of_project(proto.on_demand_feature_views, store)}
+    read: dict[str, set[str]] = {}
+    open_ = [_parts(reference) for reference in references]
+    while open_:
+        view, feature = open_.pop()
+        if feature in read.setdefault(view, set()):
+            continue
+        read[view].add(feature)
+        if view in computed:
+            for source in computed[view].sources.values():
+                projection = source.feature_view_projection
+                open_ += [(projection.feature_view_name, column.name) for column in projection.feature_columns]
+    meanings: dict[str, Any] = {}
+    for view, features in read.items():
+        if view in computed:
+            meanings[view] = _meaning_of_computed(computed[view], features)
+        elif view in stored:
+            meanings[view] = _meaning_of_stored(stored[view], features)
+    return {view: _digest(meanings[view]) for view in sorted(meanings)}
+
+
+def _of_project(views: Iterable[Any], store: FeatureStore) -> list[Any]:
+    return [view for view in views if view.spec.project == store.project]
+
+
+def _digest(meaning: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _columns(fields: Iterable[Any]) -> dict[str, int]:
+    return {field.name: field.value_type for field in fields}
+
+
+def _function(spec: Any) -> list[str]:
+    function = spec.feature_transformation.user_defined_function
+    # The text alone: the same text has other byte code in another version of Python.
+    text = function.body_text or hashlib.sha256(function.body).hexdigest()
+    others = spec.feature_transformation.substrait_transformation.substrait_plan
+    return [spec.mode, text, hashlib.sha256(others).hexdigest(), *map(str, getattr(spec, "aggregations", []))]
+
+
+def _meaning_of_stored(spec: Any, features: set[str]) -> dict[str, Any]:
+    source = spec.batch_source
+    return {
+        "keys": _columns(spec.entity_columns),
+        "features": _columns(field for field in spec.features if field.name in features),
+        "seconds to live": spec.ttl.seconds + spec.ttl.nanos / 1e9,
+        # A source without a name of its own is named by its path, and that says where, not what.
+        "source": "" if source.name == source.file_options.uri else source.name,
+        "times": [source.timestamp_field, source.created_timestamp_column],
+        "mapping": dict(source.field_mapping),
+        "function": _function(spec),
+    }
+
+
+def _meaning_of_computed(spec: Any, features: set[str]) -> dict[str, Any]:
+    inputs = {}
+    for name, source in spec.sources.items():
+        projection, request = source.feature_view_projection, source.request_data_source.request_data_options
+        inputs[name] = {**_columns(projection.feature_columns), **_columns(request.schema)}
+    return {
+        "function": _function(spec),
+        "one row at a time": spec.singleton,
+        "inputs": inputs,
+        "features": _columns(field for field in spec.features if field.name in features),
+    }
 
 
 def entity_columns(store: FeatureStore, features: list[str] | FeatureService) -> tuple[list[str], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,19 @@ if TYPE_CHECKING:
 
 SELECTION_SHARE = 0.75
 """The share of the rows, in the order of time, on which choices are made. The rest is held out."""
-TRUSTED_TYPES: list[str] = []
-"""Types that a stored model may hold beside those that skops itself trusts: the estimators of scikit-learn and arrays. None is needed."""
+TYPES = frozenset(
+    [
+        *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+        *(f"numpy.{name}" for name in ("bool", "float64", "int64", "ndarray")),
+        "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._data.StandardScaler",
+        "sklearn.preprocessing._polynomial.PolynomialFeatures",
+    ]
+)
+"""All types that a stored model may hold: those of ``new_model`` and the plain values inside them. Another estimator brings its own to this list."""
+_NODES = frozenset(f"{kind}Node" for kind in ("Dict", "Json", "List", "NdArray", "Object", "Tuple", "Type"))
+_MOST_BYTES = 200_000_000  # of a model, unpacked
 
 
 def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeline:
@@ -77,21 +90,43 @@ def save(model: Pipeline, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Pipeline:
-    """Read a model that ``save`` wrote. Reading executes no code: a skops file names types, and only known ones are built.
+    """Read a model that ``save`` wrote, or MLflow in the format skops. Reading executes no code.
+
+    A skops file names the type of each of its parts. All of them must be in ``TYPES``: skops itself would also build what it trusts, functions of
+    NumPy and scikit-learn among them, and what a file's own metadata asks to be trusted counts for nothing here.
 
     Raises:
-        ValueError: the file is no skops file, or holds a type that is not trusted; the message names it.
+        ValueError: the file is no skops file, is absurdly large, or holds a type that is not in ``TYPES``; the message names it.
     """
-    import zipfile
-
     import skops.io
 
-    try:
-        unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{Path(path).name} is no model file: skops cannot read it ({error}).") from None
+    unknown = sorted(_types(Path(path)) - TYPES)
     if unknown:
         raise ValueError(
-            f"{Path(path).name} holds types that nobody vouches for: {', '.join(sorted(unknown))}. It was not loaded."
+            f"the model holds types that nobody vouches for: {', '.join(unknown)[:300]}. It was not loaded."
         )
-    return skops.io.load(path, trusted=TRUSTED_TYPES)
+    return skops.io.load(path, trusted=[])
+
+
+def _types(path: Path) -> set[str]:
+    """The names of all types that a skops file would build."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(part.file_size for part in file.infolist())
+            if size > _MOST_BYTES:
+                raise ValueError(f"the model takes {size:,} bytes, and at most {_MOST_BYTES:,} are read.")
+            schema = json.loads(file.read("schema.json"))
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"this is no model file: skops cannot read it ({type(error).__name__}: {error}).") from None
+    found, open_ = set(), [schema]
+    while open_:
+        node = open_.pop()
+        if isinstance(node, dict):
+            open_ += node.values()
+            if "__loader__" in node:
+                name = f"{node.get('__module__')}.{node.get('__class__')}"
+                loader = node["__loader__"]
+                found.add(name if loader in _NODES else f"{name} ({loader})")
+        elif isinstance(node, list):
+            open_ += node
+    return found

@@ -1,23 +1,27 @@
 """What the Open Inference Protocol asks of a server beside the model: requests read or refused with 4xx, in the protocol's form of an error.
 
-KServe answers some unreadable bodies with 500, lets every caller load and unload models, and binds all interfaces. ``Server`` mends these three.
+KServe answers some unreadable bodies with 500 and what it does not offer with 501, tells callers the text of any exception, lets every caller load and
+unload models, logs each request, and binds all interfaces. ``Server`` mends these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kserve import InferRequest, ModelServer
-from kserve.errors import InvalidInput
+from kserve import InferRequest, Model, ModelServer
+from kserve.errors import InvalidInput, ModelNotFound, UnsupportedProtocol
 from kserve.model_server import app
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from starlette.exceptions import HTTPException as AnyHTTPException
+
+from lifecycle.limits import LOOPBACK, REFUSED, Impatient, Limits, OneLine, Seldom
 
 MOST_ROWS = 1000
 """Rows in one request: more would hold up everybody else."""
@@ -111,7 +115,7 @@ def _check(name: str, kind: str, value: Any) -> None:
 
 
 class _DataPlane(DataPlane):
-    """KServe's, in which a body that cannot be read is the caller's mistake (400) and not the server's (500)."""
+    """KServe's, in which a body that cannot be read is the caller's mistake (400) and not the server's (500), and a model says why it is not ready."""
 
     def decode(self, body: Any, headers: dict, *arguments: Any, **named: Any) -> tuple:
         kind = headers.get("content-type", "").split(";")[0].strip()  # "; charset=utf-8" is no other kind of JSON
@@ -125,6 +129,21 @@ class _DataPlane(DataPlane):
     def metadata(self) -> dict:
         return {**super().metadata(), "extensions": []}
 
+    async def model_ready(self, model_name: str, *arguments: Any, **named: Any) -> bool:
+        self._insist(self.model_registry.get_model(model_name))
+        return await super().model_ready(model_name, *arguments, **named)
+
+    async def ready(self) -> bool:
+        for model in self.model_registry.get_models().values():
+            self._insist(model)
+        return await super().ready()
+
+    @staticmethod
+    def _insist(model: Any) -> None:
+        if why := getattr(model, "not_ready", ""):
+            REFUSED.labels("changed").inc()
+            raise HTTPException(503, why)
+
 
 class _Repository(ModelRepositoryExtension):
     """KServe lets every caller load and unload models. Here the alias decides, and nobody else."""
@@ -135,18 +154,50 @@ class _Repository(ModelRepositoryExtension):
     unload = load
 
 
-async def _unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+def _answer(status: int, said: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": str(said)[:500]}, status, headers=headers)
+
+
+async def _not_of_this_form(_: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
+    return _answer(400, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+
+
+async def _unreadable(_: Request, error: Exception) -> JSONResponse:
+    REFUSED.labels("unreadable").inc()
+    return _answer(400, error)
 
 
 async def _refused(_: Request, error: AnyHTTPException) -> JSONResponse:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+    return _answer(error.status_code, error.detail, error.headers)
+
+
+async def _unknown(_: Request, error: Exception) -> JSONResponse:
+    return _answer(404, error)
+
+
+async def _not_offered(_: Request, error: Exception) -> JSONResponse:
+    return _answer(404, f"this server does not offer that: {error}")
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    # What an exception says belongs into the log (uvicorn writes it there): it may name files of this machine.
+    return _answer(500, "the server failed on this request; its log says why")
+
+
+_HANDLERS: dict[type[Exception], Callable] = {
+    RequestValidationError: _not_of_this_form,
+    AnyHTTPException: _refused,
+    InvalidInput: _unreadable,
+    UnsupportedProtocol: _unreadable,
+    ModelNotFound: _unknown,
+    NotImplementedError: _not_offered,
+    Exception: _failed,
+}
 
 
 class Server(ModelServer):
-    """KServe's server on a chosen interface: its own always takes all of them.
+    """KServe's server on a chosen interface (its own always takes all of them), within the limits of ``lifecycle.limits``.
 
     The Open Inference Protocol wants a status of 4xx and ``{"error": text}`` for what is the caller's mistake. KServe leaves some of it to FastAPI,
     which answers in another form, and with 500 to a body with NaN in the wrong place.
@@ -154,16 +205,46 @@ class Server(ModelServer):
     Args:
         host: address of the interface, such as ``127.0.0.1``.
         port: of the REST interface.
+        hosts: names by which callers may call the server, without a port; ``*`` for any.
     """
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int, hosts: Collection[str] = LOOPBACK):
         super().__init__(http_port=port, enable_grpc=False, workers=1)
-        self.host = host
+        self.host, self.hosts = host, {host, *hosts}
         self.dataplane = _DataPlane(self.registered_models)
         self.model_repository_extension = _Repository(self.registered_models)
-        app.add_exception_handler(RequestValidationError, _unreadable)
-        app.add_exception_handler(AnyHTTPException, _refused)
+        # A line a request fills a disk, and says nothing that the metrics do not say.
+        for name in ("uvicorn.access", "kserve.trace"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access"):
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+                handler.addFilter(Seldom())
+
+    def start(self, models: list[Model]) -> None:
+        """Serve until the process is ended. ``/status`` shows what each model says of itself."""
+
+        async def status() -> dict:
+            return {model.name: model.status() for model in models}
+
+        async def ready(model_name: str) -> JSONResponse:
+            await self.dataplane.model_ready(model_name)
+            model = self.registered_models.get_model(model_name)
+            # The protocol's two fields, and what a look at readiness should not miss.
+            return JSONResponse({"name": model_name, "ready": True, "follows": model.status()["follows"]})
+
+        app.add_api_route("/status", status)
+        app.add_api_route("/v2/models/{model_name}/ready", ready)
+        super().start(models)
 
     async def _serve(self) -> None:
-        self._rest_server.config.host = self.host
+        def handlers(app: FastAPI) -> None:
+            for kind, handler in _HANDLERS.items():
+                app.add_exception_handler(kind, handler)
+
+        rest = self._rest_server
+        rest.config.host, rest.config.http = self.host, Impatient
+        # In place of KServe's own: they log each request with its timing, and each refusal with a traceback.
+        rest._add_middlewares = lambda app: app.add_middleware(Limits, hosts=self.hosts)
+        rest._add_exception_handlers = handlers
         await super()._serve()

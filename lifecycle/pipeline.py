@@ -87,7 +87,10 @@ def validate_features(
     reference: str,
     report: dsl.Output[dsl.HTML],
 ) -> bool:
-    """Stop here when the training data breaks an expectation of the suite that the saved dataset ``reference`` carries."""
+    """Stop here when the training data breaks an expectation of the suite that the saved dataset ``reference`` carries.
+
+    Also when a definition has changed since the retrieval, whose table a cluster may have taken from its cache.
+    """
     import mlflow
     import pandas as pd
     from feast import FeatureStore
@@ -96,9 +99,11 @@ def validate_features(
     from lifecycle.validation import judge, stored_suite
 
     contract = FeatureContract.from_dict(table.metadata)
+    store = FeatureStore(repo_path=feature_repo)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="validate", parent_run_id=parent_run):
-        suite = stored_suite(FeatureStore(repo_path=feature_repo), reference)
+        contract.check(store)
+        suite = stored_suite(store, reference)
         found = judge(suite, pd.read_parquet(table.path), [*contract.columns, contract.label])
         found.outcomes().to_html(report.path)
         mlflow.log_metrics({"expectations": len(found.outcomes()), "failed_expectations": len(found.errors)})
@@ -187,6 +192,7 @@ def register_model(
             signature=mlflow.models.infer_signature(inputs, fitted.predict_proba(inputs)[:, 1]),
             pip_requirements=[f"{name}=={version(name)}" for name in ("scikit-learn", "skops")],
             metadata={"feast": contract.to_dict()},
+            input_example=inputs.head(5),
             serialization_format="skops",
         )
     tags = {**contract.tags(), "made_by": "pipeline", "pipeline.parent_run": parent_run}

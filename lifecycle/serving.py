@@ -8,8 +8,11 @@ The same class runs as a process on a laptop and as the container of an Inferenc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import math
 import os
+import tempfile
 import threading
 import time
 import uuid
@@ -26,13 +29,28 @@ if importlib.util.find_spec("IPython"):
 import mlflow
 import numpy as np
 from fastapi import HTTPException
-from feast import FeatureStore, ValueType
+from feast import FeatureStore, RepoConfig, ValueType
 from feast.types import PrimitiveFeastType
 from kserve import InferOutput, InferRequest, InferResponse, Model
+from prometheus_client import Counter, Gauge, Info
 
 from lifecycle.contract import ContractError, FeatureContract
+from lifecycle.limits import LOOPBACK, REFUSED, Pool, one_line
 from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows, Server, rows_of_v1, rows_of_v2
+from lifecycle.versions import Version, behind_alias, read
 
+SKEW = 60.0
+"""Seconds that a stored feature may lie in the future: clocks of two machines differ. Further ahead, it would never grow stale."""
+FOLLOWS = 15.0
+"""Seconds since the last successful look at both registries, up to which the server is said to follow them."""
+_SERVED = Info("lifecycle_served_version", "The model version that serves.", ["model_name"])
+_LOOK = Gauge("lifecycle_registry_look_timestamp_seconds", "Last successful look at both registries.", ["model_name"])
+_FOLLOWS = Gauge("lifecycle_follows", "1 while the registries are looked at.", ["model_name"])
+_READY = Gauge("lifecycle_ready", "0 while a definition is not that of the training.", ["model_name"])
+_AGE = Gauge("lifecycle_feature_age_seconds", "Oldest value of the last request.", ["model_name", "feature"])
+_KEPT_OUT = Counter(
+    "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
+)
 _TYPES = {
     ValueType.INT32: INTEGER,
     ValueType.INT64: INTEGER,
@@ -49,18 +67,57 @@ class Loaded:
     Attributes:
         version: in the model registry.
         model: the fitted estimator.
-        columns: its input, in order.
+        contract: its feature contract.
         inputs: what a request names, by the protocol's type: join keys and request fields.
         features: references to read: those of the contract, and one of each view that has no other, for its age.
         oldest: seconds that a stored feature may be old, by name.
+        store: the feature store with the definitions of the moment of loading; see ``pinned``.
+        folder: holds the copy of the registry.
+        store_file: what tells one online store in a file from another that takes its place; None for a store that is a server.
     """
 
-    version: str
+    version: Version
     model: Any
-    columns: list[str]
+    contract: FeatureContract
     inputs: dict[str, str]
     features: list[str]
     oldest: dict[str, float]
+    store: FeatureStore
+    folder: tempfile.TemporaryDirectory
+    store_file: tuple[int, int] | None
+
+
+def pinned(store: FeatureStore, folder: Path) -> FeatureStore:
+    """A feature store that answers by the definitions that ``store`` has read, whatever is applied to the registry later.
+
+    Feast would pick up a changed definition in the middle of serving.
+
+    Args:
+        store: with the registry to copy.
+        folder: for the copy; it must last as long as the store is used.
+    """
+    path = folder / "registry.db"
+    path.write_bytes(store.registry.proto().SerializeToString())
+    settings = store.config.model_dump(by_alias=True, exclude_none=True)
+    settings |= {"registry": {"path": str(path)}, "repo_path": store.config.repo_path}
+    return FeatureStore(config=RepoConfig(**settings))
+
+
+def online_file(store: FeatureStore) -> tuple[int, int] | None:
+    """Device and number of the file that holds an SQLite online store; None for any other store.
+
+    Raises:
+        FileNotFoundError: there is no such file. (Feast would create an empty one.)
+    """
+    if store.config.online_store.type != "sqlite":
+        return None
+    try:
+        found = (Path(store.config.repo_path or ".") / store.config.online_store.path).stat()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the online store's file is gone; materialize the feature views, or restore it"
+        ) from None
+    return found.st_dev, found.st_ino
 
 
 def input_types(store: FeatureStore, contract: FeatureContract) -> dict[str, str]:
@@ -94,57 +151,126 @@ class FeatureModel(Model):
         feature_repo: folder of ``feature_store.yaml``.
         alias: of the model version to serve. When the alias moves, the server follows without a restart: it looks every ``watch`` seconds, and loads.
         now: the clock in seconds since 1970 for the age of features; the wall clock when left out.
-        watch: seconds between two looks at the registry; after an error the pauses double, to 5 seconds at most.
+        watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at most.
 
     Requests name entities by the join keys of the model's feature contract: V1 ``{"instances": [{key: value, ...}, ...]}``, V2 one input of shape
-    [n] per key. An entity without valid features (unknown, or older than the feature view's TTL, which an online store does not enforce) is refused
-    with status 404.
+    [n] per key. An entity without valid features (unknown, older than the feature view's TTL, which an online store does not enforce, from the
+    future, or not finite) is refused with status 404.
+
+    A version that must not serve never replaces the one that does; ``lifecycle.versions`` says which those are. When a definition in the feature
+    registry is no longer that of the training, the server stops: it refuses with 503, and is not ready, until the definition is back or the alias
+    names a version that was trained with the new one. Until it notices, it answers by the old definition, so no answer mixes two.
+
+    Raises:
+        lifecycle.versions.VersionRefused: the version that the alias names must not serve.
+        lifecycle.contract.ContractError: its contract does not fit the feature registry.
+        FileNotFoundError: the online store's file does not exist.
     """
 
     def __init__(self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.3):
         super().__init__(name)
         self.alias, self.now = alias, now
+        self.not_ready = ""  # why not; read by the server before each request
+        self._refusal = self._said = ""
         self.store = FeatureStore(repo_path=str(feature_repo))
         self.registry = mlflow.MlflowClient()
-        self.loaded = self._load(self._wanted())
+        self.pool = Pool()
+        self._take(self._load(behind_alias(self.registry, name, alias)))
+        self._wanted = self.loaded.version
+        self._noted()
+        _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
+        _READY.labels(name).set_function(lambda: float(not self.not_ready))
         self.ready = True
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
-    def _wanted(self) -> str:
-        return str(self.registry.get_model_version_by_alias(self.name, self.alias).version)
-
-    def _load(self, version: str) -> Loaded:
-        uri = f"models:/{self.name}/{version}"
-        contract = FeatureContract.of_model(uri)
+    def _load(self, version: Version) -> Loaded:
+        model, contract = read(self.name, version)
         contract.check(self.store)
-        model = mlflow.sklearn.load_model(uri)
-        if list(model.feature_names_in_) != contract.columns:
-            raise ContractError(
-                f"version {version} was trained on {list(model.feature_names_in_)}, its contract says {contract.columns}"
-            )
-        # From here on rows are arrays: a table a request costs more than the model. The first call is not on a customer's time.
-        model.predict_proba(np.zeros((1, len(contract.columns))))
-        inputs = input_types(self.store, contract)
-        loaded = Loaded(version, model, contract.columns, inputs, *contract.reads(self.store))
-        self._features(loaded, [{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])  # opens the store
+        folder, file = tempfile.TemporaryDirectory(prefix="definitions-"), online_file(self.store)
+        store = pinned(self.store, Path(folder.name))
+        inputs = input_types(store, contract)
+        loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file)
+        # The first read opens the store, and is not on a customer's time.
+        self._features(loaded, [{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])
         return loaded
 
+    def _take(self, loaded: Loaded) -> None:
+        self.loaded, self.not_ready, self._refusal = loaded, "", ""
+        _SERVED.labels(self.name).info({"version": loaded.version.number, "model_id": loaded.version.model_id})
+
+    def _noted(self) -> None:
+        self._looked = time.time()
+        _LOOK.labels(self.name).set(self._looked)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the last successful look at both registries was a moment ago."""
+        return time.time() - self._looked < FOLLOWS
+
     def _follow(self, watch: float) -> None:
-        pause, said = watch, ""
+        pause = watch
         while True:
             time.sleep(pause)
             try:
-                wanted = self._wanted()
-                if wanted != self.loaded.version:
-                    self.loaded = self._load(wanted)
-                pause, said = watch, ""
-            except Exception as error:  # the registry is away, or the new version is broken: keep serving the old one
-                if said != (said := f"still serving version {self.loaded.version}: {error}"):
-                    print(said, flush=True)
+                self._look()
+                pause = watch
+            except BaseException as error:  # whatever it is, SystemExit included: this thread must not end
+                self._say(f"still serving version {self.loaded.version.number}: {error or type(error).__name__}")
                 pause = min(2 * pause, 5)
 
+    def _look(self) -> None:
+        """Compare what serves with what both registries and the online store say now."""
+        self.store.refresh_registry()
+        try:
+            self.loaded.contract.check_definitions(self.store)
+        except ContractError as error:
+            self.not_ready = str(error)
+            self._say(f"stopped, not ready: {error}")
+        else:
+            if self.not_ready:
+                self.not_ready = ""
+                self._say(f"ready again, with version {self.loaded.version.number}")
+        self._wanted = wanted = behind_alias(self.registry, self.name, self.alias)
+        self._noted()
+        if wanted == self.loaded.version and online_file(self.store) == self.loaded.store_file:
+            self._refusal = ""
+            if not self.not_ready:
+                self._said = ""  # the next trouble is news, even if it is the same
+            return
+        try:
+            self._take(self._load(wanted))
+        except BaseException as error:
+            if self._refusal != (refusal := f"version {wanted.number} must not serve: {error or type(error).__name__}"):
+                self._refusal = refusal
+                _KEPT_OUT.labels(self.name).inc()
+            raise RuntimeError(refusal) from error
+        self._say(f"serving version {wanted.number}")
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # nobody reads the standard output any more, or it has no room
+                print(one_line(text), flush=True)
+
+    def status(self) -> dict[str, Any]:
+        """Which version is wanted, which serves, and why they differ; whether the server is ready, and follows."""
+        serves, wanted = ({"version": v.number, "model_id": v.model_id} for v in (self.loaded.version, self._wanted))
+        return {
+            "alias": self.alias,
+            "wanted": wanted,
+            "serves": serves,
+            "refused": self._refusal or None,
+            "ready": not self.not_ready,
+            "not_ready": self.not_ready or None,
+            "follows": self.follows,
+            "last_look": self._looked,
+            "definitions": self.loaded.contract.definitions,
+        }
+
     def _features(self, loaded: Loaded, rows: Rows) -> dict[str, list]:
-        response = self.store.get_online_features(features=loaded.features, entity_rows=rows)
+        response = loaded.store.get_online_features(features=loaded.features, entity_rows=rows)
         return response.to_dict(include_event_timestamps=True)
 
     def score(self, rows: Rows, loaded: Loaded | None = None) -> tuple[np.ndarray, str]:
@@ -160,19 +286,23 @@ class FeatureModel(Model):
         loaded = loaded or self.loaded  # one version for the whole request, even if the alias moves meanwhile
         values = self._features(loaded, rows)
         now = time.time() if self.now is None else self.now
-        refused = []
-        for place, row in enumerate(rows):
-            missing = [name for name in loaded.columns if values[name][place] is None]
-            stale = [name for name, limit in loaded.oldest.items() if now - values[f"{name}__ts"][place] > limit]
-            if missing or stale:
-                entity = ", ".join(f"{name}={value}" for name, value in row.items())
-                why = f"missing {', '.join(missing)}" if missing else f"stale {', '.join(stale)}"
-                refused.append(f"{entity}: {why}")
-        if refused:
-            said = "; ".join(refused)
-            raise HTTPException(404, f"no valid features for {len(refused)} of {len(rows)} entities ({said[:500]})")
-        table = np.array([values[name] for name in loaded.columns], dtype="float64").T
-        return loaded.model.predict_proba(table)[:, 1], loaded.version
+        columns = loaded.contract.columns
+        reasons: dict[int, tuple[str, str]] = {}
+        for place in range(len(rows)):
+            if found := _invalid(loaded, columns, values, place, now):
+                reasons[place] = found
+        for name in loaded.oldest:
+            if times := [found for found in values[f"{name}__ts"] if found]:
+                _AGE.labels(self.name, name).set(now - min(times))
+        if reasons:
+            raise _no_valid_features(rows, reasons)
+        table = np.array([values[name] for name in columns], dtype="float64").T
+        scores = _probabilities(loaded.model, table)
+        if not np.isfinite(scores).all():
+            for place in np.flatnonzero(~np.isfinite(scores)).tolist():
+                reasons[place] = "out of range", ", ".join(f"{name} {values[name][place]:g}" for name in columns)
+            raise _no_valid_features(rows, reasons)
+        return scores, loaded.version.number
 
     def get_input_types(self) -> list[dict]:
         """For the model's page of the Open Inference Protocol."""
@@ -182,10 +312,13 @@ class FeatureModel(Model):
         """For the model's page of the Open Inference Protocol."""
         return [{"name": "score", "datatype": "FP64", "shape": [-1]}]
 
-    def predict(
+    async def predict(
         self, payload: dict | InferRequest, headers: dict | None = None, response_headers: dict | None = None
     ) -> dict | InferResponse:
-        """Answer a V1 or a V2 request."""
+        """Answer a V1 or a V2 request, from a thread of the pool."""
+        return await self.pool.run(self._answer, payload)
+
+    def _answer(self, payload: dict | InferRequest) -> dict | InferResponse:
         loaded = self.loaded
         if not isinstance(payload, InferRequest):
             scores, version = self.score(rows_of_v1(payload, loaded.inputs), loaded)
@@ -194,6 +327,43 @@ class FeatureModel(Model):
         output = InferOutput(name="score", shape=[len(scores)], datatype="FP64", parameters={})
         output.set_data_from_numpy(scores, binary_data=False)
         return InferResponse(payload.id or str(uuid.uuid4()), self.name, [output], model_version=version, parameters={})
+
+
+def _invalid(
+    loaded: Loaded, columns: list[str], values: dict[str, list], place: int, now: float
+) -> tuple[str, str] | None:
+    """The first reason for which the features of one entity are not valid, and the features; None when they are."""
+    missing = [name for name in columns if values[name][place] is None]
+    if missing:
+        return "missing", ", ".join(missing)
+    stale = [name for name, limit in loaded.oldest.items() if now - values[f"{name}__ts"][place] > limit]
+    if stale:
+        return "stale", ", ".join(stale)
+    early = [name for name in loaded.oldest if values[f"{name}__ts"][place] > now + SKEW]
+    if early:
+        return "from the future", ", ".join(early)
+    absurd = [name for name in columns if not math.isfinite(values[name][place])]
+    return ("not finite", ", ".join(absurd)) if absurd else None
+
+
+def _no_valid_features(rows: Rows, reasons: dict[int, tuple[str, str]]) -> HTTPException:
+    said = []
+    for place, (reason, names) in reasons.items():
+        entity = ", ".join(f"{name}={value}" for name, value in rows[place].items())
+        said.append(f"{entity}: {reason} {names}")
+    REFUSED.labels(next(iter(reasons.values()))[0]).inc()
+    return HTTPException(404, f"no valid features for {len(said)} of {len(rows)} entities ({'; '.join(said)[:400]})")
+
+
+def _probabilities(model: Any, table: np.ndarray) -> np.ndarray:
+    """Of the outcome 1, for each row; NaN for a row with which the model cannot compute, such as one that overflows when it is squared."""
+    with np.errstate(all="ignore"):
+        try:
+            return model.predict_proba(table)[:, 1]
+        except ValueError:  # scikit-learn refuses the whole table for one row
+            if len(table) == 1:
+                return np.full(1, np.nan)
+            return np.concatenate([_probabilities(model, row[None]) for row in table])
 
 
 def main() -> None:
@@ -205,13 +375,22 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     parser.add_argument("--now", type=float, help="clock for the age of features, seconds since 1970")
+    parser.add_argument(
+        "--hosts",
+        nargs="+",
+        default=LOOPBACK,
+        help="names by which callers may call it, without a port; '*' in a container",
+    )
     arguments = parser.parse_args()
-    # FeatureModel compares the names once, when it loads a version.
+    # A pooled connection goes on reading a database file that was replaced.
+    os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    # The names are compared once, when a version is loaded.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     model = FeatureModel(arguments.model, arguments.feature_repo.resolve(), arguments.alias, arguments.now)
-    Server(arguments.host, arguments.port).start([model])
+    Server(arguments.host, arguments.port, arguments.hosts).start([model])
 
 
 if __name__ == "__main__":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     main()

@@ -58,6 +58,7 @@ def register(store: FeatureStore, experiment: str, service_name: str, references
         contract = replace(contract, feature_refs=tuple(references))
     with mlflow.start_run(experiment_id=experiment):
         stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract.to_dict()}}
+        stored |= {"serialization_format": "skops", "input_example": frame[columns].astype("float64").head()}
         logged = mlflow.sklearn.log_model(model, name="model", **stored)
     mlflow.register_model(logged.model_uri, MODEL)
 
@@ -195,7 +196,7 @@ def test_the_open_inference_protocols_pages_answer_as_it_says(server):
     assert status == 200 and about["name"] == "kserve" and about["version"] and about["extensions"] == []
     assert page("/v2/health/live") == (200, {"live": True})
     assert page("/v2/health/ready") == (200, {"ready": True})
-    assert page(f"/v2/models/{MODEL}/ready") == (200, {"name": MODEL, "ready": True})
+    assert page(f"/v2/models/{MODEL}/ready") == (200, {"name": MODEL, "ready": True, "follows": True})
     status, model = page(f"/v2/models/{MODEL}")
     assert status == 200 and model["name"] == MODEL and isinstance(model["platform"], str)
     assert model["inputs"] == [{"name": "driver_id", "datatype": "INT64", "shape": [-1]}]
@@ -426,7 +427,7 @@ def test_the_server_follows_the_alias_within_a_second_in_the_same_process(server
 
 def test_a_version_whose_contract_does_not_hold_is_not_served(server, store):
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "4")
-    said = "still serving version 2: feature service 'rates' has changed since the model was trained"
+    said = "still serving version 2: version 4 must not serve: its input example has the columns"
     end = time.monotonic() + 20
     while said not in server.log.read_text() and time.monotonic() < end:
         time.sleep(0.1)
