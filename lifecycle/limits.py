@@ -156,9 +156,10 @@ class Impatient(HttpToolsProtocol):
 
 
 def one_line(text: str, most: int = 2000) -> str:
-    """``text`` as one line of a log: control characters, line breaks and color codes among them, are written out; the rest is cut."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
-    return plain + ("..." if len(text) > most else "")
+    """``text`` as one line of a log: control characters, line breaks and color codes among them, are written out; a long middle is left out."""
+    if len(text) > most:
+        text = f"{text[: most // 4]} [...] {text[-3 * most // 4 :]}"  # a traceback says what it is about at its end
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class OneLine(logging.Formatter):

@@ -386,6 +386,9 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     # The names are compared once, when a version is loaded.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    warnings.filterwarnings(
+        "ignore", message="ORJSONResponse is deprecated"
+    )  # between KServe and FastAPI, at each request
     model = FeatureModel(arguments.model, arguments.feature_repo.resolve(), arguments.alias, arguments.now)
     Server(arguments.host, arguments.port, arguments.hosts).start([model])
 

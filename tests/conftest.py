@@ -136,3 +136,30 @@ def apply(workspace: Workspace) -> FeatureStore:
     store = FeatureStore(repo_path=str(workspace.feature_repo))
     registry.apply(store, workspace.feature_repo)
     return store
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory) -> Workspace:
+    """A home with four registered versions, the second in production, and the features of all drivers online. Who changes it changes it back."""
+    from served import served_home
+
+    return served_home(tmp_path_factory.mktemp("a served model"))
+
+
+@pytest.fixture(scope="session")
+def model_server(served):
+    """Its model server."""
+    from served import start
+
+    with start(served) as server:
+        yield server
+
+
+@pytest.fixture
+def server(model_server, served):
+    """The model server, with version 2 in production before and after the test."""
+    from served import promote
+
+    configure(served)
+    yield model_server
+    promote(model_server, "2")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,143 +19,47 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import apply, listening
-from feast import FeatureService, FeatureStore
+from conftest import listening
+from feast import FeatureStore
 from prometheus_client.parser import text_string_to_metric_families
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from served import DRIVER, LONG_AGO, SERVICES, promote, tensor, v1, v2, write
 
 from helpers import services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.start import MODEL
-from helpers.workspace import configure, create_home
+from helpers.workspace import configure
 from lifecycle import open_inference
 from lifecycle.contract import FeatureContract
-from lifecycle.retrieval import historical_features
 
-SERVICES = {
-    "1": "rates",
-    "2": "log_odds_and_rating",
-    "3": "computed_only",
-}  # version: the feature service it was trained on
-DRIVER = 1001
 JSON = {"content-type": "application/json"}
-LONG_AGO = NOW - timedelta(days=8)  # the hourly view's time to live is 7 days
-
-
-def register(store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None) -> None:
-    service = store.get_feature_service(service_name)
-    contract = FeatureContract.of_service(store, service_name, "label")
-    columns = contract.columns
-    labels = pd.read_parquet(Path(store.repo_path).parent / "data" / "driver_labels.parquet").head(1500)
-    frame = historical_features(store, labels, service).dropna()
-    model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10))
-    model.fit(frame[columns], frame.label)
-    if references:
-        contract = replace(contract, feature_refs=tuple(references))
-    with mlflow.start_run(experiment_id=experiment):
-        stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract.to_dict()}}
-        stored |= {"serialization_format": "skops", "input_example": frame[columns].astype("float64").head()}
-        logged = mlflow.sklearn.log_model(model, name="model", **stored)
-    mlflow.register_model(logged.model_uri, MODEL)
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """A home with the features of every driver online and the model versions of SERVICES; version 4 has a contract that does not hold."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path.cwd())
-        for name in ("MLFLOW_TRACKING_URI", "TZ"):
-            patch.setenv(name, "")
-        workspace = create_home(tmp_path_factory.mktemp("a served model") / "home")
-        configure(workspace)
-        store = apply(workspace)
-        ratios = store.get_on_demand_feature_view("driver_ratios")
-        store.apply(FeatureService(name="computed_only", features=[ratios[["conv_log_odds"]]]))
-        experiment = mlflow.MlflowClient().create_experiment("tests", (workspace.path / "artifacts").as_uri())
-        for service in SERVICES.values():
-            register(store, experiment, service)
-        register(store, experiment, "rates", references=["driver_hourly_stats:conv_rate"])
-        mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "2")
-        store.materialize(NOW - timedelta(days=7), NOW)
-        yield workspace
-
-
-@pytest.fixture(scope="module")
-def servers(course):
-    """The model server and Feast's feature server, started side by side."""
-    logs = course.path / "logs"
-    arguments = ["--feature-repo", course.feature_repo, "--model", MODEL, "--port", "{port}", "--now", NOW.timestamp()]
-    feast = [Path(sys.executable).with_name("feast"), "-c", course.feature_repo, "serve"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", course.tracking_uri)
-        model_server = Service(
-            "model server",
-            [sys.executable, "-m", "lifecycle.serving", *arguments],
-            health=f"/v2/models/{MODEL}/ready",
-            log=logs / "model_server.log",
-            wait=False,
-        )
-        feature_server = Service(
-            "feature server",
-            [*feast, "--host", HOST, "--port", "{port}"],
-            health="/health",
-            log=logs / "feature_server.log",
-            wait=False,
-        )
-    with model_server, feature_server:
-        yield model_server.wait(), feature_server.wait()
+def feature_server(served):
+    """Feast's own feature server."""
+    command = [Path(sys.executable).with_name("feast"), "-c", served.feature_repo, "serve", "--host", HOST]
+    log = served.path / "logs" / "feature_server.log"
+    with Service("feature server", [*command, "--port", "{port}"], health="/health", log=log) as server:
+        yield server
 
 
 @pytest.fixture
-def server(servers, store) -> Service:
-    """The model server, with version 2 in production before and after the test."""
-    yield servers[0]
-    promote(servers[0], "2")
+def store(served) -> FeatureStore:
+    configure(served)
+    return FeatureStore(repo_path=str(served.feature_repo))
 
 
 @pytest.fixture
-def store(course) -> FeatureStore:
-    configure(course)
-    return FeatureStore(repo_path=str(course.feature_repo))
-
-
-@pytest.fixture
-def drivers(course) -> list[int]:
+def drivers(served) -> list[int]:
     """Those with valid features: they reported within the last hours, and have a profile of the last days."""
     known = None
     for name, age in (("driver_stats", timedelta(hours=2)), ("driver_profile", timedelta(days=2))):
-        rows = pd.read_parquet(course.data / f"{name}.parquet", columns=["driver_id", "event_timestamp"])
+        rows = pd.read_parquet(served.data / f"{name}.parquet", columns=["driver_id", "event_timestamp"])
         last = rows.groupby("driver_id").event_timestamp.max()
         fresh = set(last.index[last > NOW - age])
         known = fresh if known is None else known & fresh
     return sorted(int(driver) for driver in known)
-
-
-def v1(server: Service, *drivers: object, session=requests) -> requests.Response:
-    body = {"instances": [{"driver_id": driver} for driver in drivers]}
-    return session.post(f"{server.url}/v1/models/{MODEL}:predict", json=body, timeout=30)
-
-
-def tensor(**changes: object) -> dict:
-    one = {"name": "driver_id", "datatype": "INT64", "shape": [1], "data": [DRIVER]} | changes
-    return {"inputs": [{name: value for name, value in one.items() if value is not ...}]}
-
-
-def v2(server: Service, body: dict) -> requests.Response:
-    return requests.post(f"{server.url}/v2/models/{MODEL}/infer", json=body, timeout=30)
-
-
-def promote(server: Service, version: str, patience: float = 30) -> float:
-    """Move the alias and wait until the server has followed; the seconds that took."""
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", version)
-    began = time.perf_counter()
-    while v1(server, DRIVER).json()["model_version"] != version:
-        assert time.perf_counter() - began < patience, f"the server did not follow the alias: {server.tail()}"
-        time.sleep(0.02)
-    return time.perf_counter() - began
 
 
 def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[int, float]:
@@ -167,15 +70,6 @@ def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[in
     table = store.get_online_features(features=list(contract.feature_refs), entity_rows=rows).to_df()
     columns = contract.columns
     return {driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1]) for row, driver in enumerate(drivers)}
-
-
-def write(store: FeatureStore, driver: int, when: pd.Timestamp, conv_rate: float | None = 0.5) -> None:
-    """Put a driver's row of each view straight into the online store, as a late or broken pipeline would."""
-    keys = {"driver_id": [driver], "event_timestamp": [when], "created": [when]}
-    hourly = pd.DataFrame(keys | {"conv_rate": [conv_rate], "acc_rate": [0.9], "avg_daily_trips": [9]})
-    store.write_to_online_store("driver_hourly_stats", hourly.astype({"conv_rate": "float64"}))
-    fresh = keys | {"event_timestamp": [NOW], "rating": [4.5], "tenure_days": [100]}
-    store.write_to_online_store("driver_daily_profile", pd.DataFrame(fresh))
 
 
 def test_both_protocols_answer_with_the_models_own_scores(server, store, drivers):
@@ -509,8 +403,7 @@ def test_prometheus_scrapes_the_server_and_answers_a_quantile(server, tmp_path):
         assert seconds < 10
 
 
-def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(servers, store, drivers):
-    _, feature_server = servers
+def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(feature_server, store, drivers):
     asked = [*drivers, UNKNOWN_DRIVER]
     body = {"feature_service": "log_odds_and_rating", "entities": {"driver_id": asked}}
     answer = requests.post(f"{feature_server.url}/get-online-features", json=body, timeout=30)
@@ -523,21 +416,21 @@ def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(serv
     assert sum(value is None for values in own.values() for value in values) == 3
 
 
-def other_store(course, online_store: dict) -> FeatureStore:
+def other_store(served, online_store: dict) -> FeatureStore:
     """The same definitions and registry with another online store: one block of the settings."""
-    settings = yaml.safe_load((course.feature_repo / "feature_store.yaml").read_text())
-    path = course.path / "other_store.yaml"
+    settings = yaml.safe_load((served.feature_repo / "feature_store.yaml").read_text())
+    path = served.path / "other_store.yaml"
     path.write_text(yaml.safe_dump(settings | {"online_store": online_store}))
     return FeatureStore(fs_yaml_file=path)
 
 
-def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(course, store, drivers, tmp_path):
+def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(served, store, drivers, tmp_path):
     redis = services.redis(tmp_path / "redis.log")
     if redis is None:
         pytest.skip("redis-server is not installed")
     with redis:
         assert {socket.laddr.ip for socket in sockets(redis)} == {HOST}
-        other = other_store(course, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
+        other = other_store(served, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
         other.materialize(NOW - timedelta(days=7), NOW)
         asked = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
         names = ["driver_hourly_stats:acc_rate", "driver_hourly_stats:conv_rate", "driver_daily_profile:rating"]
@@ -558,6 +451,6 @@ def sockets(server: Service) -> list:
     return found
 
 
-def test_the_servers_listen_on_loopback_alone(servers):
-    for server in servers:
-        assert {socket.laddr.ip for socket in sockets(server)} == {HOST}, server.name
+def test_the_servers_listen_on_loopback_alone(server, feature_server):
+    for one in (server, feature_server):
+        assert {socket.laddr.ip for socket in sockets(one)} == {HOST}, one.name

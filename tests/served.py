@@ -1,0 +1,125 @@
+"""A home with a served model, and how tests talk to its server: shared by the tests of the server and of what it refuses."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import requests
+from feast import FeatureService, FeatureStore
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from helpers import registry
+from helpers.data import NOW
+from helpers.services import Service
+from helpers.start import MODEL
+from helpers.workspace import Workspace, configure, create_home
+from lifecycle.contract import FeatureContract
+from lifecycle.retrieval import historical_features
+
+SERVICES = {
+    "1": "rates",
+    "2": "log_odds_and_rating",
+    "3": "computed_only",
+}  # version: the feature service it was trained on
+DRIVER = 1001
+LONG_AGO = NOW - timedelta(days=8)  # the hourly view's time to live is 7 days
+
+
+def training(store: FeatureStore, service_name: str) -> tuple[pd.DataFrame, FeatureContract]:
+    """Training rows of a feature service without those that lack a value, and its contract."""
+    labels = pd.read_parquet(Path(store.repo_path).parent / "data" / "driver_labels.parquet").head(1500)
+    frame = historical_features(store, labels, store.get_feature_service(service_name)).dropna()
+    return frame, FeatureContract.of_service(store, service_name, "label")
+
+
+def register(store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None) -> None:
+    """A version of MODEL; with ``references``, one whose contract is not that of its training."""
+    frame, contract = training(store, service_name)
+    columns = contract.columns
+    model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10))
+    model.fit(frame[columns], frame.label)
+    if references:
+        contract = replace(contract, feature_refs=tuple(references))
+    with mlflow.start_run(experiment_id=experiment):
+        stored = {"pip_requirements": ["scikit-learn"], "metadata": {"feast": contract.to_dict()}}
+        stored |= {"serialization_format": "skops", "input_example": frame[columns].astype("float64").head()}
+        logged = mlflow.sklearn.log_model(model, name="model", **stored)
+    mlflow.register_model(logged.model_uri, MODEL)
+
+
+def served_home(folder: Path) -> Workspace:
+    """A home with the features of every driver online and the model versions of SERVICES; version 4 has a contract that does not hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path.cwd())
+        for name in ("MLFLOW_TRACKING_URI", "TZ"):
+            patch.setenv(name, "")
+        # Some tests put another database in its place; a pooled connection of this process would keep the old one.
+        patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        workspace = create_home(folder / "home")
+        configure(workspace)
+        store = FeatureStore(repo_path=str(workspace.feature_repo))
+        registry.apply(store, workspace.feature_repo)
+        ratios = store.get_on_demand_feature_view("driver_ratios")
+        store.apply(FeatureService(name="computed_only", features=[ratios[["conv_log_odds"]]]))
+        experiment = mlflow.MlflowClient().create_experiment("tests", (workspace.path / "artifacts").as_uri())
+        for service in SERVICES.values():
+            register(store, experiment, service)
+        register(store, experiment, "rates", references=["driver_hourly_stats:conv_rate"])
+        mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "2")
+        store.materialize(NOW - timedelta(days=7), NOW)
+        return workspace
+
+
+def start(
+    served: Workspace, alias: str = "production", name: str = MODEL, log: str = "model_server.log", **options: object
+) -> Service:
+    """The model server of a home, as a process, with the course's clock."""
+    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", served.feature_repo, "--model", name]
+    command += ["--alias", alias, "--port", "{port}", "--now", NOW.timestamp()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", served.tracking_uri)
+        return Service(
+            "model server", command, health=f"/v2/models/{name}/ready", log=served.path / "logs" / log, **options
+        )
+
+
+def v1(server: Service, *drivers: object, session=requests) -> requests.Response:
+    body = {"instances": [{"driver_id": driver} for driver in drivers]}
+    return session.post(f"{server.url}/v1/models/{MODEL}:predict", json=body, timeout=30)
+
+
+def tensor(**changes: object) -> dict:
+    one = {"name": "driver_id", "datatype": "INT64", "shape": [1], "data": [DRIVER]} | changes
+    return {"inputs": [{name: value for name, value in one.items() if value is not ...}]}
+
+
+def v2(server: Service, body: dict) -> requests.Response:
+    return requests.post(f"{server.url}/v2/models/{MODEL}/infer", json=body, timeout=30)
+
+
+def promote(server: Service, version: str, patience: float = 30) -> float:
+    """Move the alias and wait until the server has followed; the seconds that took."""
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", version)
+    began = time.perf_counter()
+    while v1(server, DRIVER).json()["model_version"] != version:
+        assert time.perf_counter() - began < patience, f"the server did not follow the alias: {server.tail()}"
+        time.sleep(0.02)
+    return time.perf_counter() - began
+
+
+def write(store: FeatureStore, driver: int, when: pd.Timestamp, conv_rate: float | None = 0.5) -> None:
+    """Put a driver's row of each view straight into the online store, as a late or broken pipeline would."""
+    keys = {"driver_id": [driver], "event_timestamp": [when], "created": [when]}
+    hourly = pd.DataFrame(keys | {"conv_rate": [conv_rate], "acc_rate": [0.9], "avg_daily_trips": [9]})
+    store.write_to_online_store("driver_hourly_stats", hourly.astype({"conv_rate": "float64"}))
+    fresh = keys | {"event_timestamp": [NOW], "rating": [4.5], "tenure_days": [100]}
+    store.write_to_online_store("driver_daily_profile", pd.DataFrame(fresh))

@@ -1,0 +1,340 @@
+"""What must never serve: models that execute code when they are read, and models that would answer nonsense. Each is real, and registered."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import skops.io
+from feast import FeatureStore
+from served import training
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from helpers.data import NOW
+from helpers.workspace import configure
+from lifecycle import model as lifecycle_model
+from lifecycle import serving
+from lifecycle.contract import ContractError, FeatureContract
+from lifecycle.versions import Version, VersionRefused, behind_alias, read
+
+NAME = "attacked"
+
+
+class Payload:
+    """What pickle executes when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def rows(served):
+    """Training rows and the contract of two features, once for all models of this file."""
+    configure(served)
+    return training(FeatureStore(repo_path=str(served.feature_repo)), "rates")
+
+
+@pytest.fixture
+def store(served) -> FeatureStore:
+    configure(served)
+    return FeatureStore(repo_path=str(served.feature_repo))
+
+
+@pytest.fixture
+def fitted(rows, store):
+    frame, contract = rows
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(frame[contract.columns], frame.label)
+
+
+@pytest.fixture
+def log(rows, store):
+    """Register a model with a good contract and a good example, save for what the caller changes."""
+    frame, contract = rows
+
+    def registered(model, name: str = NAME, **changes) -> Version:
+        how = {
+            "pip_requirements": ["scikit-learn"],
+            "metadata": {"feast": contract.to_dict()},
+            "serialization_format": "skops",
+            "input_example": frame[contract.columns].head(),
+        }
+        with mlflow.start_run(experiment_id=mlflow.MlflowClient().get_experiment_by_name("tests").experiment_id):
+            logged = mlflow.sklearn.log_model(model, name="model", **{**how, **changes})
+        number = mlflow.register_model(logged.model_uri, name).version
+        mlflow.MlflowClient().set_registered_model_alias(name, "production", number)
+        return behind_alias(mlflow.MlflowClient(), name, "production")
+
+    return registered
+
+
+def folder_of(version: Version) -> Path:
+    """Where MLflow keeps the files of a version."""
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.model_id}"))
+
+
+def test_a_good_version_is_read_as_it_was_stored(log, fitted, rows):
+    frame, contract = rows
+    model, found = read(NAME, log(fitted))
+    assert found == contract
+    assert np.array_equal(model.predict_proba(frame[contract.columns]), fitted.predict_proba(frame[contract.columns]))
+
+
+@pytest.mark.parametrize("form", ["pickle", "cloudpickle"])
+def test_a_pickle_executes_when_mlflow_reads_it_and_is_refused_here(log, fitted, tmp_path, form):
+    evidence = tmp_path / "executed"
+    version = log(fitted, serialization_format=form)
+    (folder_of(version) / "model.pkl").write_bytes(pickle.dumps(Payload(evidence)))
+    mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
+    assert evidence.exists(), "MLflow's own way of loading should execute the payload, or this proves nothing"
+    evidence.rmdir()
+    with pytest.raises(VersionRefused, match=f"stored as {form}; only skops is read"):
+        read(NAME, version)
+    assert not evidence.exists()
+
+
+def test_a_pickle_that_calls_itself_skops_is_refused(log, fitted, tmp_path):
+    evidence = tmp_path / "executed"
+    version = log(fitted)
+    (folder_of(version) / "model.skops").write_bytes(pickle.dumps(Payload(evidence)))
+    with pytest.raises(VersionRefused, match="no model file"):
+        read(NAME, version)
+    assert not evidence.exists()
+
+
+def hostile(path: Path, evidence: Path) -> None:
+    """A skops file whose first step calls ``pty.spawn(["touch", evidence], ...)`` when it is asked for a score."""
+    last = LogisticRegression().fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+    skops.io.dump(make_pipeline(FunctionTransformer(func=len), last), path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    schema = json.loads(parts["schema.json"])
+
+    def node(value: object) -> dict:
+        with zipfile.ZipFile(io.BytesIO(skops.io.dumps(value))) as file:
+            return json.loads(file.read("schema.json"))
+
+    function = {"__class__": "spawn", "__module__": "pty", "__loader__": "FunctionNode"}
+    partial = {
+        "__class__": "partial",
+        "__module__": "functools",
+        "__loader__": "PartialNode",
+        "content": {
+            "func": function,
+            "args": node((["touch", str(evidence)],)),
+            "kwds": node({}),
+            "namespace": node({}),
+        },
+    }
+    text = json.dumps(schema)
+    planted = json.loads(text, object_hook=lambda found: partial if found.get("__class__") == "len" else found)
+    assert json.dumps(planted) != text, "no place for the payload was found"
+    parts["schema.json"] = json.dumps(planted).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+
+
+def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is_refused_here(
+    log, fitted, rows, tmp_path
+):
+    frame, contract = rows
+    evidence, version = tmp_path / "executed", log(fitted, skops_trusted_types=["pty.spawn", "functools.partial"])
+    hostile(folder_of(version) / "model.skops", evidence)
+    loaded = mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
+    with pytest.raises(Exception):  # noqa: B017  whatever it is that the payload leaves behind
+        loaded.predict_proba(frame[contract.columns].head(1))
+    assert evidence.exists(), "MLflow's own way of loading should execute the payload, or this proves nothing"
+    evidence.unlink()
+    with pytest.raises(VersionRefused, match=r"nobody vouches for: .*pty\.spawn"):
+        read(NAME, version)
+    assert not evidence.exists()
+
+
+def test_a_type_that_skops_trusts_and_this_list_does_not_is_refused(log, rows):
+    frame, contract = rows
+    square = make_pipeline(FunctionTransformer(np.square), LogisticRegression())
+    version = log(square.fit(frame[contract.columns], frame.label))
+    assert mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
+    with pytest.raises(VersionRefused, match="nobody vouches for"):
+        read(NAME, version)
+
+
+def test_a_model_file_that_would_fill_the_memory_is_not_unpacked(fitted, tmp_path, monkeypatch):
+    lifecycle_model.save(fitted, tmp_path / "model.skops")
+    monkeypatch.setattr(lifecycle_model, "_MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="at most 1,000 are read"):
+        lifecycle_model.load(tmp_path / "model.skops")
+
+
+def nan_scores(model, frame, contract):
+    model[-1].coef_ = np.full_like(model[-1].coef_, np.nan)
+    return model, {}
+
+
+def three_classes(model, frame, contract):
+    return model.fit(frame[contract.columns], np.arange(len(frame)) % 3), {}
+
+
+def other_columns(model, frame, contract):
+    return model.fit(frame[contract.columns[:1]], frame.label), {}
+
+
+def no_example(model, frame, contract):
+    return model, {"input_example": None}
+
+
+def example_of_other_columns(model, frame, contract):
+    return model, {"input_example": frame[contract.columns[:1]].head()}
+
+
+def no_contract(model, frame, contract):
+    return model, {"metadata": {}}
+
+
+def contract_in_part(model, frame, contract):
+    part = {name: value for name, value in contract.to_dict().items() if name != "definitions"}
+    return model, {"metadata": {"feast": part}}
+
+
+@pytest.mark.parametrize(
+    "broken, said",
+    [
+        (nan_scores, "its scores on its own input example are not two probabilities"),
+        (three_classes, "tells 3 outcomes apart"),
+        (other_columns, "it was trained on"),
+        (no_example, "no rows to try it on"),
+        (example_of_other_columns, "its input example has the columns"),
+        (no_contract, "without a feature contract"),
+        (contract_in_part, "the stored feature contract lacks definitions"),
+    ],
+)
+def test_a_version_that_would_answer_nonsense_is_refused(log, fitted, rows, broken, said):
+    frame, contract = rows
+    model, changes = broken(fitted, frame, contract)
+    with pytest.raises(VersionRefused, match=said):
+        read(NAME, log(model, **changes))
+
+
+def test_a_version_is_not_taken_for_another_one_of_the_same_number(log, fitted):
+    version = log(fitted)
+    with pytest.raises(VersionRefused, match="the registry names the model m-0, and stores m-"):
+        read(NAME, replace(version, model_id="m-0"))
+
+
+@pytest.fixture
+def follower(served, log, fitted, request):
+    """A server's model in this process, of a registered model of its own; it looks twenty times a second."""
+    log(fitted, name=request.node.name)
+    made = serving.FeatureModel(request.node.name, served.feature_repo, "production", now=NOW.timestamp(), watch=0.05)
+    yield made
+    mlflow.MlflowClient().delete_registered_model(request.node.name)
+
+
+def eventually(true, what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def threads_that_follow() -> int:
+    return sum(thread.name.endswith("(_follow)") for thread in threading.enumerate())
+
+
+def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(follower, log, fitted, rows, capsys):
+    frame, contract = rows
+    good = follower.loaded.version
+    bad = log(three_classes(fitted, frame, contract)[0], name=follower.name)
+    eventually(lambda: follower.status()["refused"], "nothing was refused")
+    said = follower.status()
+    assert said["serves"] == {"version": good.number, "model_id": good.model_id}
+    assert said["wanted"] == {"version": bad.number, "model_id": bad.model_id}
+    assert (
+        said["refused"]
+        == f"version {bad.number} must not serve: it tells 3 outcomes apart; the two outcomes 0 and 1 are served"
+    )
+    assert said["ready"] and said["follows"] and follower.score([{"driver_id": 1001}])[1] == good.number
+    time.sleep(0.5)
+    assert capsys.readouterr().out.count("tells 3 outcomes apart") == 1, "once is enough"
+    mlflow.MlflowClient().set_registered_model_alias(follower.name, "production", good.number)
+    eventually(lambda: not follower.status()["refused"], "the refusal stays although the alias is back")
+
+
+def test_a_number_that_comes_to_mean_another_model_is_noticed(follower, log, rows):
+    frame, contract = rows
+    before = follower.loaded.version
+    mlflow.MlflowClient().delete_registered_model(follower.name)
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(frame[contract.columns], frame.label)
+    again = log(other, name=follower.name)
+    assert again.number == before.number and again.model_id != before.model_id
+    eventually(lambda: follower.loaded.version == again, "the server still serves the deleted model")
+
+
+@pytest.mark.parametrize("trouble", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=lambda e: type(e).__name__)
+def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fitted, monkeypatch, trouble):
+    running, before = threads_that_follow(), follower.loaded.version
+
+    def failing(*_):
+        raise trouble
+
+    monkeypatch.setattr(serving, "read", failing)
+    wanted = log(fitted, name=follower.name)
+    eventually(lambda: follower.status()["refused"], "nothing was refused")
+    assert follower.loaded.version == before and threads_that_follow() == running
+    monkeypatch.setattr(serving, "read", read)
+    eventually(lambda: follower.loaded.version == wanted, "the server has stopped following")
+
+
+@pytest.mark.parametrize("output", ["full", "closed"])
+def test_a_lost_standard_output_does_not_end_the_following(follower, log, fitted, monkeypatch, output):
+    # What is left in the buffer cannot be written when the file is closed either.
+    with contextlib.suppress(OSError), Path("/dev/full" if output == "full" else os.devnull).open("w") as lost:
+        if output == "closed":
+            lost.close()
+        monkeypatch.setattr("sys.stdout", lost)
+        for _ in range(2):
+            wanted = log(fitted, name=follower.name)
+            eventually(lambda wanted=wanted: follower.loaded.version == wanted, "the server has stopped following")
+        monkeypatch.undo()
+
+
+def test_a_registry_that_is_gone_is_said_and_the_pinned_definitions_serve_on(follower, served, monkeypatch):
+    monkeypatch.setattr(serving, "FOLLOWS", 0.5)
+    score = follower.score([{"driver_id": 1001}])
+    registry = served.path / "registry.db"
+    hidden = registry.rename(registry.with_suffix(".away"))
+    try:
+        eventually(lambda: not follower.follows, "the server does not say that it no longer follows")
+        assert follower.score([{"driver_id": 1001}]) == score and not follower.not_ready
+    finally:
+        hidden.rename(registry)
+    eventually(lambda: follower.follows, "the server does not follow again")
+
+
+def test_a_contract_of_another_definition_is_refused_at_the_start(served, log, fitted, rows, store):
+    contract = rows[1]
+    other = replace(contract, definitions={**contract.definitions, "driver_hourly_stats": "0" * 16})
+    log(fitted, name="other definition", metadata={"feast": other.to_dict()})
+    with pytest.raises(
+        ContractError, match="the definition of driver_hourly_stats has changed since the model was trained"
+    ):
+        serving.FeatureModel("other definition", served.feature_repo, "production", now=NOW.timestamp())
+
+
+def test_the_contract_in_the_registry_can_be_read_back(log, fitted, rows):
+    version = log(fitted)
+    assert FeatureContract.of_model(f"models:/{NAME}/{version.number}") == rows[1]
