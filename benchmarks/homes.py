@@ -45,9 +45,16 @@ def serving_home(home: Path, model_name: str, alias: str) -> Workspace:
     model = new_model().fit(complete[columns], complete.label)
     requirements = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops")]
     signature = mlflow.models.infer_signature(complete[columns], model.predict_proba(complete[columns])[:, 1])
-    stored = {"signature": signature, "pip_requirements": requirements, "metadata": {"feast": contract.to_dict()}}
     with mlflow.start_run(run_name="served model"):
-        logged = mlflow.sklearn.log_model(model, name="model", **stored)
+        logged = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            signature=signature,
+            pip_requirements=requirements,
+            metadata={"feast": contract.to_dict()},
+            input_example=complete[columns].head(),
+            serialization_format="skops",
+        )
     made = mlflow.register_model(logged.model_uri, model_name, tags=contract.tags())
     mlflow.MlflowClient().set_registered_model_alias(model_name, alias, made.version)
     store.materialize(data.NOW - timedelta(days=7), data.NOW, feature_views=["driver_hourly_stats"])

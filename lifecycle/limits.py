@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import resource
 import time
 from collections.abc import Callable, Collection
@@ -80,8 +81,7 @@ class Limits:
 
 
 def _host(headers: dict[bytes, bytes]) -> str:
-    name = headers.get(b"host", b"").decode("latin-1").lower()
-    return name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() and not name.endswith("]") else name
+    return re.sub(r":\d+$", "", headers.get(b"host", b"").decode("latin-1").lower())
 
 
 async def _refuse(send: Callable, status: int, reason: str, said: str) -> None:
