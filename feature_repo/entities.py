@@ -3,7 +3,8 @@
 from feast import Entity, Project, ValueType
 
 project = Project(
-    name="driver_ranking", description="Rank drivers by the chance that they convert in the next 24 hours."
+    name="driver_ranking",
+    description="Rank drivers by the chance that they convert in the next 24 hours.",
 )
 
 driver = Entity(

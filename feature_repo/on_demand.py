@@ -1,6 +1,7 @@
-"""Transformations that run at retrieval: the same Python function for training rows and for one online request.
+"""Transformations that run at retrieval: one function for training rows and an online request.
 
-Feast stores each function as text in the registry and rebuilds it from there, so a function imports and defines all it needs in its own body.
+Feast stores each function as text in the registry and rebuilds it from there,
+so a function imports and defines all it needs in its own body.
 """
 
 from typing import Any
@@ -26,9 +27,8 @@ def driver_ratios(inputs: dict[str, Any]) -> dict[str, Any]:
 
     ratios, log_odds = [], []
     for conv, acc in zip(inputs["conv_rate"], inputs["acc_rate"], strict=True):
-        valid = all(
-            rate is not None and 0 <= rate <= 1 for rate in (conv, acc)
-        )  # missing is None, or NaN where the file holds one
+        # Missing is None, or NaN where the file holds one.
+        valid = all(rate is not None and 0 <= rate <= 1 for rate in (conv, acc))
         ratios.append(conv / (acc + 1e-6) if valid else None)
         log_odds.append(math.log((conv + 1e-3) / (1 - conv + 1e-3)) if valid else None)
     return {"conv_acc_ratio": ratios, "conv_log_odds": log_odds}
@@ -41,5 +41,8 @@ def driver_ratios(inputs: dict[str, Any]) -> dict[str, Any]:
     description="How far a driver's conversion rate is above the rate that the request asks for.",
 )
 def driver_target(inputs: dict[str, Any]) -> dict[str, Any]:
-    pairs = zip(inputs["conv_rate"], inputs["target_rate"], strict=True)
-    return {"rate_above_target": [None if conv is None or conv != conv else conv - target for conv, target in pairs]}
+    above = []
+    for conv, target in zip(inputs["conv_rate"], inputs["target_rate"], strict=True):
+        missing = conv is None or conv != conv  # NaN is the one value that differs from itself
+        above.append(None if missing else conv - target)
+    return {"rate_above_target": above}

@@ -12,7 +12,8 @@ driver_stats_source = FileSource(
     name="driver_stats",
     path=str(DATA / "driver_stats.parquet"),
     timestamp_field="event_timestamp",
-    # Late corrections repeat an event time. This column decides which row is the latest; without it the stores disagree.
+    # Late corrections repeat an event time. This column decides which row is the latest;
+    # without it the stores disagree.
     created_timestamp_column="created",
     description="Hourly activity counts, one row per driver and hour, plus late corrections.",
 )

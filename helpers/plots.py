@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
 import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +72,10 @@ def drawn_by_a_tool(width: float = 7.5, height: float = 3.2) -> Iterator[None]:
 
 
 def show(fig: Figure, alt: str) -> None:
-    """Display ``fig`` with ``alt``, one or two sentences that say what it shows."""
+    """Display ``fig`` with ``alt``, one or two sentences that say what it shows.
+
+    As HTML: JupyterLab shows a picture of the type image/png without any ``alt``, whatever its metadata says.
+    """
     from IPython.display import display
     from PIL import Image
 
@@ -78,11 +83,9 @@ def show(fig: Figure, alt: str) -> None:
     fig.savefig(drawn, format="png", facecolor="white")
     # 256 colors are enough for a chart, and a notebook stays a third of its size.
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    display(
-        {"image/png": small.getvalue(), "text/plain": f"[picture: {alt}]"},
-        raw=True,
-        metadata={"image/png": {"alt": alt}},
-    )
+    picture = base64.b64encode(small.getvalue()).decode()
+    shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    display({"text/html": shown, "text/plain": f"[picture: {alt}]"}, raw=True)
 
 
 def bars(
@@ -94,18 +97,17 @@ def bars(
     lowest: float = 0.0,
     colors: Sequence[str] = (),
 ) -> None:
-    """One horizontal bar per name, with its value; ``limit`` draws a named line across."""
+    """One horizontal bar per name; the values stand in a column beside the axes, where ``limit``, a named line across, crosses none."""
     values = dict(values)
     fig, ax = figure(height=0.9 + 0.42 * len(values))
     names = list(values)
-    drawn = ax.barh(names, [values[n] for n in names], color=list(colors) or BLUE, height=0.62)
-    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the dashed line passes behind the number
-    for number in ax.bar_label(drawn, fmt="%.3f", padding=4, color=INK, bbox=paper):
-        number.set_zorder(4)
+    ax.barh(names, [values[n] for n in names], color=list(colors) or BLUE, height=0.62)
+    for row, name in enumerate(names):
+        ax.text(1.01, row, f"{values[name]:.3f}", color=INK, va="center", transform=ax.get_yaxis_transform())
     ax.invert_yaxis()
     ax.set_xlabel(label, color=INK)
     top = max(*values.values(), limit[1] if limit else 0)
-    ax.set_xlim(lowest, top + 0.12 * (top - lowest))
+    ax.set_xlim(lowest, top + 0.03 * (top - lowest))
     if limit:
         ax.axvline(limit[1], color=RED, linestyle="--", linewidth=1.4)
         ax.set_title(f"dashed: {limit[0]} ({limit[1]:.3f})", color=RED, fontsize=9, loc="right")

@@ -109,13 +109,15 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
         The paths of the workspace.
 
     Raises:
-        WorkshopError: a wrong environment, a stale registry, or an earlier notebook that failed; the message says what to do.
+        WorkshopError: a seed that is no number, a wrong environment, a stale registry, or an earlier notebook that failed; the message says what to do.
         helpers.data.DataError: a data file is missing, damaged or of another type.
     """
     if number not in NEEDS:
         raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(NEEDS)}.")
+    if not isinstance(seed, int):
+        raise WorkshopError(f"seed = {seed!r}: a seed is a whole number of 0 or more.")
     check_environment()
-    workspace = locate(int(seed))
+    workspace = locate(seed)
     configure(workspace)
 
     import feast  # noqa: F401  # here, so that its own warning filters are in place before ours

@@ -19,39 +19,44 @@ def historical_features(
 ) -> pd.DataFrame:
     """``store.get_historical_features``, with every row of ``entity_df`` back once and in its place.
 
-    Feast may return rows in another order, and some offline stores drop or merge rows without a word. This adds a row number before the call,
-    checks that each came back once, and sorts by it.
+    Feast may return rows in another order, and some offline stores drop or merge rows silently.
+    This adds a row number before the call, checks that each came back once, and sorts by it.
 
     Args:
         store: the feature store to ask.
-        entity_df: n rows with the join keys, the request fields and a UTC ``event_timestamp``; further columns, such as the label, pass through.
+        entity_df: n rows with the join keys, the request fields and a UTC ``event_timestamp``;
+            further columns, such as the label, pass through.
         features: feature references or a feature service.
 
     Returns:
-        n rows with the index of ``entity_df``: its columns, then one per feature (null where nothing is valid at that row's time).
+        n rows with the index of ``entity_df``: its columns, then one per feature (null where
+        nothing is valid at that row's time).
 
     Raises:
-        ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name; a missing join key, request field or
-            ``event_timestamp``; a row that was lost or repeated.
+        ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name;
+            a missing join key, request field or ``event_timestamp``; a row lost or repeated.
     """
     names = feature_names(feature_references(store, features))
     clash = sorted({*names, _ROW} & set(entity_df.columns))
     if clash:
         raise ValueError(
-            f"the entity table already has the column{'s' if len(clash) > 1 else ''} {', '.join(clash)}, which the features would overwrite. "
-            f"Drop or rename: entity_df.rename(columns={{{clash[0]!r}: {clash[0] + '_given'!r}}})."
+            f"the entity table already has the column{'s' if len(clash) > 1 else ''} "
+            f"{', '.join(clash)}, which the features would overwrite. Drop or rename: "
+            f"entity_df.rename(columns={{{clash[0]!r}: {clash[0] + '_given'!r}}})."
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"two features share the name {', '.join(twice)}. Retrieve them in two calls, or give one view an alias with `view.with_name()`."
+            f"two features share the name {', '.join(twice)}. Retrieve them in two calls, "
+            "or give one view an alias with `view.with_name()`."
         )
     keys, fields = entity_columns(store, features)
     needed = [*keys, *fields, "event_timestamp"]
     missing = sorted(set(needed) - set(entity_df.columns))
     if missing:
         raise ValueError(
-            f"the entity table has no column {', '.join(missing)}; it needs {', '.join(needed[:-1])} and event_timestamp."
+            f"the entity table has no column {', '.join(missing)}; "
+            f"it needs {', '.join(needed[:-1])} and event_timestamp."
         )
 
     numbered = entity_df.reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
@@ -59,7 +64,8 @@ def historical_features(
     if sorted(frame[_ROW]) != list(range(len(entity_df))):
         came = frame[_ROW].nunique()
         raise ValueError(
-            f"{len(entity_df)} rows were asked for, {len(frame)} came back, of them {came} different ones. The offline store loses or repeats rows: "
+            f"{len(entity_df)} rows were asked for, {len(frame)} came back, "
+            f"of them {came} different ones. The offline store loses or repeats rows: "
             f"it is {store.config.offline_store.type!r}; use duckdb."
         )
     frame = frame.sort_values(_ROW).set_index(entity_df.index)

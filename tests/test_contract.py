@@ -57,7 +57,7 @@ def shown(cell) -> str:
     """All text that a cell's outputs show."""
     texts = [output.get("text", "") for output in cell.outputs]
     texts += [value for o in cell.outputs for kind, value in o.get("data", {}).items() if not kind.startswith("image/")]
-    return "\n".join(map(str, texts))
+    return re.sub(r'src="data:image/png;base64,[^"]*"', "", "\n".join(map(str, texts)))
 
 
 def test_there_are_notebooks_and_each_number_is_used_once():
@@ -238,6 +238,8 @@ def test_every_picture_has_a_text_for_those_who_cannot_see_it(cells):
             for kind in output.get("data", {}):
                 if kind.startswith("image/"):
                     assert len(output.metadata.get(kind, {}).get("alt", "")) >= 30, cell.source
+            pictures = re.findall(r"<img[^>]*>", output.get("data", {}).get("text/html", ""))
+            assert [picture for picture in pictures if not re.search(r'\balt="[^"]{30,}"', picture)] == [], cell.source
     assert re.findall(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")[^>]*>", prose(cells)) == []
 
 

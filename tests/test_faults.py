@@ -321,7 +321,12 @@ def result(text, **more):
     return nbformat.v4.new_output("execute_result", data={"text/plain": text, **more}, execution_count=1)
 
 
+def drawn(alt, bytes_="QUJD"):
+    return result(f"[picture: {alt}]", **{"text/html": f'<img alt="{alt}" src="data:image/png;base64,{bytes_}">'})
+
+
 EQUAL = {
+    "a drawn picture's bytes": ([drawn("two bars")], [drawn("two bars", "WFla")]),
     "a picture's bytes": ([picture("two bars")], [picture("two bars", "WFla")]),
     "the number of the kernel's process": (
         [stream("in /tmp/ipykernel_123/1.py")],
@@ -334,6 +339,11 @@ DIFFERENT = {
     "a missing line end": ([stream("one\n")], [stream("one")], ["-one\\n", "+one"]),
     "another stream": ([stream("one")], [stream("one", "stderr")], ["--- committed stdout", "+++ executed stderr"]),
     "a picture's text": ([picture("two bars")], [picture("a line")], ["-two bars", "+a line"]),
+    "a drawn picture's text": (
+        [drawn("bars")],
+        [drawn("a line")],
+        ["-[picture: bars]", '+<img alt="a line" src="BYTES">'],
+    ),
     "no picture": ([picture("two bars")], [], ["-two bars"]),
     "one more picture": ([picture("a")], [picture("a"), picture("a")], ["+a"]),
     "a value": ([result("1")], [result("2")], ["-1", "+2"]),

@@ -1,5 +1,8 @@
 """Pictures of a tool in the course's style, and nothing left behind."""
 
+import base64
+import html
+import re
 import warnings
 
 import matplotlib.pyplot as plt
@@ -47,10 +50,29 @@ def test_a_figure_that_was_open_before_stays_as_it_was(study):
 
 def test_a_shown_figure_is_a_small_picture_with_its_text(monkeypatch):
     shown = []
-    monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options["metadata"])))
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append(data))
     fig, ax = plots.figure()
     ax.plot([0, 1], [0, 1])
-    plots.show(fig, "A line from the lower left to the upper right.")
-    ((data, metadata),) = shown
-    assert data["image/png"].startswith(b"\x89PNG") and len(data["image/png"]) < 12_000
-    assert metadata == {"image/png": {"alt": "A line from the lower left to the upper right."}}
+    plots.show(fig, 'A line "upwards", from 0 to 1.')
+    (data,) = shown
+    found = re.fullmatch(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', data["text/html"])
+    assert html.unescape(found[1]) == 'A line "upwards", from 0 to 1.'
+    assert base64.b64decode(found[2]).startswith(b"\x89PNG") and len(data["text/html"]) < 16_000
+    assert data["text/plain"] == '[picture: A line "upwards", from 0 to 1.]'
+
+
+@pytest.mark.parametrize("limit", [0.59, 0.62, 0.7, 0.9])
+def test_the_line_across_bars_crosses_no_value(monkeypatch, limit):
+    drawn = []
+    monkeypatch.setattr(plots, "show", lambda fig, alt: drawn.append(fig))
+    values = {"first": 0.58, "second": 0.9}
+    plots.bars(values, limit=("best", limit), lowest=0.5, label="AUC", alt="Two bars and a line.")
+    (fig,) = drawn
+    fig.canvas.draw()
+    (ax,) = fig.axes
+    (line,) = ax.lines
+    across = ax.transData.transform((line.get_xdata()[0], 0))[0]
+    spans = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert set(spans) == {"0.580", "0.900"}
+    assert [text for text, span in spans.items() if span.x0 <= across <= span.x1] == []
+    assert max(span.x1 for span in spans.values()) <= fig.bbox.x1

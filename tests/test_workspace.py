@@ -162,6 +162,12 @@ def test_a_notebook_that_does_not_exist_is_refused():
         begin("99")
 
 
+@pytest.mark.parametrize("seed", ["2025", 7.5, None])
+def test_a_seed_that_is_no_whole_number_is_refused_with_a_sentence(seed):
+    with pytest.raises(WorkshopError, match=rf"seed = {seed!r}: a seed is a whole number of 0 or more\."):
+        begin("00", seed=seed)
+
+
 def test_the_environment_check_names_a_package_of_another_version(tmp_path):
     shutil.copytree(REPOSITORY / "helpers", tmp_path / "helpers")
     old = tmp_path / "optuna-4.0.0.dist-info"

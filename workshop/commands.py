@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,10 +103,14 @@ def notebooks() -> int:
 
 def _store_picture(notebook, path: Path) -> None:
     """The first picture of a notebook as a file: the README shows the one of notebook 00."""
-    pictures = [
-        o.data["image/png"] for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    shown = [
+        output.data.get("text/html", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
     ]
-    path.write_bytes(base64.b64decode(pictures[0]))
+    (first, *_) = re.findall(r'src="data:image/png;base64,([^"]+)"', "".join(shown))
+    path.write_bytes(base64.b64decode(first))
 
 
 def clean(notebook):

@@ -31,6 +31,8 @@ LEAKED = (
 # What is sent to the kernel before a check. It binds no name there.
 _ASK = """exec('import sys\\nsys.path.insert(0, folder)\\ntry: import trial\\nfinally: sys.path.remove(folder)\\ntrial.trials(*given)',
 {{'folder': {folder!r}, 'given': [get_ipython(), *{given!r}]}})"""
+_BYTES = r'src="data:image/\w+;base64,[^"]*"', 'src="BYTES"'
+_PROCESS = r"ipykernel_\d+", "ipykernel_PROCESS"
 _ANSWER = "__import__('sys').modules['trial'].report"
 
 
@@ -201,9 +203,7 @@ def _parts(outputs: list) -> dict[str, list[str]]:
                 value = output.metadata.get(kind, {}).get("alt", "")
             if kind != "application/vnd.jupyter.widget-view+json":  # an id, another one each time
                 parts[kind].append(value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True))
-    return {
-        kind: [re.sub(r"ipykernel_\d+", "ipykernel_PROCESS", text) for text in texts] for kind, texts in parts.items()
-    }
+    return {kind: [re.sub(*_PROCESS, re.sub(*_BYTES, text)) for text in texts] for kind, texts in parts.items()}
 
 
 def _lines(texts: list[str]) -> list[str]:
