@@ -1,0 +1,477 @@
+"""The model server under load, and under what goes wrong around it: `make drills` writes docs/reliability.md.
+
+python -m benchmarks.drills [--short] [--out FOLDER]
+
+Every request goes to 127.0.0.1, to a server that this program starts and ends. Each answer is compared with what the version that it names says of
+that driver without a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MODEL = "driver_conversion"
+LIVE = "/v2/health/live"
+
+
+@dataclass
+class Seen:
+    """What the clients of one drill saw; times in milliseconds."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    later: int = 0  # 503 with Retry-After: the queue was full
+    stopped: int = 0  # 503 of a server that says that it is not ready
+    failures: list[str] = field(default_factory=list)
+    wrong: int = 0
+    versions: set[str] = field(default_factory=set)
+    live: list[float] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        return len(self.milliseconds) + self.later + self.stopped + len(self.failures)
+
+
+class Ground:
+    """A home with two versions that score differently, their server, and the scores that each would give."""
+
+    def __init__(self, home: Path) -> None:
+        import mlflow
+        from feast import FeatureStore
+
+        from benchmarks.homes import serving_home
+        from benchmarks.online import drivers
+        from helpers import data
+        from helpers.services import Service
+        from lifecycle.contract import FeatureContract
+        from lifecycle.model import new_model
+        from lifecycle.retrieval import historical_features
+
+        self.workspace = serving_home(home, MODEL, "production")
+        self.registry = mlflow.MlflowClient()
+        self.store = FeatureStore(repo_path=str(self.workspace.feature_repo))
+        self.contract = FeatureContract.of_model(f"models:/{MODEL}/1")
+        import pandas as pd
+
+        labels = pd.read_parquet(self.workspace.data / "driver_labels.parquet")
+        service = self.store.get_feature_service(self.contract.feature_service)
+        self.rows = historical_features(self.store, labels, service).dropna()
+        self.model = new_model(C=0.001).fit(self.rows[self.contract.columns], self.rows.label)
+        self.register(self.model)
+        self.drivers = drivers(self.workspace)
+        self.own = {version: self._scores(version) for version in ("1", "2")}
+        log = self.workspace.path / "logs" / "drills.log"
+        command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", self.workspace.feature_repo]
+        command += ["--model", MODEL, "--port", "{port}", "--now", data.NOW.timestamp()]
+        self.server = Service("model server", command, health=f"/v2/models/{MODEL}/ready", log=log)
+        [process] = psutil.Process(self.server._keeper.pid).children()
+        self.process = process
+
+    def register(self, model: object, **changes: object) -> str:
+        """A further version of the model; gives its number."""
+        import mlflow
+
+        stored = {
+            "pip_requirements": ["scikit-learn", "skops"],
+            "metadata": {"feast": self.contract.to_dict()},
+            "input_example": self.rows[self.contract.columns].head(),
+            "serialization_format": "skops",
+        }
+        with mlflow.start_run():
+            logged = mlflow.sklearn.log_model(model, name="model", **{**stored, **changes})
+        return str(mlflow.register_model(logged.model_uri, MODEL).version)
+
+    def _scores(self, version: str) -> dict[int, float]:
+        import mlflow
+
+        model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
+        asked = [{"driver_id": driver} for driver in self.drivers]
+        table = self.store.get_online_features(list(self.contract.feature_refs), asked).to_df()
+        scores = model.predict_proba(table[self.contract.columns])[:, 1]
+        return dict(zip(self.drivers, map(float, scores), strict=True))
+
+    def promote(self, version: str) -> None:
+        """Move the alias."""
+        self.registry.set_registered_model_alias(MODEL, "production", version)
+
+    def status(self) -> dict:
+        """The server's page about itself."""
+        import requests
+
+        return requests.get(f"{self.server.url}/status", timeout=30).json()[MODEL]
+
+    def wait(self, true: Callable[[dict], object], seconds: float = 60) -> float:
+        """Seconds until the server's status is as wanted.
+
+        Raises:
+            SystemExit: it never was.
+        """
+        began = time.monotonic()
+        while not true(self.status()):
+            if time.monotonic() - began > seconds:
+                raise SystemExit(f"error: the server did not come to what was expected: {self.status()}")
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def serves(self, version: str) -> float:
+        """Seconds until this version serves."""
+        return self.wait(lambda status: status["serves"]["version"] == version and status["ready"])
+
+    def memory(self) -> float:
+        """Megabytes that the server holds."""
+        return self.process.memory_info().rss / 1e6
+
+    async def _client(self, session: aiohttp.ClientSession, number: int, seen: Seen, stop: threading.Event) -> None:
+        place = number * 7
+        while not stop.is_set():
+            place += 1
+            driver = self.drivers[place % len(self.drivers)]
+            began = time.perf_counter()
+            try:
+                body = {"instances": [{"driver_id": driver}]}
+                async with session.post(f"/v1/models/{MODEL}:predict", json=body) as answer:
+                    found, status = await answer.json(), answer.status
+            except (aiohttp.ClientError, TimeoutError) as error:
+                seen.failures.append(type(error).__name__)
+                await asyncio.sleep(0.05)
+                continue
+            if status == 200:
+                seen.milliseconds.append((time.perf_counter() - began) * 1000)
+                version = found["model_version"]
+                seen.versions.add(version)
+                seen.wrong += abs(found["predictions"][0] - self.own.get(version, {}).get(driver, np.inf)) > 1e-12
+            elif status == 503 and "retry-after" in answer.headers:
+                seen.later += 1
+                await asyncio.sleep(float(answer.headers["retry-after"]))
+            elif status == 503:
+                seen.stopped += 1
+                await asyncio.sleep(0.02)
+            else:
+                seen.failures.append(f"{status} {found}")
+
+    async def _pulse(self, session: aiohttp.ClientSession, seen: Seen, stop: threading.Event) -> None:
+        while not stop.is_set():
+            began = time.perf_counter()
+            async with session.get(LIVE) as answer:
+                assert answer.status == 200
+            seen.live.append(time.perf_counter() - began)
+            await asyncio.sleep(0.1)
+
+    @contextlib.contextmanager
+    def clients(self, count: int) -> Iterator[Seen]:
+        """``count`` clients that ask without a pause, each on a connection of its own, while the block runs."""
+        seen, stop = Seen(), threading.Event()
+
+        async def crowd() -> None:
+            timeout = aiohttp.ClientTimeout(total=60)
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(self.server.url, connector=connector, timeout=timeout) as session:
+                tasks = [self._client(session, number, seen, stop) for number in range(count)]
+                await asyncio.gather(*tasks, self._pulse(session, seen, stop))
+
+        asking = threading.Thread(target=lambda: asyncio.run(crowd()))
+        asking.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            asking.join()
+
+
+def moving(ground: Ground, seconds: float) -> str:
+    """Move the alias between the two versions, as often as the server follows."""
+    end, moves = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        version = "12"[moves % 2]
+        ground.promote(version)
+        ground.serves(version)
+        moves += 1
+    ground.promote("1")
+    ground.serves("1")
+    return f"the alias moved {moves + 1} times"
+
+
+def quiet(ground: Ground, seconds: float) -> str:
+    """Nothing but the load."""
+    time.sleep(seconds)
+    return "nothing else"
+
+
+def pickle(ground: Ground, _: float) -> str:
+    """A version that executes when it is unpickled."""
+    evidence = ground.workspace.path / "executed"
+    version = ground.register(ground.model, serialization_format="pickle")
+    number = ground.registry.get_model_version(MODEL, version).source.removeprefix("models:/")
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{number}"))
+    # Protocol 0, by hand: call os.mkdir with the path.
+    (folder / "model.pkl").write_bytes(b"cos\nmkdir\n(V" + str(evidence).encode("raw_unicode_escape") + b"\ntR.")
+    return _refused(ground, version) + ("; its code RAN" if evidence.exists() else "; nothing of it ran")
+
+
+def not_a_number(ground: Ground, _: float) -> str:
+    """A version whose scores are NaN."""
+    import copy
+
+    broken = copy.deepcopy(ground.model)
+    broken[-1].coef_ = np.full_like(broken[-1].coef_, np.nan)
+    return _refused(ground, ground.register(broken))
+
+
+def _refused(ground: Ground, version: str) -> str:
+    ground.promote(version)
+    ground.wait(lambda status: status["refused"])
+    said, serves = ground.status()["refused"], ground.status()["serves"]["version"]
+    ground.promote("1")
+    ground.wait(lambda status: not status["refused"])
+    return f"version {serves} served on: {said.replace(f'version {version} ', 'the new one ')}"
+
+
+def definition(ground: Ground, _: float) -> str:
+    """Another time to live of the feature view is applied, and the old one again."""
+    view = ground.store.get_feature_view("driver_hourly_stats")
+    before, view.ttl = view.ttl, timedelta(days=1)
+    began = time.monotonic()
+    ground.store.apply(view)
+    ground.wait(lambda status: not status["ready"])
+    noticed = time.monotonic() - began
+    view.ttl = before
+    ground.store.apply(view)
+    back = ground.serves("1")
+    return f"stopped {noticed:.1f} s after `apply` began, ready again {back:.1f} s after the old definition was back"
+
+
+def models_replaced(ground: Ground, _: float) -> str:
+    """The MLflow database is replaced by a copy in which the alias names the other version."""
+    database = ground.workspace.path / "mlflow.db"
+    backup, spare = database.with_suffix(".backup"), database.with_suffix(".spare")
+    for target in (backup, spare):
+        with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(target)) as to:
+            source.backup(to)
+    with contextlib.closing(sqlite3.connect(backup)) as other, other:
+        other.execute("UPDATE registered_model_aliases SET version = 2")
+    backup.replace(database)
+    noticed = ground.serves("2")
+    spare.replace(database)
+    ground.serves("1")
+    return f"the version of the new database served after {noticed:.1f} s"
+
+
+def features_replaced(ground: Ground, _: float) -> str:
+    """The online store is replaced by a copy of itself, and that by another."""
+    path = ground.workspace.path / "online_store.db"
+    before = ground.status()["last_look"]
+    for _ in range(2):
+        copy_ = path.with_suffix(".copy")
+        shutil.copy(path, copy_)
+        copy_.replace(path)
+        ground.wait(lambda status: status["last_look"] > before + 1)
+    return "the new file was opened"
+
+
+def features_locked(ground: Ground, _: float) -> str:
+    """Another program holds the online store for two seconds."""
+    lock = sqlite3.connect(ground.workspace.path / "online_store.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    time.sleep(2)
+    lock.rollback()
+    lock.close()
+    time.sleep(1)
+    return "requests waited for it"
+
+
+def registry_gone(ground: Ground, _: float) -> str:
+    """The file of the feature registry is away for two seconds."""
+    path = ground.workspace.path / "registry.db"
+    hidden = path.rename(path.with_suffix(".away"))
+    time.sleep(2)
+    hidden.rename(path)
+    before = time.time()
+    ground.wait(lambda status: status["last_look"] > before)
+    return "answered by the definitions it had, and looked again once the file was back"
+
+
+def alias_gone(ground: Ground, _: float) -> str:
+    """The alias is deleted and set again."""
+    ground.registry.delete_registered_model_alias(MODEL, "production")
+    time.sleep(2)
+    ground.promote("1")
+    before = time.time()
+    ground.wait(lambda status: status["last_look"] > before)
+    return "version 1 served on"
+
+
+def stopped(ground: Ground, _: float) -> str:
+    """The process is stopped for two seconds (SIGSTOP), as a machine that swaps."""
+    os.kill(ground.process.pid, signal.SIGSTOP)
+    time.sleep(2)
+    os.kill(ground.process.pid, signal.SIGCONT)
+    time.sleep(1)
+    return "requests waited for it"
+
+
+def large_bodies(ground: Ground, _: float) -> str:
+    """Twenty callers announce a body of 95 MB."""
+    head = f"POST /v1/models/{MODEL}:predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 95000000\r\n\r\n".encode()
+    answers = []
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", ground.server.port), timeout=30) as connection:
+            connection.sendall(head + b" " * 10_000)
+            answers.append(connection.recv(64).split(b" ")[1].decode())
+    return f"answered {', '.join(sorted(set(answers)))} before the body was sent"
+
+
+def half_requests(ground: Ground, _: float) -> str:
+    """300 callers send half a request and wait."""
+    head = f"POST /v1/models/{MODEL}:predict HTTP/1.1\r\nhost: 127.0.0.1\r\n".encode()
+    waiting = [socket.create_connection(("127.0.0.1", ground.server.port), timeout=30) for _ in range(300)]
+    for connection in waiting:
+        connection.sendall(head)
+    time.sleep(12)
+    closed = 0
+    for connection in waiting:
+        connection.settimeout(0.05)
+        with contextlib.suppress(TimeoutError):
+            try:
+                closed += connection.recv(1) == b""
+            except ConnectionError:
+                closed += 1
+        connection.close()
+    return f"after 12 s the server had hung up on {closed} of 300"
+
+
+LOADS = [
+    ("one client", 1, quiet, 20.0),
+    ("50 clients, the alias moves", 50, moving, 60.0),
+    ("500 clients", 500, quiet, 30.0),
+]
+FAULTS: list[tuple[str, Callable[[Ground, float], str]]] = [
+    ("a hostile version is promoted", pickle),
+    ("a version with NaN scores is promoted", not_a_number),
+    ("a definition changes", definition),
+    ("`mlflow.db` is replaced", models_replaced),
+    ("`online_store.db` is replaced", features_replaced),
+    ("the online store is locked", features_locked),
+    ("the feature registry is gone", registry_gone),
+    ("the alias is deleted", alias_gone),
+    ("the process is stopped", stopped),
+    ("bodies of 95 MB", large_bodies),
+    ("300 half requests", half_requests),
+]
+SHORT = {"a definition changes", "a version with NaN scores is promoted", "bodies of 95 MB"}
+
+
+def drill(ground: Ground, name: str, clients: int, what: Callable[[Ground, float], str], seconds: float) -> dict:
+    """One row of the table."""
+    before, began = ground.memory(), time.monotonic()
+    with ground.clients(clients) as seen:
+        time.sleep(0.5)
+        happened = what(ground, seconds)
+        time.sleep(0.5)
+    took = time.monotonic() - began
+    p50, p99 = (float(np.quantile(seen.milliseconds, q)) for q in (0.5, 0.99))
+    row = {
+        "drill": name,
+        "clients": clients,
+        "seconds": round(took, 1),
+        "requests": seen.requests,
+        "later": seen.later,
+        "stopped": seen.stopped,
+        "failures": len(seen.failures),
+        "first_failure": seen.failures[0][:200] if seen.failures else "",
+        "wrong": int(seen.wrong),
+        "p50_ms": round(p50, 1),
+        "p99_ms": round(p99, 1),
+        "liveness_worst_s": round(max(seen.live), 2),
+        "memory_mb": round(ground.memory() - before, 1),
+        "versions": sorted(seen.versions),
+        "happened": happened,
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def run(short: bool) -> list[dict]:
+    """All drills, or a few for a few seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        ground = Ground(Path(folder) / "home")
+        with ground.server:
+            rows = []
+            for name, clients, what, seconds in LOADS:
+                if short:
+                    clients, seconds = min(clients, 50), 3.0
+                rows.append(drill(ground, name, clients, what, seconds))
+            for name, what in FAULTS:
+                if not short or name in SHORT:
+                    rows.append(drill(ground, name, 8, what, 0))
+            return rows
+
+
+def page(rows: list[dict]) -> str:
+    """docs/reliability.md."""
+    total, wrong = sum(row["requests"] for row in rows), sum(row["wrong"] for row in rows)
+    failed = sum(row["failures"] for row in rows)
+    lines = [
+        "<!-- Written by `make drills`. -->",
+        "# The model server under load, and when things go wrong",
+        "",
+        f"{total:,} requests, {failed} failed, {wrong} answered with another score than that of the version they name.",
+        f"Measured on {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}; "
+        "the clients ran on the same cores.",
+        "",
+        "Each client asks without a pause, on a connection of its own.",
+        "Each score is compared with what the version that it names says of that driver without a server.",
+        "*Later* counts the answers 503 with `Retry-After` of a full queue, *stopped* those of a server that says why it is not ready.",
+        "Liveness is asked ten times a second; the column has its slowest answer.",
+        "Memory is what the server process held more at the end of the drill than at its start.",
+        "The faults are planted while 8 clients ask.",
+        "",
+        "| drill | clients | s | requests | later | stopped | failures | wrong scores | p50, ms | p99, ms | liveness, s | memory, MB | what happened |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["drill"], row["clients"], row["seconds"], f"{row['requests']:,}", row["later"], row["stopped"]]
+        cells += [row["failures"], row["wrong"], row["p50_ms"], row["p99_ms"], row["liveness_worst_s"]]
+        cells += [f"{row['memory_mb']:+}", row["happened"]]
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 1 when a request failed or a score was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drills", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a few of them, for a few seconds")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs", help="folder of reliability.md")
+    arguments = parser.parse_args(argv)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    rows = run(arguments.short)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "reliability.md").write_text(page(rows), encoding="utf-8")
+    print(arguments.out / "reliability.md")
+    return int(any(row["failures"] or row["wrong"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
