@@ -16,12 +16,12 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
 
 # A moved clone needs a new environment: console scripts and the installed package name the folder they were made in.
-# The shell asks for the folder's name itself: quotes in it would break make's own comparison, and a command's line.
-ifneq ($(shell [ "$$(cat .venv/current 2>/dev/null)" = "$$(pwd -P)" ] && echo here),here)
+ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
 .venv/current: moved
 endif
 
 # One at a time: the lock is this file's, and the system gives it back when the shell that holds it ends.
+# The folder's name comes from `pwd`: pasted into a command by make, a quote or a dollar in it would mean something to the shell.
 .venv/current: uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11, 3.12 or 3.13. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }

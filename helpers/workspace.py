@@ -63,6 +63,10 @@ def chosen_home() -> Path:
         helpers.data.DataError: a data file is missing or damaged, or holds other data.
     """
     home = Path(os.environ.get("WORKSHOP_HOME") or REPOSITORY).expanduser().resolve()
+    if {"'", '"'} <= set(str(home)):
+        raise WorkshopError(
+            f"{home} has both kinds of quotes in its name, which MLflow cannot write into its database. Rename a folder, or set WORKSHOP_HOME to another."
+        )
     if not home.exists() or (home.is_dir() and not any(home.iterdir())):
         create_home(home)
     if not (home / "feature_repo" / "feature_store.yaml").exists():
@@ -116,6 +120,8 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
 
 ROOM = 60_000_000
 """Bytes that the whole course leaves in a workspace, and half as much again."""
+FULL = 5_000_000
+"""When less than this is free after something went wrong, that is why."""
 
 
 def check_room(folder: Path, needed: int = ROOM) -> None:
@@ -137,11 +143,12 @@ def check_room(folder: Path, needed: int = ROOM) -> None:
 def unwritten(folder: Path, error: OSError) -> WorkshopError:
     """What a file error in ``folder`` means to a learner, in a sentence."""
     try:
-        check_room(folder)
+        check_room(folder, FULL)
     except WorkshopError as found:
         return found
-    # shutil collects errors, as (from, to, why)
-    why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+    why = error.strerror or str(error)
+    if isinstance(error, shutil.Error):  # a list of (from, to, "[Errno 27] why: 'from' -> 'to'")
+        why = error.args[0][0][2].partition("] ")[2].partition(":")[0]
     return WorkshopError(
         f"{folder} could not be written: {why}. Mend that, or set WORKSHOP_HOME to another folder; what is complete stays as it is."
     )

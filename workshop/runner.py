@@ -20,6 +20,7 @@ from pathlib import Path
 from helpers import data
 from helpers.start import CATCHING_UP, missing, one_at_a_time
 from helpers.workspace import (
+    FULL,
     REPOSITORY,
     WorkshopError,
     Workspace,
@@ -33,7 +34,6 @@ from helpers.workspace import (
 NOTEBOOKS = REPOSITORY / "notebooks"
 TIMEOUT = 600  # seconds for one cell; the longest takes a minute
 KERNEL = "python3"
-FULL = 5_000_000  # bytes; a failure with less than that free is the disk's
 
 
 @dataclass
@@ -86,6 +86,8 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
         )
     except PapermillExecutionError as error:
         failure = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except OSError as error:
+        failure = str(unwritten(workspace.path, error))
     except Exception as error:  # a kernel that died, a time limit: the other notebooks' results are still worth a table
         failure = f"{type(error).__name__}: {error}"
     if failure:
@@ -220,7 +222,7 @@ def run_and_report(notebooks: list[Path], workspace: Workspace) -> int:
     try:
         print(f"Report: {report(results, copies).as_uri()}", flush=True)
     except OSError as error:
-        failures.append(str(unwritten(copies, error)))
+        failures.append(str(unwritten(workspace.path, error)))
         if failures[-1] not in failures[:-1]:  # a full disk is told once
             print(f"\nThere is no report: {failures[-1]}", file=sys.stderr)
     return 1 if failures else 0
@@ -228,7 +230,7 @@ def run_and_report(notebooks: list[Path], workspace: Workspace) -> int:
 
 def catch_up(workspace: Workspace, number: str) -> int:
     """Run what is missing for notebook ``number``, and nothing else. Ends with whoever holds the other end of standard input."""
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     os.environ[CATCHING_UP] = number
     with one_at_a_time(workspace):
         gone = missing(workspace, number)  # looked up again: somebody may just have made it
