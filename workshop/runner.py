@@ -214,8 +214,11 @@ def _failures(results: list[Result], copies: Path) -> list[str]:
 
 
 def run_and_report(notebooks: list[Path], workspace: Workspace) -> int:
-    """Run ``notebooks``, print the table and the address of the report; returns an exit code."""
+    """Run ``notebooks`` and what is missing for them, print the table and the address of the report; returns an exit code."""
     copies = workspace.path / "executed"
+    asked = {path.name[:2] for path in notebooks}
+    needed = asked.union(*(missing(workspace, number) for number in asked))
+    notebooks = [path for path in choose() if path.name[:2] in needed]
     results = run(notebooks, workspace, copies)
     print("\n" + table(results))
     failures = _failures(results, copies)
@@ -246,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m workshop.runner", description="Run the workshop's notebooks in order."
     )
-    parser.add_argument("--only", metavar="NN", help="run this notebook (what it needs is caught up)")
+    parser.add_argument("--only", metavar="NN", help="run this notebook, and before it what it needs")
     parser.add_argument("--from", dest="first", metavar="NN", help="run this notebook and all after it")
     parser.add_argument("--home", type=Path, help="run in this home instead of a clean one")
     parser.add_argument("--needed-by", metavar="NN", help="with --home: what `begin` starts to catch up")
