@@ -66,7 +66,9 @@ def check_environment() -> dict[str, str]:
 
 
 def _registry_exists(workspace: Workspace) -> bool:
-    return (workspace.path / "registry.db").exists()
+    """Whether the registry is there, with the online store, whose tables only an apply makes. (A read that fails leaves an empty file.)"""
+    files = [workspace.path / name for name in ("registry.db", "online_store.db")]
+    return all(file.exists() and file.stat().st_size for file in files)
 
 
 def _model_versions(workspace: Workspace, made_by: str) -> bool:

@@ -211,6 +211,8 @@ def configure(workspace: Workspace) -> None:
         FEAST_USAGE="false",
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         TZ="UTC",
+        # From 3.13 on Python colors a traceback where FORCE_COLOR is set, as ipykernel does: a step's log is read as text.
+        PYTHON_COLORS="0",
         # Without git on the machine, MLflow would say so on each run.
         GIT_PYTHON_REFRESH="quiet",
     )

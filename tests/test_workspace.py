@@ -285,6 +285,11 @@ def test_what_two_stores_hold_together_is_missing_when_one_of_them_is_lost(home)
     assert list(missing(home, "07")) == ["01", "03"], "the models are still there"
     (home.path / "away").rename(home.path / "registry.db")
 
+    (home.path / "online_store.db").write_bytes(b"")
+    assert "01" in missing(home, "07"), "the registry is there, and no store has tables for its views"
+    apply(home)
+    assert missing(home, "07") == {}
+
     (home.path / "mlflow.db").unlink()
     assert list(missing(home, "05")) == ["04"]
     assert list(missing(home, "07")) == ["04", "05", "06"]
