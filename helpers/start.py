@@ -157,8 +157,8 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
 
     quiet()
     checks.watch()
+    _catch_up(workspace, number)
     if NEEDS[number]:
-        _catch_up(workspace, number)
         registry.check(workspace)
     have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
     print(f"Notebook {number} is ready. Data seed {workspace.seed}, clock {data.NOW:%Y-%m-%d}. Needs: {have}.")
@@ -191,7 +191,6 @@ def _catch_up(workspace: Workspace, number: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        encoding="utf-8",
         cwd=workspace.path,  # MLflow makes a folder where it is called
         env=_plain_environment(),
     ) as process:
