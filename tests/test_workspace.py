@@ -1,4 +1,5 @@
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -429,7 +430,8 @@ sys.exit(code)
         ), done.stderr
 
     def test_from_a_read_only_clone_a_notebook_works_in_a_home_elsewhere(tmp_path):
-        mount = f"mount --bind '{REPOSITORY}' '{REPOSITORY}' && mount -o remount,bind,ro '{REPOSITORY}'"
+        clone = shlex.quote(str(REPOSITORY))
+        mount = f"mount --bind {clone} {clone} && mount -o remount,bind,ro {clone}"
         done = mounted(mount, BEGIN, tmp_path / "home")
         assert done.stdout.startswith("Notebook 01 is ready."), done.stderr
 
