@@ -119,7 +119,7 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
 
 
 ROOM = 60_000_000
-"""Bytes that the whole course leaves in a workspace, and half as much again."""
+"""Bytes that must be free to begin. The whole course leaves some 20 MB in a workspace, and each repeated notebook a few more."""
 FULL = 5_000_000
 """When less than this is free after something went wrong, that is why."""
 

@@ -108,7 +108,7 @@ def failing(tmp_path, monkeypatch) -> str:
 def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, home, capsys):
     assert runner.main(["--home", str(home.home)]) == 1
     said = capsys.readouterr()
-    assert f"{failing} failed in cell 2: AssertionError: one is below two: look at the sky" in said.err
+    assert f"{failing} failed: cell 2: AssertionError: one is below two: look at the sky" in said.err
     kept = home.path / "executed" / f"{failing}.ipynb"
     assert f"Its executed copy: {kept}" in said.err
     assert "look at the sky" in str(nbformat.read(kept, as_version=4).cells[-1].outputs)
