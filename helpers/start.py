@@ -92,9 +92,14 @@ def _suite_stored(workspace: Workspace) -> bool:
     if not _registry_exists(workspace):
         return False
     from feast import FeatureStore
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
-    saved = FeatureStore(repo_path=str(workspace.feature_repo)).list_saved_datasets()
-    return any(dataset.name == REFERENCE and Path(dataset.storage.to_data_source().path).exists() for dataset in saved)
+    storages = {
+        dataset.name: dataset.storage
+        for dataset in FeatureStore(repo_path=str(workspace.feature_repo)).list_saved_datasets()
+    }
+    storage = storages.get(REFERENCE)
+    return isinstance(storage, SavedDatasetFileStorage) and Path(storage.file_options.uri).exists()
 
 
 # What a notebook needs from earlier ones: the notebook that makes it, its name, and how to see that it is there.

@@ -118,6 +118,12 @@ def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, ho
     assert (kept.parent / "01_fail.html").exists()
 
 
+def test_a_notebook_alone_brings_what_it_needs_and_nothing_else(failing, home, capsys):
+    assert runner.main(["--home", str(home.home), "--only", "02"]) == 1
+    told = capsys.readouterr().out
+    assert f"{failing}: " in told and "00_go" not in told, "02 needs the registry of 01, and not 00"
+
+
 def test_a_kernel_that_dies_is_reported_like_a_failing_check(tmp_path, home):
     dying = nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")
     nbformat.write(nbformat.v4.new_notebook(cells=[dying]), tmp_path / "00_die.ipynb")
