@@ -7,7 +7,6 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
-unexport WORKSHOP_HOME
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -21,16 +20,25 @@ ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
 .venv/current: moved
 endif
 
+# One at a time: the lock is this file's, and the system gives it back when the shell that holds it ends.
+# The folder's name comes from `pwd`: pasted into a command by make, a quote or a dollar in it would mean something to the shell.
 .venv/current: uv.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || { \
-	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11 or 3.12. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11, 3.12 or 3.13. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' cannot create virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
-	@[ "$$(cat .venv/made 2>/dev/null)" = "$$($(PYTHON) --version) $(CURDIR)" ] || { \
-	  $(PYTHON) -m venv --clear .venv && echo "$$($(PYTHON) --version) $(CURDIR)" > .venv/made; }
-	@[ -n "$$(command -v uv)" ] || $(VENV) -m pip install --quiet --disable-pip-version-check uv
-	@uv sync --frozen --python $(VENV)
-	@printf '%s' "$(CURDIR)" > .venv/current
+	@[ -w . ] || { \
+	  echo "error: $$(pwd -P) is read-only, so no environment can be made in it. Copy the clone to a folder that you can write, and run make there." >&2; exit 2; }
+	@set -e; exec 9<Makefile; \
+	$(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null || { \
+	  echo "Another make sets this clone up; this one waits until it has ended."; \
+	  $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; }; \
+	made="$$($(PYTHON) --version) $$(pwd -P)"; \
+	[ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
+	  $(PYTHON) -m venv --clear .venv && printf '%s\n' "$$made" > .venv/made; }; \
+	command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check uv; \
+	uv sync --frozen --python $(VENV); \
+	printf '%s' "$$(pwd -P)" > .venv/current
 
 .PHONY: help moved run test check lab ui notebooks reset bench
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part

@@ -43,7 +43,12 @@ def make(folder: Path, rows: int, questions: int, seed: int = data.SEED) -> None
 
 
 def _settings(folder: Path) -> str:
-    return f"SET memory_limit = '{MEMORY_GB}GB'; SET temp_directory = '{folder / 'spilled'}'"
+    return f"SET memory_limit = '{MEMORY_GB}GB'; SET temp_directory = {_quoted(folder / 'spilled')}"
+
+
+def _quoted(path: Path) -> str:
+    """A path as a string in SQL: a folder's name may hold an apostrophe."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def with_feast(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -117,7 +122,7 @@ def with_asof(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataF
     query = f"""
         SELECT asked.*, {columns}
         FROM asked ASOF LEFT JOIN (
-            SELECT * FROM '{folder / STATS}'
+            SELECT * FROM {_quoted(folder / STATS)}
             QUALIFY row_number() OVER (PARTITION BY driver_id, event_timestamp ORDER BY created DESC) = 1
         ) AS view ON asked.driver_id = view.driver_id AND asked.event_timestamp >= view.event_timestamp
     """

@@ -325,9 +325,41 @@ def check_file(path: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """``check_file`` for all three; reads only the files' footers."""
+    """``check_file`` for all three, and whether they hold what the course counts on; takes some 50 ms.
+
+    Raises:
+        DataError: a file is missing or damaged, or it is other data, of whatever shape.
+    """
     for name in FILES:
         check_file(Path(folder) / name)
+    key = ["driver_id", "event_timestamp"]
+    stats, profile, labels = (pq.read_table(Path(folder) / name, columns=key).to_pandas() for name in FILES)
+    drivers = stats.driver_id.nunique()
+    silent = (stats.groupby("driver_id").event_timestamp.max() < NOW - pd.Timedelta(days=7)).sum()
+    unrated = (profile.groupby("driver_id").event_timestamp.max() < NOW - pd.Timedelta(days=30)).sum()
+    twice = stats.duplicated(key).mean()
+    first, last = stats.event_timestamp.min(), stats.event_timestamp.max()
+    begins = NOW - pd.Timedelta(days=DAYS)
+    holds = {
+        f"hourly rows from {first:%Y-%m-%d} to {last:%Y-%m-%d}, not from {begins:%Y-%m-%d} to {NOW:%Y-%m-%d}": (
+            first <= begins and NOW - pd.Timedelta(hours=1) <= last < NOW
+        ),
+        f"{twice:.1%} of the hours written twice, not about 1%": 0.005 < twice < 0.02,
+        f"{silent} of {drivers} drivers silent for 7 days, not one in {EXPIRED_EVERY}": silent
+        == drivers // EXPIRED_EVERY,
+        f"{unrated} of {drivers} profiles ended 30 days ago, not one in {UNRATED_EVERY}": unrated
+        == drivers // UNRATED_EVERY
+        > 0,
+        "no label key that comes twice": labels.duplicated(key).any(),
+        f"no labels of a driver {UNKNOWN_DRIVER} without features": UNKNOWN_DRIVER in set(labels.driver_id)
+        and UNKNOWN_DRIVER not in {*stats.driver_id, *profile.driver_id},
+    }
+    wrong = [found for found, fits in holds.items() if not fits]
+    if wrong:
+        raise DataError(
+            f"{Path(folder).name}/ holds other data than the course can be run on: {'; '.join(wrong)}. Its notebooks count on what data/README.md lists as "
+            "planted: restore it with `git checkout -- data`, and for data of your own start a project with `lifecycle/` and definitions like those in `feature_repo/`."
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,9 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from helpers import checks, data, registry
-from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, locate, quiet
+from helpers.workspace import (
+    WorkshopError,
+    Workspace,
+    alone,
+    check_room,
+    configure,
+    locate,
+    quiet,
+)
 
 MODEL = "driver_conversion"
 """The registered model's name in MLflow."""
@@ -24,9 +34,9 @@ def check_environment() -> dict[str, str]:
     Raises:
         WorkshopError: Python or a package is missing, or not of the version that the lock names; with what to do.
     """
-    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         raise WorkshopError(
-            f"Python {sys.version.split()[0]} runs this notebook; the lock is for 3.11 and 3.12. Choose the workshop's kernel, or run `make lab`."
+            f"Python {sys.version.split()[0]} runs this notebook; the lock is for 3.11 to 3.13. Choose the workshop's kernel, or run `make lab`."
         )
     try:
         requirements = importlib.metadata.requires("feast-mlflow-kubeflow-workshop") or []
@@ -56,25 +66,40 @@ def check_environment() -> dict[str, str]:
 
 
 def _registry_exists(workspace: Workspace) -> bool:
-    return (workspace.path / "registry.db").exists()
+    """Whether the registry is there, with the online store, whose tables only an apply makes. (A read that fails leaves an empty file.)"""
+    files = [workspace.path / name for name in ("registry.db", "online_store.db")]
+    return all(file.exists() and file.stat().st_size for file in files)
 
 
 def _model_versions(workspace: Workspace, made_by: str) -> bool:
+    """Whether the newest version with this tag is there, with its files: database and artifacts are two places, and one can be lost."""
     if not (workspace.path / "mlflow.db").exists():
         return False
     from mlflow import MlflowClient
+    from mlflow.utils.file_utils import local_file_uri_to_path
 
-    versions = MlflowClient(workspace.tracking_uri).search_model_versions(f"name = '{MODEL}'")
-    return any(version.tags.get("made_by") == made_by for version in versions)
+    client = MlflowClient(workspace.tracking_uri)
+    versions = client.search_model_versions(f"name = '{MODEL}' and tag.made_by = '{made_by}'")
+    if not versions:
+        return False
+    newest = max(versions, key=lambda version: int(version.version))
+    files = local_file_uri_to_path(client.get_model_version_download_uri(MODEL, newest.version))
+    return (Path(files) / "MLmodel").exists()
 
 
 def _suite_stored(workspace: Workspace) -> bool:
+    """Whether the saved dataset is there, with its file: the registry holds only its place."""
     if not _registry_exists(workspace):
         return False
     from feast import FeatureStore
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
-    saved = FeatureStore(repo_path=str(workspace.feature_repo)).list_saved_datasets()
-    return REFERENCE in [dataset.name for dataset in saved]
+    storages = {
+        dataset.name: dataset.storage
+        for dataset in FeatureStore(repo_path=str(workspace.feature_repo)).list_saved_datasets()
+    }
+    storage = storages.get(REFERENCE)
+    return isinstance(storage, SavedDatasetFileStorage) and Path(storage.file_options.uri).exists()
 
 
 # What a notebook needs from earlier ones: the notebook that makes it, its name, and how to see that it is there.
@@ -96,10 +121,23 @@ NEEDS: dict[str, list[_Need]] = {
 }
 
 
+CATCHING_UP = "WORKSHOP_CATCHING_UP"
+"""Set in the kernels of a catch-up: they do not wait for it, and start no other."""
+
+
+def missing(workspace: Workspace, number: str) -> dict[str, str]:
+    """What must be made before notebook ``number`` can begin, by the notebook that makes it, in order; what those need in turn included."""
+    found: dict[str, str] = {}
+    for maker, what, is_there in NEEDS[number]:
+        if maker not in found and not is_there(workspace):
+            found |= {maker: what, **missing(workspace, maker)}
+    return dict(sorted(found.items()))
+
+
 def begin(number: str, seed: int = data.SEED) -> Workspace:
     """Make this notebook ready to run: environment, data, workspace, and what earlier notebooks leave behind.
 
-    What is missing is made by running the earlier notebooks with papermill. The working directory becomes the workspace folder.
+    What is missing is made by running the notebooks that make it with papermill. The working directory becomes the workspace folder.
 
     Args:
         number: of this notebook, such as ``"04"``.
@@ -109,8 +147,9 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
         The paths of the workspace.
 
     Raises:
-        WorkshopError: a seed that is no number, a wrong environment, a stale registry, or an earlier notebook that failed; the message says what to do.
-        helpers.data.DataError: a data file is missing, damaged or of another type.
+        WorkshopError: a seed that is no number, a wrong environment, a folder that cannot be written, a stale registry, or an earlier notebook
+            that failed; the message says what to do.
+        helpers.data.DataError: a data file is missing or damaged, or holds other data than the course works on.
     """
     if number not in NEEDS:
         raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(NEEDS)}.")
@@ -118,17 +157,14 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
         raise WorkshopError(f"seed = {seed!r}: a seed is a whole number of 0 or more.")
     check_environment()
     workspace = locate(seed)
+    check_room(workspace.path)
     configure(workspace)
 
     import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
 
     quiet()
     checks.watch()
-    for maker, what, found in NEEDS[number]:
-        if not found(workspace):
-            print(f"Missing: {what}. Running the notebooks that make it; this happens once.", flush=True)
-            _catch_up(workspace, maker, number)
-            break
+    _catch_up(workspace, number)
     if NEEDS[number]:
         registry.check(workspace)
     have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
@@ -136,12 +172,34 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     return workspace
 
 
-def _catch_up(workspace: Workspace, first: str, number: str) -> None:
-    """Run the notebooks from ``first`` up to the one before ``number`` in a process of their own, and pass on its progress."""
-    command = [sys.executable, "-m", "workshop.runner", "--plain", "--home", str(workspace.home)]
-    command += ["--from", first, "--before", number]
+def one_at_a_time(workspace: Workspace) -> AbstractContextManager[None]:
+    """Who catches up in a workspace holds this; the others wait, and say so."""
+    return alone(
+        workspace.path / ".catching_up.lock",
+        "Another notebook is catching up in this workspace; this one waits for it.",
+    )
+
+
+def _catch_up(workspace: Workspace, number: str) -> None:
+    """Have what is missing made in a process of its own, and pass on its progress."""
+    if CATCHING_UP not in os.environ:
+        with one_at_a_time(workspace):  # what exists may still be half made
+            pass
+    gone = missing(workspace, number)
+    if not gone:
+        return
+    if CATCHING_UP in os.environ:
+        raise WorkshopError(f"{', '.join(gone.values())}: still missing after notebook {', '.join(gone)}.")
+    print(f"Missing: {', '.join(gone.values())}. Running the notebooks that make it; this happens once.", flush=True)
+    command = [sys.executable, "-P", "-m", "workshop.runner", "--home", str(workspace.home), "--needed-by", number]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=_plain_environment()
+        command,
+        stdin=subprocess.PIPE,  # its end tells the runner that this kernel is gone
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=workspace.path,  # MLflow makes a folder where it is called
+        env=_plain_environment(),
     ) as process:
         for line in process.stdout or ():
             print("  " + line, end="", flush=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,21 +55,36 @@ class Workspace:
         return f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
 
 
-def locate(seed: int = data.SEED) -> Workspace:
-    """The workspace for a data seed: that of ``WORKSHOP_HOME`` when it is set, else of this repository.
-
-    Another seed than that of the home's data gets its own home inside, with its own data.
+def chosen_home() -> Path:
+    """The folder that ``WORKSHOP_HOME`` names, else this repository. A folder that is new or empty is laid out as a home.
 
     Raises:
-        WorkshopError: the home has no feature repository.
-        helpers.data.DataError: a data file is missing, damaged or of another type; the seed is below 0.
+        WorkshopError: the folder is something else, or a new one cannot be written.
+        helpers.data.DataError: a data file is missing or damaged, or holds other data.
     """
     home = Path(os.environ.get("WORKSHOP_HOME") or REPOSITORY).expanduser().resolve()
+    if {"'", '"'} <= set(str(home)):
+        raise WorkshopError(
+            f"{home} has both kinds of quotes in its name, which MLflow cannot write into its database. Rename a folder, or set WORKSHOP_HOME to another."
+        )
+    if not home.exists() or (home.is_dir() and not any(home.iterdir())):
+        create_home(home)
     if not (home / "feature_repo" / "feature_store.yaml").exists():
         raise WorkshopError(
-            f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` does), or set WORKSHOP_HOME to the clone."
+            f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` does), or set WORKSHOP_HOME to the clone or to an empty folder."
         )
     data.check_files(home / "data")
+    return home
+
+
+def locate(seed: int = data.SEED) -> Workspace:
+    """The workspace for a data seed in the chosen home. Another seed than that of the home's data gets its own home inside, with its own data.
+
+    Raises:
+        WorkshopError: see ``chosen_home``.
+        helpers.data.DataError: see ``chosen_home``; the seed is below 0.
+    """
+    home = chosen_home()
     if seed == data.seed_of(home / "data"):
         return Workspace(home, seed)
     own = home / "workspace" / f"seed-{seed}"
@@ -77,9 +94,13 @@ def locate(seed: int = data.SEED) -> Workspace:
 
 
 def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY) -> Workspace:
-    """Lay out a new home: the definitions of ``source``, the data of ``seed``, an empty workspace. Complete or not at all."""
-    partial = home.with_name(f".{home.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Lay out a new home: the definitions of ``source``, the data of ``seed``, an empty workspace. Complete or not at all.
+
+    Raises:
+        WorkshopError: the folder cannot be written.
+    """
+    check_room(home)
+    partial = home.with_name(f".{home.name}.{os.getpid()}.partial")  # two processes may lay out one home
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "feast_monitoring")
     try:
         shutil.copytree(source / "feature_repo", partial / "feature_repo", ignore=ignore)
@@ -89,9 +110,66 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
             data.write(partial / "data", seed=seed)
         (partial / "workspace").mkdir()
         partial.rename(home)
+    except OSError as error:
+        if not (home / "feature_repo").exists():  # else another process was faster
+            raise unwritten(home, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Workspace(home, seed)
+
+
+ROOM = 60_000_000
+"""Bytes that must be free to begin. The whole course leaves some 20 MB in a workspace, and each repeated notebook a few more."""
+FULL = 5_000_000
+"""When less than this is free after something went wrong, that is why."""
+
+
+def check_room(folder: Path, needed: int = ROOM) -> None:
+    """Raise WorkshopError, with the way out, when ``folder`` is read-only or less than ``needed`` bytes are free there. It need not exist."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise WorkshopError(
+            f"{there} is read-only, and {folder.name}/ is to be written there. "
+            "Set WORKSHOP_HOME to a folder that you can write, new or empty: `WORKSHOP_HOME=~/my-workshop make lab`."
+        )
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise WorkshopError(
+            f"the disk is full: {free / 1e6:.0f} MB are free at {there}, and the course needs {ROOM / 1e6:.0f} MB. "
+            "Make room there, or set WORKSHOP_HOME to a folder on another disk; what is complete stays as it is."
+        )
+
+
+def unwritten(folder: Path, error: OSError) -> WorkshopError:
+    """What a file error in ``folder`` means to a learner, in a sentence."""
+    try:
+        check_room(folder, FULL)
+    except WorkshopError as found:
+        return found
+    why = error.strerror or str(error)
+    if isinstance(error, shutil.Error):  # a list of (from, to, "[Errno 27] why: 'from' -> 'to'")
+        why = error.args[0][0][2].partition("] ")[2].partition(":")[0]
+    return WorkshopError(
+        f"{folder} could not be written: {why}. Mend that, or set WORKSHOP_HOME to another folder; what is complete stays as it is."
+    )
+
+
+@contextlib.contextmanager
+def alone(lock: Path, waiting: str) -> Iterator[None]:
+    """Hold the file ``lock``, one process at a time; print ``waiting`` when another one has it.
+
+    The lock is the operating system's: when its process ends, however that happens, it is free.
+    """
+    import fcntl
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 # Each line of noise, and why a learner need not see it. Anything else still shows.
@@ -133,6 +211,8 @@ def configure(workspace: Workspace) -> None:
         FEAST_USAGE="false",
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         TZ="UTC",
+        # From 3.13 on Python colors a traceback where FORCE_COLOR is set, as ipykernel does: a step's log is read as text.
+        PYTHON_COLORS="0",
         # Without git on the machine, MLflow would say so on each run.
         GIT_PYTHON_REFRESH="quiet",
     )

@@ -1,4 +1,4 @@
-"""What the tests share: homes of their own under a path with a space, and one store with the definitions applied."""
+"""What the tests share: homes of their own under a path that is hard to quote, and one store with the definitions applied."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from helpers.workspace import Workspace, configure, create_home
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+HARD_TO_QUOTE = "Übung d'été (1) [2]"
+"""A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the path of its experiment "Default" into SQL
+as Python prints it."""
 SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
 
 
@@ -54,13 +57,13 @@ def settings(monkeypatch):
 @pytest.fixture
 def home(tmp_path) -> Workspace:
     """A home of the test's own: definitions, data, an empty workspace."""
-    return create_home(tmp_path / "a home")
+    return create_home(tmp_path / HARD_TO_QUOTE)
 
 
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory) -> Workspace:
     """A home with the definitions applied. Shared: a test that changes it takes `home`."""
-    workspace = create_home(tmp_path_factory.mktemp("tests with a space") / "a home")
+    workspace = create_home(tmp_path_factory.mktemp("applied") / HARD_TO_QUOTE)
     apply(workspace)
     return workspace
 
@@ -75,8 +78,8 @@ def store(applied) -> FeatureStore:
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory) -> Workspace:
-    """The home, in a folder with a space, that test_notebooks.py goes through in order. Others find there what the notebooks made."""
-    return create_home(tmp_path_factory.mktemp("the whole course") / "home")
+    """The home that test_notebooks.py goes through in order. Others find there what the notebooks made."""
+    return create_home(tmp_path_factory.mktemp("the whole course") / HARD_TO_QUOTE)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_the_conda_door_is_python_pip_and_requirements_txt():
     environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
     python, pip, files = environment["dependencies"]
     assert (pip, files) == ("pip", {"pip": ["--require-hashes", "-r requirements.txt"]})
-    assert python in ("python=3.11", "python=3.12")
+    assert python in ("python=3.11", "python=3.12", "python=3.13")
 
 
 def test_this_environment_holds_the_versions_of_the_lock():

@@ -3,8 +3,10 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import HARD_TO_QUOTE
 
 from helpers.workspace import REPOSITORY
 from workshop import commands, runner
@@ -14,8 +16,8 @@ DOORS = {"help", "run", "test", "check", "lab", "ui", "notebooks", "reset", "ben
 
 @pytest.fixture
 def clone(tmp_path):
-    """What make needs of the repository, in a folder with a space, with no environment."""
-    folder = tmp_path / "a clone"
+    """What make needs of the repository, in a folder that is hard to quote, with no environment."""
+    folder = tmp_path / f'{HARD_TO_QUOTE} $HOME "q"'
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
         shutil.copy(REPOSITORY / name, folder)
@@ -45,7 +47,7 @@ def one_sentence(done: subprocess.CompletedProcess) -> str:
 def test_a_python_that_is_too_old_gets_one_sentence(clone, tmp_path):
     path = a_python(tmp_path / "bin", '[ "$1" = --version ] && echo "Python 3.9.18" || exit 1')
     said = one_sentence(make(clone, "run", "PYTHON=apython", path=path))
-    assert said.startswith("error: 'apython' is Python 3.9.18; the workshop needs Python 3.11 or 3.12.")
+    assert said.startswith("error: 'apython' is Python 3.9.18; the workshop needs Python 3.11, 3.12 or 3.13.")
     assert not (clone / ".venv").exists()
 
 
@@ -58,7 +60,7 @@ def test_a_python_without_venv_gets_one_sentence(clone, tmp_path):
 
 
 def test_a_python_that_is_not_there_gets_one_sentence(clone):
-    assert "the workshop needs Python 3.11 or 3.12" in one_sentence(make(clone, "run", "PYTHON=no-such-python"))
+    assert "the workshop needs Python 3.11, 3.12 or 3.13" in one_sentence(make(clone, "run", "PYTHON=no-such-python"))
 
 
 def test_make_alone_lists_every_door(clone):
@@ -81,6 +83,37 @@ def test_an_environment_is_current_until_the_lock_changes_or_the_clone_moves(clo
     (clone / ".venv" / "current").write_text(str(clone))
     os.utime(clone / "uv.lock", (time.time() + 10,) * 2)
     assert not current()
+
+
+@pytest.fixture
+def set_up(tmp_path) -> str:
+    """A Python and a uv that install nothing, and note when they do: what is tried is the Makefile, not what it calls."""
+    path = a_python(
+        tmp_path / "bin",
+        f'[ "$2" = venv ] && mkdir -p .venv/bin && exit; exec "{sys.executable}" "$@"',
+    )
+    uv = tmp_path / "bin" / "uv"
+    uv.write_text(f'#!/bin/sh\necho begins >> "{tmp_path}/uv.log"; sleep 1; echo ends >> "{tmp_path}/uv.log"\n')
+    uv.chmod(0o755)
+    return path
+
+
+def test_a_set_up_is_current_in_a_folder_whatever_its_name(clone, set_up):
+    done = make(clone, ".venv/current", "PYTHON=apython", path=set_up)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (clone / ".venv" / "current").read_text() == str(clone)
+    assert make(clone, "--question", ".venv/current").returncode == 0
+
+
+def test_of_two_set_ups_at_once_the_second_waits_and_says_so(clone, set_up, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: make(clone, ".venv/current", "PYTHON=apython", path=set_up), range(2)))
+    assert [done.returncode for done in both] == [0, 0]
+    assert sorted(done.stdout for done in both) == [
+        "",
+        "Another make sets this clone up; this one waits until it has ended.\n",
+    ]
+    assert (tmp_path / "uv.log").read_text().split() == ["begins", "ends"] * 2
 
 
 def test_a_notebook_number_that_does_not_exist_is_refused_with_those_that_do(capsys, monkeypatch, tmp_path):

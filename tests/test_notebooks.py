@@ -108,7 +108,7 @@ def failing(tmp_path, monkeypatch) -> str:
 def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, home, capsys):
     assert runner.main(["--home", str(home.home)]) == 1
     said = capsys.readouterr()
-    assert f"{failing} failed in cell 2: AssertionError: one is below two: look at the sky" in said.err
+    assert f"{failing} failed: cell 2: AssertionError: one is below two: look at the sky" in said.err
     kept = home.path / "executed" / f"{failing}.ipynb"
     assert f"Its executed copy: {kept}" in said.err
     assert "look at the sky" in str(nbformat.read(kept, as_version=4).cells[-1].outputs)
@@ -116,6 +116,12 @@ def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, ho
     assert [(row[0], row[-1]) for row in rows] == [("00_go", "0"), ("01_fail", "FAILED")]
     assert "look at the sky" in (kept.parent / "index.html").read_text()
     assert (kept.parent / "01_fail.html").exists()
+
+
+def test_a_notebook_alone_brings_what_it_needs_and_nothing_else(failing, home, capsys):
+    assert runner.main(["--home", str(home.home), "--only", "02"]) == 1
+    told = capsys.readouterr().out
+    assert f"{failing}: " in told and "00_go" not in told, "02 needs the registry of 01, and not 00"
 
 
 def test_a_kernel_that_dies_is_reported_like_a_failing_check(tmp_path, home):

@@ -11,6 +11,7 @@ import cloudpickle
 import mlflow
 import optuna
 import pytest
+from conftest import HARD_TO_QUOTE
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -37,7 +38,7 @@ def score(parameters):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A workspace whose MLflow database has its tables: making them takes longer than a sweep."""
-    workspace = create_home(tmp_path_factory.mktemp("a sweep") / "home")
+    workspace = create_home(tmp_path_factory.mktemp("a sweep") / HARD_TO_QUOTE)
     mlflow.MlflowClient(workspace.tracking_uri).create_experiment("sweep")
     return workspace
 

@@ -1,6 +1,6 @@
 """Run the notebooks in order with papermill and report: `make run`, and the catching up of ``begin``.
 
-python -m workshop.runner [--only 04] [--from 05] [--before 07] [--home DIR]
+python -m workshop.runner [--only 04] [--from 05] [--home DIR [--needed-by 07]]
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from helpers import data
-from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home
+from helpers.start import CATCHING_UP, missing, one_at_a_time
+from helpers.workspace import (
+    FULL,
+    REPOSITORY,
+    WorkshopError,
+    Workspace,
+    alone,
+    check_room,
+    chosen_home,
+    create_home,
+    unwritten,
+)
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TIMEOUT = 600  # seconds for one cell; the longest takes a minute
@@ -52,14 +64,14 @@ def choose(only: str | None = None, first: str | None = None, before: str | None
 
 
 def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) -> Result:
-    """Run one notebook in the workspace; the executed copy is kept at ``output`` in any case."""
+    """Run one notebook in the workspace; the executed copy is kept at ``output``, unless the disk took only a part of it."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     os.environ["WORKSHOP_HOME"] = str(workspace.home)
-    output.parent.mkdir(parents=True, exist_ok=True)
     began, failure = time.time(), ""
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(
             notebook,
             output,
@@ -74,21 +86,27 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
         )
     except PapermillExecutionError as error:
         failure = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except OSError as error:
+        failure = str(unwritten(workspace.path, error))
     except Exception as error:  # a kernel that died, a time limit: the other notebooks' results are still worth a table
         failure = f"{type(error).__name__}: {error}"
+    if failure:
+        try:
+            check_room(workspace.path, FULL)
+        except WorkshopError as full:
+            failure = str(full)
     return _read(notebook.stem, output, began, time.time() - began, failure)
 
 
 def _read(name: str, output: Path, began: float, seconds: float, failure: str) -> Result:
     import nbformat
 
-    if not output.exists():
+    try:
+        notebook = nbformat.read(output, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError):  # the disk took nothing of it, or only a part
+        output.unlink(missing_ok=True)
         return Result(name, seconds, seconds, 0, failure or "no executed copy was written")
-    cells = [
-        cell
-        for cell in nbformat.read(output, as_version=4).cells
-        if cell.cell_type == "code" and "papermill" in cell.metadata
-    ]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "papermill" in cell.metadata]
     done = [cell for cell in cells if cell.metadata.papermill.status == "completed"]
     starts = [cell.metadata.papermill.start_time for cell in cells if cell.metadata.papermill.start_time]
     kernel = datetime.fromisoformat(min(starts)).timestamp() - began if starts else seconds
@@ -162,12 +180,20 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
+def expected(notebook: Path) -> int:
+    """The seconds to run that the notebook's first cell tells its reader; 0 when it tells none."""
+    import nbformat
+
+    told = re.search(r"(\d+) seconds to run", nbformat.read(notebook, as_version=4).cells[0].source)
+    return int(told[1]) if told else 0
+
+
 def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool = False) -> list[Result]:
-    """Run ``notebooks`` in order; stop at the first that fails."""
+    """Run ``notebooks`` in order; stop at the first that fails. ``plain``: lines instead of a progress bar."""
     results = []
-    for notebook in notebooks:
+    for place, notebook in enumerate(notebooks, 1):
         if plain:
-            print(f"{notebook.stem} ...", flush=True)
+            print(f"{place} of {len(notebooks)}: {notebook.stem}, about {expected(notebook)} s ...", flush=True)
         result = execute(notebook, copies / notebook.name, workspace, progress=not plain)
         results.append(result)
         outcome = "FAILED" if result.failure else f"{result.checks} checks passed"
@@ -177,44 +203,76 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
     return results
 
 
+def _failures(results: list[Result], copies: Path) -> list[str]:
+    """Tell each failure on standard error; returns them."""
+    failed = [result for result in results if result.failure]
+    for result in failed:
+        copy = copies / f"{result.name}.ipynb"
+        kept = f"\nIts executed copy: {copy}" if copy.exists() else ""
+        print(f"\n{result.name} failed: {result.failure}{kept}", file=sys.stderr)
+    return [result.failure for result in failed]
+
+
+def run_and_report(notebooks: list[Path], workspace: Workspace) -> int:
+    """Run ``notebooks`` and what is missing for them, print the table and the address of the report; returns an exit code."""
+    copies = workspace.path / "executed"
+    asked = {path.name[:2] for path in notebooks}
+    needed = asked.union(*(missing(workspace, number) for number in asked))
+    notebooks = [path for path in choose() if path.name[:2] in needed]
+    results = run(notebooks, workspace, copies)
+    print("\n" + table(results))
+    failures = _failures(results, copies)
+    try:
+        print(f"Report: {report(results, copies).as_uri()}", flush=True)
+    except OSError as error:
+        failures.append(str(unwritten(workspace.path, error)))
+        if failures[-1] not in failures[:-1]:  # a full disk is told once
+            print(f"\nThere is no report: {failures[-1]}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def catch_up(workspace: Workspace, number: str) -> int:
+    """Run what is missing for notebook ``number``, and nothing else. Ends with whoever holds the other end of standard input."""
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    os.environ[CATCHING_UP] = number
+    with one_at_a_time(workspace):
+        gone = missing(workspace, number)  # looked up again: somebody may just have made it
+        notebooks = [path for path in choose() if path.name[:2] in gone]
+        if notebooks:
+            print(f"{len(notebooks)} to run, about {sum(map(expected, notebooks))} s on two idle cores.", flush=True)
+        results = run(notebooks, workspace, workspace.path / "executed", plain=True)
+    return 1 if _failures(results, workspace.path / "executed") else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m workshop.runner", description="Run the workshop's notebooks in order."
     )
-    parser.add_argument("--only", metavar="NN", help="run this notebook (what it needs is caught up)")
+    parser.add_argument("--only", metavar="NN", help="run this notebook, and before it what it needs")
     parser.add_argument("--from", dest="first", metavar="NN", help="run this notebook and all after it")
-    parser.add_argument("--before", metavar="NN", help="stop before this notebook")
     parser.add_argument("--home", type=Path, help="run in this home instead of a clean one")
-    parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar, and no report")
+    parser.add_argument("--needed-by", metavar="NN", help="with --home: what `begin` starts to catch up")
     arguments = parser.parse_args(argv)
     try:
-        notebooks = choose(arguments.only, arguments.first, arguments.before)
+        notebooks = choose(arguments.only, arguments.first)
         if arguments.home:
             home = arguments.home.resolve()
             data.check_files(home / "data")
             workspace = Workspace(home, data.seed_of(home / "data"))
-        else:
-            home = REPOSITORY / "workspace" / "run"
+            if arguments.needed_by:
+                return catch_up(workspace, arguments.needed_by)
+            return run_and_report(notebooks, workspace)
+        root = chosen_home()
+        check_room(root / "workspace")
+        waiting = f"Another `make run` is at work in {root}; this one waits until it has ended."
+        with alone(root / "workspace" / ".run.lock", waiting):
+            home = root / "workspace" / "run"
             shutil.rmtree(home, ignore_errors=True)
-            home.parent.mkdir(exist_ok=True)
-            data.check_files(REPOSITORY / "data")
-            workspace = create_home(home)
+            return run_and_report(notebooks, create_home(home, seed=data.seed_of(root / "data"), source=root))
     except (WorkshopError, data.DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    copies = workspace.path / "executed"
-    results = run(notebooks, workspace, copies, arguments.plain)
-    failed = [result for result in results if result.failure]
-    if not arguments.plain:
-        print("\n" + table(results))
-        print(f"Report: {report(results, copies).as_uri()}")
-    for result in failed:
-        print(
-            f"\n{result.name} failed in {result.failure}\nIts executed copy: {copies / (result.name + '.ipynb')}",
-            file=sys.stderr,
-        )
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
