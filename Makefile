@@ -28,7 +28,7 @@ endif
 	  echo "error: '$(PYTHON)' cannot create virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
 	@[ "$$(cat .venv/made 2>/dev/null)" = "$$($(PYTHON) --version) $(CURDIR)" ] || { \
 	  $(PYTHON) -m venv --clear .venv && echo "$$($(PYTHON) --version) $(CURDIR)" > .venv/made; }
-	@[ -n "$$(command -v uv)" ] || $(VENV) -m pip install --quiet --disable-pip-version-check uv
+	@[ -n "$$(command -v uv)" ] || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt
 	@uv sync --frozen --python $(VENV)
 	@printf '%s' "$(CURDIR)" > .venv/current
 
