@@ -228,3 +228,12 @@ def test_a_skipped_test_fails_in_ci_and_says_why(tmp_path):
     done = subprocess.run(command, env={**here, "CI": "true"}, capture_output=True, text=True)
     assert done.returncode not in (0, 5)
     assert "nothing may be skipped" in done.stdout and "not on this system" in done.stdout
+
+
+def test_the_citation_and_the_issue_form_know_the_project():
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    form = yaml.safe_load((REPOSITORY / ".github" / "ISSUE_TEMPLATE" / "notebook.yml").read_text())
+    options = form["body"][0]["attributes"]["options"]
+    assert options[:-1] == sorted(path.name[:2] for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
