@@ -36,7 +36,7 @@ endif
 	made="$$($(PYTHON) --version) $$(pwd -P)"; \
 	[ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
 	  $(PYTHON) -m venv --clear .venv && printf '%s\n' "$$made" > .venv/made; }; \
-	command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check uv; \
+	command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
 	uv sync --frozen --python $(VENV); \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
