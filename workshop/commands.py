@@ -81,11 +81,13 @@ def lab() -> int:
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",
     ]
-    # None is no address; an empty one still asks whether to fetch news.
-    quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # JupyterLab's own defaults, changed: it asks nobody for news or updates, and does not ask whether to.
+    settings = [str(Path(__file__).with_name("jupyter")), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     try:
-        return subprocess.call([*command, *quiet, *as_root])
+        return subprocess.call(
+            [*command, *as_root], env={**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(settings)}
+        )
     except KeyboardInterrupt:
         return 0
 
