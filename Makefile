@@ -50,16 +50,16 @@ test: .venv/current ## all tests; every notebook is executed
 check: .venv/current ## what takes under a minute: style, types, the notebooks' contract, claims, lock
 	@$(VENV) -m pytest -q --durations=5 tests/test_contract.py tests/test_environment.py tests/test_claims.py -k "not test_claims or every or page"
 
-lab: .venv/current ## JupyterLab on the workshop
+lab: .venv/current ## JupyterLab on copies of the notebooks, yours to change, in workspace/notebooks
 	@$(VENV) -m workshop.commands lab
 
-ui: .venv/current ## MLflow's and Feast's own pages on this machine; Ctrl-C stops both
-	@$(VENV) -m workshop.commands ui
+ui: .venv/current ## MLflow's and Feast's own pages over your workspace, else the last run; OF=run for that one; Ctrl-C stops both
+	@$(VENV) -m workshop.commands ui $(if $(OF),--of $(OF))
 
 notebooks: .venv/current ## re-execute the notebooks in place and store clean outputs
 	@$(VENV) -m workshop.commands notebooks
 
-reset: .venv/current ## empty workspace/, after asking
+reset: .venv/current ## empty workspace/ but for your notebooks, after asking
 	@$(VENV) -m workshop.commands reset
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full

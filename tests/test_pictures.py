@@ -7,32 +7,23 @@ import io
 import json
 import os
 import re
-import shutil
 from urllib.parse import quote, urlencode
 
 import mlflow
 import nbformat
 import pytest
+from browser import chromium, needs_chromium
 from PIL import Image
 
 from helpers.services import HOST
 from helpers.workspace import REPOSITORY
 from workshop import commands, runner
 
-BROWSERS = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-]
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PICTURES = REPOSITORY / "docs" / "pictures"
 WIDTH, HEIGHT = 1360, 760
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 PATIENCE = 120_000  # milliseconds: the first page of a server that has just started
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium (Debian: apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +68,8 @@ def feast_url(servers):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -225,6 +212,60 @@ def test_feasts_page_draws_the_lineage_from_source_to_service(page, feast_url):
         page.get_by_text(name, exact=True).first.wait_for()
     take(page, "feast_lineage", parts=".react-flow__node")  # without the legend: its names would be too small to read
     assert "Lineage" in text(page)
+
+
+@pytest.fixture(scope="module")
+def addresses(workspace, servers):
+    """What `make ui` prints, both tools' pages together."""
+    shown = commands.addresses(workspace, *(server.url for server in servers))
+    return shown["MLflow"] | shown["Feast"]
+
+
+SHOWS = {
+    "runs of feature_selection": ["feature_selection", "by autolog", "12 matching runs"],
+    "its candidates, best first": ["8 matching runs", "rates_and_rating", "conv_only"],
+    "their metrics in charts": ["8 matching runs", "Model metrics", "block_auc"],
+    "versions of driver_conversion": ["driver_conversion", "Versions", "Version 1"],
+    "lineage": ["driver_hourly_stats", "driver_training", "Lineage"],
+    "feature views": ["driver_hourly_stats", "driver_ratios", "Feature Views"],
+    "feature services": ["driver_training", "rates_and_rating", "Feature Services"],
+}
+
+
+def in_front(page, text: str) -> bool:
+    """Whether nothing lies over the first visible place with this text."""
+    place = page.get_by_text(text).locator("visible=true").first
+    place.wait_for()
+    return place.evaluate("""e => {
+        const box = e.getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + Math.min(box.width, 20) / 2, box.y + box.height / 2);
+        return e.contains(top) || top.contains(e);
+    }""")
+
+
+@pytest.mark.parametrize("what", SHOWS)
+def test_an_address_that_make_ui_prints_lands_on_its_page_in_a_new_browser(page, addresses, what):
+    page.goto(addresses[what])
+    assert [text for text in SHOWS[what] if not in_front(page, text)] == []
+    page.wait_for_timeout(3000)  # a dialog comes after the page
+    assert page.locator("[role=dialog]:visible").count() == 0
+
+
+def test_make_ui_prints_no_address_that_is_not_tried(addresses):
+    known = set(SHOWS) | {name for name in addresses if name.startswith("runs of ")}
+    assert set(SHOWS) <= set(addresses) <= known
+
+
+def test_mlflows_assistant_stands_beside_the_page_and_stays_closed_once_it_was_closed(page, addresses):
+    page.goto(addresses["runs of feature_selection"])
+    cross = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
+    cross.click()
+    cross.wait_for(state="hidden")
+    page.goto("about:blank")
+    page.goto(addresses["versions of driver_conversion"])
+    page.get_by_text("Versions").first.wait_for()
+    page.wait_for_timeout(3000)
+    assert not cross.is_visible()
 
 
 def test_every_stored_picture_is_shown_in_a_notebook_with_a_text():

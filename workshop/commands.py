@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from helpers.data import DataError
 from helpers.services import HOST, Service
@@ -21,22 +24,71 @@ from workshop import claims
 from workshop.runner import NOTEBOOKS, run
 
 PIPELINE = "training_pipeline.yaml"
+COPIES = "notebooks"  # the folder of a workspace in which a learner works
+
+
+def own_copies(copies: Path) -> list[str]:
+    """Make the learner's copies of the notebooks: without outputs, with links that work from there. A copy that exists is left alone.
+
+    Returns:
+        The names of copies whose notebook has changed since they were made.
+    """
+    import nbformat
+
+    copies.mkdir(parents=True, exist_ok=True)
+    changed = []
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        notebook = clean(nbformat.read(path, as_version=4))
+        made_from = hashlib.sha256("\0".join(cell.source for cell in notebook.cells).encode()).hexdigest()
+        copy = copies / path.name
+        if copy.exists():
+            if _made_from(copy) != made_from:
+                changed.append(path.name)
+            continue
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+            else:
+                cell.source = cell.source.replace("](../", f"]({os.path.relpath(REPOSITORY, copies)}/")
+        notebook.metadata.workshop = {"made_from": made_from}
+        partial = copies / f".{path.name}.partial"  # a copy is complete, or is not there
+        nbformat.write(notebook, partial)
+        partial.rename(copy)
+    return changed
+
+
+def _made_from(copy: Path) -> str | None:
+    """The digest that a copy carries of the notebook it was made from; None when it cannot be read."""
+    try:
+        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["workshop"]["made_from"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def lab() -> int:
-    """JupyterLab in the foreground, on loopback; Ctrl-C ends it."""
+    """JupyterLab in the foreground on the learner's copies of the notebooks, on loopback; Ctrl-C ends it."""
+    copies = locate().path / COPIES
+    for name in own_copies(copies):
+        print(
+            f"{name} of the course is newer than your copy. To get it, rename {copies / name} and run `make lab` again."
+        )
+    root = os.path.commonpath([REPOSITORY, copies])  # a link or a picture works only below it
+    first = min(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")).name
     command = [
         sys.executable,
         "-m",
         "jupyterlab",
         f"--ServerApp.ip={HOST}",
-        f"--ServerApp.root_dir={REPOSITORY}",
-        "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",
     ]
-    quiet = ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    # JupyterLab's own defaults, changed: it asks nobody for news or updates, and does not ask whether to.
+    settings = [str(Path(__file__).with_name("jupyter")), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     try:
-        return subprocess.call([*command, *quiet, *root])
+        return subprocess.call(
+            [*command, *as_root], env={**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(settings)}
+        )
     except KeyboardInterrupt:
         return 0
 
@@ -58,25 +110,84 @@ def pages(workspace: Workspace) -> tuple[Service, Service]:
     )
 
 
-def ui() -> int:
-    """MLflow's and Feast's pages over the learner's workspace until Ctrl-C."""
-    workspace = locate()
-    if not (workspace.path / "registry.db").exists():
-        raise WorkshopError(
-            "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry."
-        )
+def addresses(workspace: Workspace, mlflow: str, feast: str) -> dict[str, dict[str, str]]:
+    """The pages that matter, per tool, by what they show.
+
+    Args:
+        workspace: that the servers show.
+        mlflow, feast: where they answer.
+    """
+    import yaml
+    from mlflow import MlflowClient
+
+    def runs_of(experiment: str, **options: str) -> str:
+        # Without the first option, MLflow shows the pages of its mode for GenAI.
+        return f"{mlflow}/#/experiments/{experiment}/runs?{urlencode({'workflowType': 'machine_learning', **options})}"
+
+    client = MlflowClient(mlflow)
+    candidates = {"searchFilter": "tags.stage = 'candidate'", "orderByKey": "metrics.`auc`", "orderByAsc": "false"}
+    shown = {}
+    for experiment in sorted(client.search_experiments(), key=lambda e: int(e.experiment_id)):
+        if client.search_runs([experiment.experiment_id], max_results=1):
+            shown[f"runs of {experiment.name}"] = runs_of(experiment.experiment_id)
+        if client.search_runs([experiment.experiment_id], candidates["searchFilter"], max_results=1):
+            shown["its candidates, best first"] = runs_of(experiment.experiment_id, **candidates)
+            shown["their metrics in charts"] = runs_of(experiment.experiment_id, **candidates, compareRunsMode="CHART")
+    for model in client.search_registered_models():
+        shown[f"versions of {model.name}"] = f"{mlflow}/#/models/{quote(model.name)}?workflowType=machine_learning"
+    project = yaml.safe_load((workspace.feature_repo / "feature_store.yaml").read_text(encoding="utf-8"))["project"]
+    parts = {"lineage": "lineage", "feature views": "feature-view", "feature services": "feature-service"}
+    return {
+        "MLflow": shown or {"experiments": f"{mlflow}/#/experiments?workflowType=machine_learning"},
+        "Feast": {what: f"{feast}/p/{project}/{part}" for what, part in parts.items()},
+    }
+
+
+def choose_state(of: str | None = None) -> Workspace:
+    """The state that the tools' pages show: the learner's own, else that of the last `make run`.
+
+    Args:
+        of: ``"mine"`` or ``"run"`` to have that one and no other.
+
+    Raises:
+        WorkshopError: there is no such state.
+    """
+    mine = locate()
+    run = Workspace(mine.path / "run", mine.seed)
+    for name, workspace in {"mine": mine, "run": run}.items():
+        if of in (None, name) and (workspace.path / "registry.db").exists():
+            return workspace
+    raise WorkshopError(
+        "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry, or all notebooks (`make run`)."
+    )
+
+
+def ui(of: str | None = None) -> int:
+    """MLflow's and Feast's pages until Ctrl-C; ``of`` as in `choose_state`."""
+    workspace = choose_state(of)
+    whose = "your workspace" if workspace == locate() else "the last `make run`"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background deaf to it
-    print("Starting both servers; this takes half a minute.", flush=True)
+    print(f"These pages show {whose}, {workspace.path}. Starting both servers takes half a minute.", flush=True)
     first, second = pages(workspace)
     with first, second:
-        print(f"MLflow  {first.wait().url}\nFeast   {second.wait().url}\nCtrl-C stops both.", flush=True)
+        urls = {"MLflow": first.wait().url, "Feast": second.wait().url}
+        for tool, shown in addresses(workspace, *urls.values()).items():
+            print(f"\n{tool:7} {urls[tool]}")
+            for what, address in shown.items():
+                print(f"  {what:32} {address}")
+        print(
+            "\nMLflow opens its assistant beside the first page: close it by its cross, and it stays closed."
+            "\nWhere its menu shows GenAI instead of runs, choose Model training above it."
+            "\nCtrl-C stops both.",
+            flush=True,
+        )
         try:
             while first.running and second.running:
                 time.sleep(0.5)
         except KeyboardInterrupt:
             print()
             return 0
-    raise WorkshopError("a server ended by itself; its log is in workspace/logs.")
+    raise WorkshopError(f"a server ended by itself; its log is in {workspace.path / 'logs'}.")
 
 
 def notebooks() -> int:
@@ -126,15 +237,19 @@ def clean(notebook):
 
 
 def reset(ask=input) -> int:
-    """Empty the learner's workspace, after asking."""
+    """Empty the learner's workspace, after asking. The copies of the notebooks hold the learner's own work, and stay."""
     workspace: Workspace = locate()
     entries = sorted(workspace.path.iterdir()) if workspace.path.exists() else []
+    copies = workspace.path / COPIES
+    kept = f"Your notebooks in {copies} stay." if copies in entries else ""
+    entries = [entry for entry in entries if entry != copies]
     if not entries:
-        print("workspace/ is empty.")
+        print(f"There is nothing to delete in {workspace.path}. {kept}".strip())
         return 0
     print(
         f"This deletes all that your runs produced in {workspace.path}:\n  "
         + "\n  ".join(entry.name for entry in entries)
+        + f"\n{kept}".rstrip()
     )
     try:
         answer = ask("Type yes to delete it: ")
@@ -145,7 +260,7 @@ def reset(ask=input) -> int:
         return 1
     for entry in entries:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    print("workspace/ is empty.")
+    print(f"Deleted. {kept}".strip())
     return 0
 
 
@@ -153,8 +268,10 @@ def main(argv: list[str] | None = None) -> int:
     commands = {command.__name__: command for command in (lab, ui, notebooks, reset)}
     parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
     parser.add_argument("command", choices=commands)
+    parser.add_argument("--of", choices=("mine", "run"), help="whose state `ui` shows: yours, or that of `make run`")
+    arguments = parser.parse_args(argv)
     try:
-        return commands[parser.parse_args(argv).command]()
+        return ui(arguments.of) if arguments.command == "ui" else commands[arguments.command]()
     except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,9 +6,7 @@ python -m workshop.runner [--only 04] [--from 05] [--home DIR [--needed-by 07]]
 from __future__ import annotations
 
 import argparse
-import html
 import os
-import re
 import shutil
 import sys
 import threading
@@ -30,6 +28,7 @@ from helpers.workspace import (
     create_home,
     unwritten,
 )
+from workshop.report import report
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TIMEOUT = 600  # seconds for one cell; the longest takes a minute
@@ -113,54 +112,6 @@ def _read(name: str, output: Path, began: float, seconds: float, failure: str) -
     imports = sum(cell.metadata.papermill.duration or 0 for cell in done if "imports" in cell.metadata.get("tags", []))
     checks = sum("check" in cell.metadata.get("tags", []) for cell in done)
     return Result(name, seconds, kernel + imports, checks, failure)
-
-
-_TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
-{% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\\n", "") }}" alt="{{ output | get_metadata('alt', 'image/png') | escape }}">
-</div>{% endblock %}"""
-
-
-def _for_a_page(source: str) -> str:
-    """Markdown whose links, written for the folder of the notebooks, work on the page of a report; its pictures are taken in from the repository."""
-    source = source.replace("](../docs/pictures/", "](docs/pictures/").replace("](../", f"]({REPOSITORY.as_uri()}/")
-    return re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", source)
-
-
-def report(results: list[Result], folder: Path) -> Path:
-    """Write ``index.html``, with a page per executed notebook; no page needs the network."""
-    import nbformat
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2", embed_images=True
-    )
-    for address in ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url"):
-        setattr(exporter, address, "")
-    rows = []
-    for result in results:
-        copy = folder / f"{result.name}.ipynb"
-        if copy.exists():
-            notebook = nbformat.read(copy, as_version=4)
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = _for_a_page(cell.source)
-            place = {"metadata": {"name": result.name, "path": str(REPOSITORY)}}
-            page, _ = exporter.from_notebook_node(notebook, resources=place)
-            copy.with_suffix(".html").write_text(page, encoding="utf-8")
-        outcome = f'<b class="bad">{html.escape(result.failure)}</b>' if result.failure else "passed"
-        rows.append(
-            f'<tr><td><a href="{result.name}.html">{result.name}</a><td>{result.seconds:.1f}<td>{result.checks}<td>{outcome}</tr>'
-        )
-    index = folder / "index.html"
-    index.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Workshop run</title>"
-        "<style>body{font:16px system-ui;margin:3em auto;max-width:60em}td,th{padding:.4em 1em;text-align:left;border-bottom:1px solid #ddd}.bad{color:#b00}</style>"
-        f"<h1>Workshop run</h1><table><tr><th>notebook<th>seconds<th>checks passed<th>outcome</tr>{''.join(rows)}</table></html>",
-        encoding="utf-8",
-    )
-    return index
 
 
 def table(results: list[Result]) -> str:

@@ -199,3 +199,11 @@ def test_feasts_page_shows_only_the_runs_of_one_experiment(reproduction):
     names = reproduction()
     assert names["noted"](names["run"])["feast.project"] == "paged"
     assert names["listed"] == []
+
+
+@watch
+def test_feasts_page_lists_no_versions_of_a_feature_view(reproduction):
+    names = reproduction()
+    assert names["versions"] == ["v0", "v1"]
+    assert "/feature_views/{name}" in names["routes"]
+    assert [route for route in names["routes"] if "versions" in route] == []
