@@ -40,7 +40,7 @@ endif
 	uv sync --frozen --python $(VENV); \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks reset bench
+.PHONY: help moved run test check lab ui notebooks reset bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -64,3 +64,6 @@ reset: .venv/current ## empty workspace/ but for your notebooks, after asking
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))
+
+drills: .venv/current ## the model server under load and under faults: docs/reliability.md
+	@$(VENV) -W ignore -m benchmarks.drills
