@@ -34,7 +34,7 @@ _MOST_BYTES = 200_000_000  # of a model, unpacked
 
 
 def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeline:
-    """A classifier that has learned nothing yet: scale, multiply features up to ``degree``, logistic regression.
+    """An unfitted classifier: scale, multiply features up to ``degree``, logistic regression.
 
     Args:
         C: inverse strength of the regularization, above 0.
@@ -48,7 +48,8 @@ def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeli
         raise ValueError(f"weights={weights!r}: give 'equal' or 'balanced'.")
     powers = PolynomialFeatures(degree, include_bias=False)
     weight = "balanced" if weights == "balanced" else None
-    return make_pipeline(StandardScaler(), powers, LogisticRegression(C=C, class_weight=weight, max_iter=1000))
+    regression = LogisticRegression(C=C, class_weight=weight, max_iter=1000)
+    return make_pipeline(StandardScaler(), powers, regression)
 
 
 def selection_ends(times: pd.Series) -> pd.Timestamp:
@@ -61,17 +62,17 @@ def selection_ends(times: pd.Series) -> pd.Timestamp:
 
 
 def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows to select on and the held-out rows of a retrieved table, each without the rows that lack a value.
+    """The rows to select on and the held-out rows of a table, each without the rows that lack a value.
 
     Args:
-        table: all labelled rows with their features and ``event_timestamp``, as ``historical_features`` gives them.
+        table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them.
     """
     later = table.event_timestamp > selection_ends(table.event_timestamp)
     return table[~later].dropna(), table[later].dropna()
 
 
 def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: int = 5) -> ndarray:
-    """AUC on each of ``blocks`` later stretches of time, each scored by a model that was fitted on all rows before it.
+    """AUC on each of ``blocks`` later stretches of time, by a model that was fitted on all rows before.
 
     Args:
         model: an estimator; it is cloned, not changed.

@@ -5,11 +5,14 @@ what it declares. The tracking address is not a parameter: each step finds it in
 """
 
 import builtins
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOBase
 from pathlib import Path
+from typing import TextIO
 
 from kfp import dsl, kubernetes
 
@@ -20,19 +23,41 @@ VOLUME = "/ml-lifecycle"
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
 
+class _Log(TextIOBase):
+    """A log that prints a line to ``shown`` for each step whose end the runner notes in it."""
+
+    def __init__(self, file: TextIO, shown: TextIO) -> None:
+        self.file, self.shown = file, shown
+
+    def write(self, text: str) -> int:
+        if ended := re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*(SUCCESS|FAILURE)", text):
+            self.shown.write(f"{ended[1]}: {ended[2].lower()}\n")
+            self.shown.flush()
+        return self.file.write(text)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 @contextmanager
-def local_run(log: Path) -> Iterator[None]:
+def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
     """What Kubeflow's local runner (2.17) needs around it; its output goes to the file ``log``.
 
     It pastes the path of Python into a shell script without quotes, so a path with a space would end at the space. And it indents by replacing
     Python's own ``print``: with parallel steps it may not put the right one back.
+
+    Args:
+        log: file to append to.
+        show_steps: print a line when a step has ended. Parallel steps share one logger, and some of their ends are lost.
     """
     log.parent.mkdir(exist_ok=True)
     own_print, own_path = builtins.print, sys.executable
     sys.executable = shlex.quote(own_path)
     try:
-        with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
-            yield
+        with log.open("a") as file:
+            output = _Log(file, sys.stdout) if show_steps else file
+            with redirect_stdout(output), redirect_stderr(output):
+                yield
     finally:
         builtins.print, sys.executable = own_print, own_path
 

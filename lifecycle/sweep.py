@@ -63,16 +63,19 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
 
 
 def settle(study: optuna.Study, parent_id: str) -> None:
-    """Bring both records together after a kill: each trial that MLflow holds finished is told to Optuna, all other open ones are closed.
+    """Bring both records together after a kill.
+
+    Each trial that MLflow holds finished is told to Optuna; all other open ones are closed.
 
     Args:
         study: of which trials may be open.
         parent_id: id of the study's MLflow run.
     """
-    runs = {run.info.run_id: run for run in mlflow.search_runs(filter_string=_below(parent_id), output_format="list")}
+    found = mlflow.search_runs(filter_string=_below(parent_id), output_format="list")
+    runs = {run.info.run_id: run for run in found}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         run = runs.get(trial.user_attrs.get("mlflow_run_id"))
-        if run and run.info.status == "FINISHED":  # killed between the end of the run and `tell`: nothing is lost
+        if run and run.info.status == "FINISHED":  # killed just before `tell`: nothing is lost
             study.tell(trial.number, run.data.metrics["auc"])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
@@ -110,7 +113,7 @@ def sweep(
     with parent_run(study, experiment) as parent:
         settle(study, parent.info.run_id)
         while (done := len(complete(study))) < total:
-            # Proposals depend on the seed and the complete trials alone: after a kill, the same trial is proposed again.
+            # Proposals depend on the seed and the complete trials: after a kill, the same is proposed.
             study.sampler = optuna.samplers.TPESampler(seed=seed + done)
             if not study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING)):
                 study.enqueue_trial(dict(first))

@@ -123,7 +123,7 @@ def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applie
     assert "the feature registry has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in said
 
 
-def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch):
+def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
     linked = tmp_path / "an environment"
     linked.symlink_to(Path(sys.prefix))
     monkeypatch.setattr(sys, "executable", str(linked / "bin" / "python"))
@@ -134,7 +134,9 @@ def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(t
         return 2 * number
 
     own_print = builtins.print
-    with pipeline.local_run(tmp_path / "logs" / "log"):
+    with pipeline.local_run(tmp_path / "logs" / "log", show_steps=True):
         task = double(number=21)
     assert task.output == 42
+    assert capsys.readouterr().out == "double: success\n", "a line per step, and nothing else"
+    assert "Executing task" in (tmp_path / "logs" / "log").read_text()
     assert builtins.print is own_print and sys.executable == str(linked / "bin" / "python")

@@ -51,7 +51,7 @@ def a_child_run_stays_open(ns):
     ns["steps"].loc["train", "status"] = "RUNNING"
 
 
-@fault("06", "claim-one-parent-run", says="should have got the tuned parameter")
+@fault("06", "claim-one-parent-run", says="should have got the tuned C")
 def the_pipeline_ignores_c(ns):
     ns["steps"].loc["train", "params.C"] = "1.0"
 
