@@ -117,7 +117,7 @@ NEEDS: dict[str, list[_Need]] = {
     "04": [_REGISTRY],
     "05": [_REGISTRY, _SELECTED],
     "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
-    "07": [_REGISTRY, _SUITE, _SELECTED, _PIPELINE],
+    "07": [_REGISTRY, _SUITE, _PIPELINE],
 }
 
 

@@ -121,25 +121,50 @@ def the_second_store_is_filled_to_another_moment(ns):
     ns["elsewhere"].iloc[0, 0] += 0.1
 
 
-@fault("07", "claim-rollback", says="answered")
+@fault("07", "check-definition-change", says="is ready although")
+def the_server_does_not_look_at_the_definitions(ns):
+    ns["changed"].status_code = 200
+
+
+@fault("07", "check-definition-change", says="was answered with 200")
+def the_server_answers_by_the_new_definition(ns):
+    ns["while_changed"] = (200, [0.5])
+
+
+@fault("07", "check-definition-change", says="should name the feature view")
+def the_refusal_does_not_say_what_has_changed(ns):
+    ns["while_changed"] = (503, "not ready")
+
+
+@fault("07", "check-definition-change", says="is back, and the server is not ready")
+def the_server_stays_stopped(ns):
+    ns["restored"].status_code = 503
+
+
+@fault("07", "check-definition-change", says="another than before")
+def the_server_comes_back_with_another_score(ns):
+    ns["once_restored"] = (200, [ns["once_restored"][1][0] + 1e-6])
+
+
+@fault("07", "claim-rollback", says="was promoted, and")
 def the_server_ignores_the_alias(ns):
-    ns["rolled_back"] = ns["after_return"]
+    ns["new_answer"] = ns["after_rollback"]
 
 
 @fault("07", "claim-rollback", says="score alike")
 def both_versions_are_the_same_model(ns):
-    ns["rolled_back"] = (ns["rolled_back"][0], ns["after_return"][1])
-    ns["own_older"] = ns["after_return"][1]
+    ns["new_answer"] = (ns["new_answer"][0], ns["after_rollback"][1])
+    ns["own_newer"] = ns["after_rollback"][1]
 
 
-@fault("07", "claim-rollback", says="not that of the older version")
+@fault("07", "claim-rollback", says="not that of the version that is named")
 def the_server_names_one_version_and_runs_another(ns):
-    ns["rolled_back"] = (ns["rolled_back"][0], ns["after_return"][1] + 1e-9)
+    ns["new_answer"] = (ns["new_answer"][0], ns["after_rollback"][1] + 1e-9)
 
 
-@fault("07", "claim-rollback", says="should be back")
+@fault("07", "claim-rollback", says="after the rollback")
 def the_server_does_not_come_back(ns):
-    ns["after_return"] = ns["rolled_back"]
+    ns["after_rollback"] = ns["new_answer"]
 
 
 @fault("07", "claim-rollback", says="is the machine busy")
