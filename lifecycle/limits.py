@@ -22,7 +22,7 @@ MOST_BYTES = 1_000_000
 MOST_WAITING = 128
 """Requests that wait for a thread. One more is asked to come back: it would wait longer than most callers do."""
 THREADS = 4
-"""That score at a time. Scoring holds Python's lock; a store on another machine is waited for without it."""
+"""That score at a time, each waiting for an online store on another machine."""
 SECONDS = 10.0
 """For a request's headers to arrive, and again for its body."""
 REFUSED = Counter("lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"])
@@ -94,9 +94,13 @@ async def _refuse(send: Callable, status: int, reason: str, said: str) -> None:
 
 
 class Pool:
-    """A few threads, and a bounded queue before them, so that the event loop stays free for health and metrics."""
+    """A few threads, and a bounded queue before them, so that the event loop stays free for health and metrics.
 
-    def __init__(self, threads: int = THREADS) -> None:
+    Args:
+        threads: that work at a time.
+    """
+
+    def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._open, self._most = 0, threads + MOST_WAITING
 

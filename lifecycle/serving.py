@@ -35,7 +35,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model
 from prometheus_client import Counter, Gauge, Info
 
 from lifecycle.contract import ContractError, FeatureContract
-from lifecycle.limits import LOOPBACK, REFUSED, Pool, one_line
+from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool, one_line
 from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows, Server, rows_of_v1, rows_of_v2
 from lifecycle.versions import Version, behind_alias, read
 
@@ -174,7 +174,9 @@ class FeatureModel(Model):
         self._refusal = self._said = ""
         self.store = FeatureStore(repo_path=str(feature_repo))
         self.registry = mlflow.MlflowClient()
-        self.pool = Pool()
+        # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the next would wait for the connection and hold
+        # Python's own lock meanwhile: the whole server would stand still.
+        self.pool = Pool(1 if self.store.config.online_store.type == "sqlite" else THREADS)
         self._take(self._load(behind_alias(self.registry, name, alias)))
         self._wanted = self.loaded.version
         self._noted()

@@ -312,19 +312,23 @@ def test_health_answers_while_the_online_store_is_locked(server, served):
     lock = sqlite3.connect(served.path / "online_store.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(v1(server, DRIVER)))
+    asking = [threading.Thread(target=lambda: answers.append(v1(server, DRIVER))) for _ in range(6)]
     try:
-        asking.start()
-        time.sleep(0.3)
-        began = time.monotonic()
-        assert requests.get(f"{server.url}/v2/health/live", timeout=10).status_code == 200
-        assert time.monotonic() - began < 1, "health waits for the store"
+        for thread in asking:
+            thread.start()
+        began, slowest = time.monotonic(), 0.0
+        while time.monotonic() < began + 2:
+            asked = time.monotonic()
+            assert requests.get(f"{server.url}/v2/health/live", timeout=10).status_code == 200
+            slowest = max(slowest, time.monotonic() - asked)
+        assert slowest < 1, "health waits for the store"
         assert not answers, "the store was not locked"
     finally:
         lock.rollback()
         lock.close()
-        asking.join()
-    assert answers[0].status_code == 200
+        for thread in asking:
+            thread.join()
+    assert [answer.status_code for answer in answers] == [200] * 6
 
 
 def test_the_metrics_say_what_serves_how_old_it_is_and_what_was_refused(server, store):
