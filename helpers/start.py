@@ -60,7 +60,7 @@ def check_environment() -> dict[str, str]:
             )
     if wrong:
         raise WorkshopError(
-            f"this environment is not the lock's: {'; '.join(wrong)}. Run `make lab` (or `uv sync --frozen`) in the clone."
+            f"this environment is not the lock's: {'; '.join(wrong)}. In the clone: `rm .venv/current`, then `make lab`."
         )
     return found
 

@@ -49,11 +49,11 @@ def test_a_wrong_score_would_be_counted():
     """The comparison itself, on what a client saw."""
     row = {"drill": "x", "clients": 1, "seconds": 1, "requests": 3, "later": 0, "stopped": 0, "failures": 1, "wrong": 2}
     row |= {"p50_ms": 1, "p99_ms": 2, "liveness_worst_s": 0, "memory_mb": 0.0, "happened": "nothing"}
-    assert "3 requests, 1 failed, 2 answered with another score" in drills.page([row])
+    assert "1 failed, and 2 were answered with another score" in drills.page([row])
 
 
 def test_the_committed_page_is_of_all_drills_and_none_went_wrong():
     page = (REPOSITORY / "docs" / "reliability.md").read_text()
     for name in [name for name, *_ in drills.LOADS] + [name for name, _ in drills.FAULTS]:
         assert f"| {name} |" in page, name
-    assert re.search(r"[\d,]{6,} requests, 0 failed, 0 answered with another score", page)
+    assert re.search(r"[\d,]{6,} requests: .+, 0 failed, and 0 were answered with another score", page)
