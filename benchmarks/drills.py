@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -142,6 +143,10 @@ class Ground:
         """Megabytes that the server holds."""
         return self.process.memory_info().rss / 1e6
 
+    def is_wrong(self, version: str, driver: int, score: float) -> bool:
+        """Whether a score is not what this version says of this driver without a server."""
+        return not abs(score - self.own.get(version, {}).get(driver, np.inf)) <= 1e-12
+
     async def _client(self, session: aiohttp.ClientSession, number: int, seen: Seen, stop: threading.Event) -> None:
         place = number * 7
         while not stop.is_set():
@@ -160,7 +165,7 @@ class Ground:
                 seen.milliseconds.append((time.perf_counter() - began) * 1000)
                 version = found["model_version"]
                 seen.versions.add(version)
-                seen.wrong += abs(found["predictions"][0] - self.own.get(version, {}).get(driver, np.inf)) > 1e-12
+                seen.wrong += self.is_wrong(version, driver, found["predictions"][0])
             elif status == 503 and "retry-after" in answer.headers:
                 seen.later += 1
                 await asyncio.sleep(float(answer.headers["retry-after"]))
@@ -190,13 +195,13 @@ class Ground:
                 tasks = [self._client(session, number, seen, stop) for number in range(count)]
                 await asyncio.gather(*tasks, self._pulse(session, seen, stop))
 
-        asking = threading.Thread(target=lambda: asyncio.run(crowd()))
-        asking.start()
-        try:
-            yield seen
-        finally:
-            stop.set()
-            asking.join()
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(lambda: asyncio.run(crowd()))
+            try:
+                yield seen
+            finally:
+                stop.set()
+            asking.result()  # an error of a client, or a liveness that does not answer, ends the drill
 
 
 def moving(ground: Ground, seconds: float) -> str:
@@ -282,13 +287,14 @@ def models_replaced(ground: Ground, _: float) -> str:
 def features_replaced(ground: Ground, _: float) -> str:
     """The online store is replaced by a copy of itself, and that by another."""
     path = ground.workspace.path / "online_store.db"
-    before = ground.status()["last_look"]
     for _ in range(2):
         copy_ = path.with_suffix(".copy")
         shutil.copy(path, copy_)
         copy_.replace(path)
-        ground.wait(lambda status: status["last_look"] > before + 1)
-    return "the new file was opened"
+        before = time.time()
+        ground.wait(lambda status, before=before: status["last_look"] > before + 1)
+    held = [file.path for file in ground.process.open_files() if path.name in file.path]
+    return "the new file was opened" if held == [str(path)] else f"the server holds {', '.join(held)}"
 
 
 def features_locked(ground: Ground, _: float) -> str:

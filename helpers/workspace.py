@@ -100,7 +100,10 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
         WorkshopError: the folder cannot be written.
     """
     check_room(home)
-    partial = home.with_name(f".{home.name}.{os.getpid()}.partial")  # two processes may lay out one home
+    exists = home.exists()  # an empty folder that somebody chose, perhaps a mount: it is filled where it is
+    partial = (
+        home if exists else home.parent
+    ) / f".{home.name}.{os.getpid()}.partial"  # two processes may lay out one home
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "feast_monitoring")
     try:
         shutil.copytree(source / "feature_repo", partial / "feature_repo", ignore=ignore)
@@ -109,7 +112,11 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
         else:
             data.write(partial / "data", seed=seed)
         (partial / "workspace").mkdir()
-        partial.rename(home)
+        if exists:
+            for name in ("data", "workspace", "feature_repo"):  # the last one makes it a home
+                (partial / name).rename(home / name)
+        else:
+            partial.rename(home)
     except OSError as error:
         if not (home / "feature_repo").exists():  # else another process was faster
             raise unwritten(home, error) from None

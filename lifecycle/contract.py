@@ -122,9 +122,15 @@ class FeatureContract:
                 the feature views.
         """
         self.check_definitions(store)
-        now = FeatureContract.of_service(store, self.feature_service, self.label)
-        for name in ("project", "feature_refs", "join_keys", "request_fields"):
-            then, today = getattr(self, name), getattr(now, name)
+        service = store.get_feature_service(self.feature_service)
+        self._compare(project=store.project, feature_refs=tuple(feature_references(store, service)))
+        # Only now: these need the feature views behind the references, which are those of the contract.
+        keys, fields = entity_columns(store, service)
+        self._compare(join_keys=tuple(keys), request_fields=tuple(fields))
+
+    def _compare(self, **now: str | tuple[str, ...]) -> None:
+        for name, today in now.items():
+            then = getattr(self, name)
             if then != today:
                 raise ContractError(
                     f"feature service {self.feature_service!r} has changed since the model was trained: "
@@ -136,7 +142,10 @@ class FeatureContract:
 
         Raises:
             ContractError: a feature view is gone, or means something else; the message names each.
+            RuntimeError: the registry holds nothing at all. Feast empties its file for a moment whenever it writes it.
         """
+        if not store.registry.proto().ListFields():
+            raise RuntimeError("the feature registry is empty, or just being written")
         now = definitions(store, self.feature_refs)
         changed = sorted(view for view in {*self.definitions, *now} if self.definitions.get(view) != now.get(view))
         if changed:
@@ -290,10 +299,11 @@ def _columns(fields: Iterable[Any]) -> dict[str, int]:
 
 def _function(spec: Any) -> list[str]:
     function = spec.feature_transformation.user_defined_function
-    # The text alone: the same text has other byte code in another version of Python.
+    # The text alone, where there is one: the same text has other byte code in another version of Python.
     text = function.body_text or hashlib.sha256(function.body).hexdigest()
-    others = spec.feature_transformation.substrait_transformation.substrait_plan
-    return [spec.mode, text, hashlib.sha256(others).hexdigest(), *map(str, getattr(spec, "aggregations", []))]
+    plan, streamed = spec.feature_transformation.substrait_transformation, getattr(spec, "user_defined_function", None)
+    binary = plan.substrait_plan + plan.ibis_function + (streamed.body if streamed else b"")
+    return [spec.mode, text, hashlib.sha256(binary).hexdigest(), *map(str, getattr(spec, "aggregations", []))]
 
 
 def _meaning_of_stored(spec: Any, features: set[str]) -> dict[str, Any]:

@@ -46,9 +46,7 @@ class Limits:
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Pass a request on, or refuse it with 400, 408 or 413."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
         if "*" not in self.hosts and _host(headers) not in self.hosts:
             return await _refuse(send, 400, "host", "this server is not called by that host name")
@@ -132,6 +130,12 @@ class Impatient(HttpToolsProtocol):
         if most != resource.RLIM_INFINITY and len(self.connections) > max(most - 100, most // 2):
             transport.abort()
         else:
+            self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes that belong to no request that is being answered end uvicorn's own patience with an idle connection: ours begins."""
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
             self._wait()
 
     def on_message_begin(self) -> None:

@@ -30,7 +30,8 @@ TYPES = frozenset(
 )
 """All types that a stored model may hold: those of ``new_model`` and the plain values inside them. Another estimator brings its own to this list."""
 _NODES = frozenset(f"{kind}Node" for kind in ("Dict", "Json", "List", "NdArray", "Object", "Tuple", "Type"))
-_MOST_BYTES = 200_000_000  # of a model, unpacked
+MOST_BYTES = 200_000_000
+"""Of a model's files, and of what they unpack to."""
 
 
 def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeline:
@@ -113,20 +114,23 @@ def _types(path: Path) -> set[str]:
     """The names of all types that a skops file would build."""
     try:
         with zipfile.ZipFile(path) as file:
-            size = sum(part.file_size for part in file.infolist())
-            if size > _MOST_BYTES:
-                raise ValueError(f"the model takes {size:,} bytes, and at most {_MOST_BYTES:,} are read.")
+            sizes = {part.filename: part.file_size for part in file.infolist()}
+            if sum(sizes.values()) > MOST_BYTES:
+                raise ValueError(f"the model takes {sum(sizes.values()):,} bytes, and at most {MOST_BYTES:,} are read.")
             schema = json.loads(file.read("schema.json"))
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (zipfile.BadZipFile, KeyError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"this is no model file: skops cannot read it ({type(error).__name__}: {error}).") from None
-    found, open_ = set(), [schema]
+    size, found, open_ = 0, set(), [schema]
     while open_:
         node = open_.pop()
         if isinstance(node, dict):
             open_ += node.values()
             if "__loader__" in node:
+                size += sizes.get(str(node.get("file")), 0)  # skops reads a part again for each node that names it
+                if size > MOST_BYTES:
+                    raise ValueError(f"the model unpacks to more bytes than the {MOST_BYTES:,} that are read.")
                 name = f"{node.get('__module__')}.{node.get('__class__')}"
-                loader = node["__loader__"]
+                loader = str(node["__loader__"])
                 found.add(name if loader in _NODES else f"{name} ({loader})")
         elif isinstance(node, list):
             open_ += node

@@ -129,19 +129,21 @@ class _DataPlane(DataPlane):
     def metadata(self) -> dict:
         return {**super().metadata(), "extensions": []}
 
-    async def model_ready(self, model_name: str, *arguments: Any, **named: Any) -> bool:
-        self._insist(self.model_registry.get_model(model_name))
-        return await super().model_ready(model_name, *arguments, **named)
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+        # KServe asks for the health of a predictor when somebody asks whether the model is ready, and not before a prediction.
+        self._insist(self.model_registry.get_model(model_name), of_a_prediction=disable_predictor_health_check)
+        return await super().model_ready(model_name, disable_predictor_health_check)
 
     async def ready(self) -> bool:
         for model in self.model_registry.get_models().values():
-            self._insist(model)
+            self._insist(model, of_a_prediction=False)
         return await super().ready()
 
     @staticmethod
-    def _insist(model: Any) -> None:
+    def _insist(model: Any, of_a_prediction: bool) -> None:
         if why := getattr(model, "not_ready", ""):
-            REFUSED.labels("changed").inc()
+            if of_a_prediction:
+                REFUSED.labels("changed").inc()
             raise HTTPException(503, why)
 
 
@@ -243,7 +245,7 @@ class Server(ModelServer):
                 app.add_exception_handler(kind, handler)
 
         rest = self._rest_server
-        rest.config.host, rest.config.http = self.host, Impatient
+        rest.config.host, rest.config.http, rest.config.ws = self.host, Impatient, "none"
         # In place of KServe's own: they log each request with its timing, and each refusal with a traceback.
         rest._add_middlewares = lambda app: app.add_middleware(Limits, hosts=self.hosts)
         rest._add_exception_handlers = handlers

@@ -114,7 +114,7 @@ def validate_features(
 ) -> bool:
     """Stop here when the training data breaks an expectation of the suite that the saved dataset ``reference`` carries.
 
-    Also when a definition has changed since the retrieval, whose table a cluster may have taken from its cache.
+    Also when a definition has changed since the retrieval.
     """
     import mlflow
     import pandas as pd

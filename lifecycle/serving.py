@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from prometheus_client import Counter, Gauge, Info
 from lifecycle.contract import ContractError, FeatureContract
 from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool, one_line
 from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows, Server, rows_of_v1, rows_of_v2
-from lifecycle.versions import Version, behind_alias, read
+from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
 SKEW = 60.0
 """Seconds that a stored feature may lie in the future: clocks of two machines differ. Further ahead, it would never grow stale."""
@@ -87,19 +88,32 @@ class Loaded:
     store_file: tuple[int, int] | None
 
 
-def pinned(store: FeatureStore, folder: Path) -> FeatureStore:
+def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
     """A feature store that answers by the definitions that ``store`` has read, whatever is applied to the registry later.
 
-    Feast would pick up a changed definition in the middle of serving.
+    Feast would pick up a changed definition in the middle of serving, and make a function of each on-demand view of the project, whoever needs it.
 
     Args:
         store: with the registry to copy.
         folder: for the copy; it must last as long as the store is used.
+        views: names of the feature views to take along.
     """
-    path = folder / "registry.db"
-    path.write_bytes(store.registry.proto().SerializeToString())
+    path, proto = folder / "registry.db", type(store.registry.proto())()
+    proto.CopyFrom(store.registry.proto())
+    for found in (proto.feature_views, proto.stream_feature_views, proto.on_demand_feature_views):
+        kept = [view for view in found if view.spec.name in views]
+        del found[:]
+        found.extend(kept)
+    for view in proto.on_demand_feature_views:
+        function = view.spec.feature_transformation.user_defined_function
+        if (
+            function.body_text
+        ):  # Feast would unpickle the body where the text cannot be executed; the text is what was compared
+            function.body = b""
+    path.write_bytes(proto.SerializeToString())
     settings = store.config.model_dump(by_alias=True, exclude_none=True)
-    settings |= {"registry": {"path": str(path)}, "repo_path": store.config.repo_path}
+    # A time to live of 0 means for ever: by default Feast would read the copy again every ten minutes.
+    settings |= {"registry": {"path": str(path), "cache_ttl_seconds": 0}, "repo_path": store.config.repo_path}
     return FeatureStore(config=RepoConfig(**settings))
 
 
@@ -182,14 +196,15 @@ class FeatureModel(Model):
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
-        self.ready = True
+        self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
     def _load(self, version: Version) -> Loaded:
         model, contract = read(self.name, version)
-        contract.check(self.store)
         folder, file = tempfile.TemporaryDirectory(prefix="definitions-"), online_file(self.store)
-        store = pinned(self.store, Path(folder.name))
+        self.store.refresh_registry()
+        store = pinned(self.store, Path(folder.name), contract.definitions)
+        contract.check(store)  # what is compared is what serves
         inputs = input_types(store, contract)
         loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file)
         # The first read opens the store, and is not on a customer's time.
@@ -201,24 +216,27 @@ class FeatureModel(Model):
         _SERVED.labels(self.name).info({"version": loaded.version.number, "model_id": loaded.version.model_id})
 
     def _noted(self) -> None:
-        self._looked = time.time()
+        self._looked, self._since = time.time(), time.monotonic()
         _LOOK.labels(self.name).set(self._looked)
 
     @property
     def follows(self) -> bool:
         """Whether the last successful look at both registries was a moment ago."""
-        return time.time() - self._looked < FOLLOWS
+        return time.monotonic() - self._since < FOLLOWS
 
     def _follow(self, watch: float) -> None:
         pause = watch
-        while True:
-            time.sleep(pause)
+        while not self._end.wait(pause):
             try:
                 self._look()
                 pause = watch
             except BaseException as error:  # whatever it is, SystemExit included: this thread must not end
                 self._say(f"still serving version {self.loaded.version.number}: {error or type(error).__name__}")
                 pause = min(2 * pause, 5)
+
+    def stop(self) -> None:
+        """Look no more. KServe calls this when the server ends."""
+        self._end.set()
 
     def _look(self) -> None:
         """Compare what serves with what both registries and the online store say now."""
@@ -242,9 +260,14 @@ class FeatureModel(Model):
         try:
             self._take(self._load(wanted))
         except BaseException as error:
-            if self._refusal != (refusal := f"version {wanted.number} must not serve: {error or type(error).__name__}"):
+            # Any caller may read the status: what is not a refusal of ours may name files of this machine, and is for the log.
+            ours = isinstance(error, VersionRefused | ContractError)
+            said = one_line(str(error), 500) if ours else f"{type(error).__name__} while it was loaded"
+            if self._refusal != (refusal := f"version {wanted.number} must not serve: {said}"):
                 self._refusal = refusal
                 _KEPT_OUT.labels(self.name).inc()
+                if not ours:
+                    self._say(f"version {wanted.number}: {type(error).__name__}: {error}")
             raise RuntimeError(refusal) from error
         self._say(f"serving version {wanted.number}")
 

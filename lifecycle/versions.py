@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from lifecycle.contract import METADATA, FeatureContract
-from lifecycle.model import load
+from lifecycle.model import MOST_BYTES, load
 
 
 class VersionRefused(ValueError):
@@ -48,11 +48,17 @@ def read(name: str, version: Version) -> tuple[Pipeline, FeatureContract]:
     ``mlflow.sklearn.load_model`` would: it unpickles, and it takes the list of types that skops may build from the model's own metadata.
 
     Raises:
-        VersionRefused: it is not stored in the format skops, holds types that are not in ``lifecycle.model.TYPES``, has no contract or no input example,
+        VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds types that are not in ``lifecycle.model.TYPES``, has no contract or no input example,
             is not the model of ``version.model_id``, or does not do on its own input example what a classifier of two outcomes does.
     """
+    address = f"models:/{name}/{version.number}"
+    files = mlflow.artifacts.list_artifacts(artifact_uri=address)
+    if any(file.is_dir for file in files):  # a model of ours has none; code that a version brings along lies in one
+        raise VersionRefused("it holds folders, and a model that is read here holds files alone")
+    if sum(file.file_size or 0 for file in files) > MOST_BYTES:
+        raise VersionRefused(f"its files take more than {MOST_BYTES:,} bytes, and would fill the disk")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.number}", dst_path=folder)).resolve()
+        path = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder)).resolve()
         stored = mlflow.models.Model.load(path)
         if stored.model_id != version.model_id:
             raise VersionRefused(f"the registry names the model {version.model_id}, and stores {stored.model_id}")

@@ -45,8 +45,23 @@ def test_each_fault_is_met(short):
     assert all(f"| {name} |" in page for name in rows)
 
 
-def test_a_wrong_score_would_be_counted():
-    """The comparison itself, on what a client saw."""
+@pytest.mark.parametrize(
+    "version, driver, score, wrong",
+    [
+        ("1", 1001, 0.5, False),
+        ("1", 1001, 0.5000001, True),
+        ("1", 1001, float("nan"), True),
+        ("1", 1002, 0.5, True),
+        ("3", 1001, 0.5, True),
+    ],
+)
+def test_a_score_is_right_when_its_version_says_so_of_that_driver(version, driver, score, wrong):
+    ground = drills.Ground.__new__(drills.Ground)
+    ground.own = {"1": {1001: 0.5}, "2": {1001: 0.7}}
+    assert ground.is_wrong(version, driver, score) == wrong
+
+
+def test_what_went_wrong_stands_in_the_first_line_of_the_page():
     row = {"drill": "x", "clients": 1, "seconds": 1, "requests": 3, "later": 0, "stopped": 0, "failures": 1, "wrong": 2}
     row |= {"p50_ms": 1, "p99_ms": 2, "liveness_worst_s": 0, "memory_mb": 0.0, "happened": "nothing"}
     assert "1 failed, and 2 were answered with another score" in drills.page([row])

@@ -217,17 +217,24 @@ def head(length: object = "", host: str = "127.0.0.1", extra: str = "") -> bytes
     return f"POST {PREDICT} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{size}{extra}\r\n".encode()
 
 
+def refusals(server, reason: str) -> float:
+    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    found = [
+        line for line in text.splitlines() if line.startswith(f'lifecycle_refused_requests_total{{reason="{reason}"}}')
+    ]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
 def test_a_body_beyond_the_limit_is_refused_before_it_is_sent(server):
+    before = refusals(server, "too large")
     answer = raw(server, head(limits.MOST_BYTES + 1))
     assert answer.startswith(b"HTTP/1.1 413") and b"at most 1,000,000 bytes" in answer
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     began = time.monotonic()
-    answer = b""
-    try:
-        answer = raw(server, head(extra="transfer-encoding: chunked\r\n"), *[chunk] * 20)
-    except ConnectionError:  # the server has hung up while we were still sending
-        answer = b"HTTP/1.1 413"
-    assert answer.startswith(b"HTTP/1.1 413") and time.monotonic() - began < 5
+    with contextlib.suppress(ConnectionError):  # the server may hang up while we are still sending
+        assert raw(server, head(extra="transfer-encoding: chunked\r\n"), *[chunk] * 20).startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - began < limits.SECONDS - 2, "the server waited for the rest"
+    assert refusals(server, "too large") == before + 2
     assert v1(server, DRIVER).status_code == 200
 
 
@@ -235,13 +242,19 @@ def test_who_sends_slowly_is_not_waited_for_for_ever(server):
     with (
         socket.create_connection((HOST, server.port), timeout=60) as silent,
         socket.create_connection((HOST, server.port), timeout=60) as half_a_head,
+        socket.create_connection((HOST, server.port), timeout=60) as kept,
         socket.create_connection((HOST, server.port), timeout=60) as half_a_body,
     ):
+        kept.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        answered = b""
+        while not answered.endswith(b'{"live":true}'):
+            answered += kept.recv(65536)
+        kept.sendall(b"\r\n")  # not a request, and enough to end uvicorn's patience with an idle connection
         half_a_head.sendall(head()[:-10])
         half_a_body.sendall(head(100) + b'{"instances"')
         began = time.monotonic()
         assert half_a_body.recv(65536).startswith(b"HTTP/1.1 408")
-        for connection in (silent, half_a_head):
+        for connection in (silent, half_a_head, kept):
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(65536) == b"", "the server should hang up"
         assert limits.SECONDS - 2 < time.monotonic() - began < limits.SECONDS + 10
@@ -321,7 +334,7 @@ def test_health_answers_while_the_online_store_is_locked(server, served):
             asked = time.monotonic()
             assert requests.get(f"{server.url}/v2/health/live", timeout=10).status_code == 200
             slowest = max(slowest, time.monotonic() - asked)
-        assert slowest < 1, "health waits for the store"
+        assert slowest < 1.5, "health waits for the store"  # which is locked for 2 s
         assert not answers, "the store was not locked"
     finally:
         lock.rollback()
@@ -373,7 +386,7 @@ def test_many_half_open_connections_do_not_make_it_deaf(server):
         for connection in half_open:
             connection.sendall(head()[:-10])
         began = time.monotonic()
-        assert v1(server, DRIVER).status_code == 200 and time.monotonic() - began < 5
+        assert v1(server, DRIVER).status_code == 200 and time.monotonic() - began < limits.SECONDS - 2
     finally:
         for connection in half_open:
             connection.close()

@@ -24,7 +24,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from helpers.data import NOW
 from helpers.workspace import configure
 from lifecycle import model as lifecycle_model
-from lifecycle import serving
+from lifecycle import serving, versions
 from lifecycle.contract import ContractError, FeatureContract
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
@@ -175,9 +175,75 @@ def test_a_type_that_skops_trusts_and_this_list_does_not_is_refused(log, rows):
 
 def test_a_model_file_that_would_fill_the_memory_is_not_unpacked(fitted, tmp_path, monkeypatch):
     lifecycle_model.save(fitted, tmp_path / "model.skops")
-    monkeypatch.setattr(lifecycle_model, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(lifecycle_model, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="at most 1,000 are read"):
         lifecycle_model.load(tmp_path / "model.skops")
+
+
+def test_a_small_file_that_unpacks_a_part_many_times_is_not_unpacked(fitted, tmp_path, monkeypatch):
+    """skops reads a part of the file again for each node that names it."""
+    lifecycle_model.save(fitted, tmp_path / "model.skops")
+    with zipfile.ZipFile(tmp_path / "model.skops") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    schema = json.loads(parts["schema.json"])
+    [array] = [name for name in parts if name.endswith(".npy")][:1]
+    large = io.BytesIO()
+    np.save(large, np.zeros(10_000))
+    parts[array] = large.getvalue()
+    node = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy", "file": array}
+    schema["content"]["content"]["more"] = {**schema["content"], "content": [dict(node) for _ in range(1000)]}
+    parts["schema.json"] = json.dumps(schema).encode()
+    with zipfile.ZipFile(tmp_path / "many.skops", "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+    monkeypatch.setattr(lifecycle_model, "MOST_BYTES", 1_000_000)
+    assert (tmp_path / "many.skops").stat().st_size < lifecycle_model.MOST_BYTES < 1000 * len(parts[array])
+    with pytest.raises(ValueError, match="unpacks to more bytes"):
+        lifecycle_model.load(tmp_path / "many.skops")
+
+
+def test_a_version_that_would_fill_the_disk_or_brings_code_is_not_copied(log, fitted, monkeypatch):
+    version = log(fitted)
+    (folder_of(version) / "large.bin").write_bytes(b"0" * 1_000_000)
+    monkeypatch.setattr(versions, "MOST_BYTES", 500_000)
+    with pytest.raises(VersionRefused, match="its files take more than 500,000 bytes"):
+        read(NAME, version)
+    monkeypatch.undo()
+    (folder_of(version) / "code").mkdir()
+    (folder_of(version) / "code" / "evil.py").write_text("raise SystemExit")
+    with pytest.raises(VersionRefused, match="it holds folders"):
+        read(NAME, version)
+
+
+def test_only_the_views_of_the_contract_become_functions(served, store, rows, tmp_path):
+    """Feast makes a function of each on-demand view of a project; what serves has those of its contract alone, by their compared text."""
+    contract = rows[1]
+    own = serving.pinned(store, tmp_path, contract.definitions)
+    assert [view.name for view in own.list_all_feature_views()] == ["driver_hourly_stats"]
+    assert len(store.list_on_demand_feature_views()) == 2
+    contract.check(own)
+    (tmp_path / "other").mkdir()
+    other = serving.pinned(store, tmp_path / "other", ["driver_hourly_stats", "driver_ratios"])
+    [ratios] = other.registry.proto().on_demand_feature_views
+    function = ratios.spec.feature_transformation.user_defined_function
+    assert function.body == b"" and "conv_log_odds" in function.body_text
+    row = [{"driver_id": 1001}]
+    assert (
+        other.get_online_features(["driver_ratios:conv_log_odds"], row).to_dict()
+        == store.get_online_features(["driver_ratios:conv_log_odds"], row).to_dict()
+    )
+
+
+def test_a_registry_that_is_just_being_written_is_not_taken_for_a_changed_one(served, store, rows):
+    path = served.path / "registry.db"
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    try:
+        store.refresh_registry()
+        with pytest.raises(RuntimeError, match="empty, or just being written"):
+            rows[1].check_definitions(store)
+    finally:
+        path.write_bytes(content)
 
 
 def nan_scores(model, frame, contract):
@@ -241,6 +307,7 @@ def follower(served, log, fitted, request):
     log(fitted, name=request.node.name)
     made = serving.FeatureModel(request.node.name, served.feature_repo, "production", now=NOW.timestamp(), watch=0.05)
     yield made
+    made.stop()
     mlflow.MlflowClient().delete_registered_model(request.node.name)
 
 
@@ -252,7 +319,7 @@ def eventually(true, what: str, seconds: float = 60) -> None:
 
 
 def threads_that_follow() -> int:
-    return sum(thread.name.endswith("(_follow)") for thread in threading.enumerate())
+    return sum(thread.name.endswith("(_follow)") and thread.is_alive() for thread in threading.enumerate())
 
 
 def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(follower, log, fitted, rows, capsys):
