@@ -77,7 +77,7 @@ def test_the_pages_show_the_learners_state_or_else_that_of_the_last_run(home, mo
 def links(notebook) -> list[str]:
     """Where the links and pictures of a notebook's text lead, other places on the web and parts of a page left out."""
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    return [link for text in texts for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
+    return [unquote(link) for text in texts for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
 
 
 def test_a_copy_has_the_notebooks_cells_no_outputs_and_links_that_lead_somewhere(home):

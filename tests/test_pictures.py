@@ -97,7 +97,11 @@ def around(page, parts: str, margin: int = 12) -> dict:
 def take(page, name: str, parts: str = "body") -> None:
     """A small picture of the page or of parts of it: it shows something, and the committed one has its size."""
     page.wait_for_timeout(3000)  # charts grow into place
-    shot = page.screenshot() if parts == "body" else page.screenshot(clip=around(page, parts))
+    clip, before = around(page, parts), None
+    while parts != "body" and clip != before:  # and a graph moves until it has found its form
+        page.wait_for_timeout(1500)
+        clip, before = around(page, parts), clip
+    shot = page.screenshot() if parts == "body" else page.screenshot(clip=clip)
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     colors = picture.quantize(256, dither=Image.Dither.NONE)
     counts = sorted((count for count, _ in colors.getcolors()), reverse=True)
@@ -106,7 +110,10 @@ def take(page, name: str, parts: str = "body") -> None:
     if os.environ.get("STORE_PICTURES"):
         PICTURES.mkdir(exist_ok=True)
         colors.save(stored, optimize=True)
-    assert Image.open(stored).size == picture.size, "take the pictures again: STORE_PICTURES=1"
+    # A graph is as wide as the machine's fonts make its names.
+    near = 0 if parts == "body" else 0.2
+    for side, stored_side in zip(picture.size, Image.open(stored).size, strict=True):
+        assert abs(side - stored_side) <= near * stored_side, "take the pictures again: STORE_PICTURES=1"
     assert stored.stat().st_size < 150_000
 
 
@@ -236,17 +243,21 @@ def in_front(page, text: str) -> bool:
     """Whether nothing lies over the first visible place with this text."""
     place = page.get_by_text(text).locator("visible=true").first
     place.wait_for()
+    place.scroll_into_view_if_needed()
     return place.evaluate("""e => {
         const box = e.getBoundingClientRect();
         const top = document.elementFromPoint(box.x + Math.min(box.width, 20) / 2, box.y + box.height / 2);
-        return e.contains(top) || top.contains(e);
+        return Boolean(top) && (e.contains(top) || top.contains(e));
     }""")
 
 
 @pytest.mark.parametrize("what", SHOWS)
 def test_an_address_that_make_ui_prints_lands_on_its_page_in_a_new_browser(page, addresses, what):
     page.goto(addresses[what])
-    assert [text for text in SHOWS[what] if not in_front(page, text)] == []
+    for text in SHOWS[what]:
+        if not in_front(page, text):  # perhaps in the middle of being drawn
+            page.wait_for_timeout(3000)
+            assert in_front(page, text), text
     page.wait_for_timeout(3000)  # a dialog comes after the page
     assert page.locator("[role=dialog]:visible").count() == 0
 

@@ -49,7 +49,7 @@ def own_copies(copies: Path) -> list[str]:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
             else:
-                cell.source = cell.source.replace("](../", f"]({os.path.relpath(REPOSITORY, copies)}/")
+                cell.source = cell.source.replace("](../", f"]({quote(os.path.relpath(REPOSITORY, copies))}/")
         notebook.metadata.workshop = {"made_from": made_from}
         partial = copies / f".{path.name}.partial"  # a copy is complete, or is not there
         nbformat.write(notebook, partial)

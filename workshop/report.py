@@ -5,17 +5,26 @@ from __future__ import annotations
 import html
 import re
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from helpers.workspace import REPOSITORY
 
-if TYPE_CHECKING:
-    from workshop.runner import Result
-
 TOOLS = ("feast", "mlflow", "kfp", "kubeflow", "kserve", "optuna", "scikit-learn")
+
+
+@dataclass
+class Result:
+    """What one notebook did. ``start_up`` is the part of ``seconds`` that its kernel and its imports took."""
+
+    name: str
+    seconds: float
+    start_up: float
+    checks: int
+    failure: str = ""
+
 
 _INDEX_STYLE = """<style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }

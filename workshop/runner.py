@@ -12,7 +12,6 @@ import shutil
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -29,22 +28,11 @@ from helpers.workspace import (
     create_home,
     unwritten,
 )
-from workshop.report import report
+from workshop.report import Result, report
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 TIMEOUT = 600  # seconds for one cell; the longest takes a minute
 KERNEL = "python3"
-
-
-@dataclass
-class Result:
-    """What one notebook did. ``start_up`` is the part of ``seconds`` that its kernel and its imports took."""
-
-    name: str
-    seconds: float
-    start_up: float
-    checks: int
-    failure: str = ""
 
 
 def choose(only: str | None = None, first: str | None = None, before: str | None = None) -> list[Path]:
