@@ -244,7 +244,9 @@ def test_the_environment_check_names_a_package_of_another_version(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert "optuna 4.0.0 is installed, <6,>=5 is needed. In the clone: `rm .venv/current`, then `make lab`" in done.stderr
+    assert (
+        "optuna 4.0.0 is installed, <6,>=5 is needed. In the clone: `rm .venv/current`, then `make lab`" in done.stderr
+    )
 
 
 def test_this_environment_passes_the_check():
