@@ -44,7 +44,7 @@ endif
 	uv sync --frozen --python $(VENV); \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks reset bench drills
+.PHONY: help moved run test check lab ui notebooks progress reset bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -58,10 +58,13 @@ lab: .venv/current ## JupyterLab on copies of the notebooks, yours to change, in
 	@$(VENV) -m workshop.commands lab
 
 ui: .venv/current ## MLflow's and Feast's own pages over your workspace, else the last run; OF=run for that one; Ctrl-C stops both
-	@$(VENV) -m workshop.commands ui $(if $(OF),--of $(OF))
+	@$(VENV) -m workshop.commands ui $(if $(OF),--of "$(OF)")
 
 notebooks: .venv/current ## re-execute the notebooks in place and store clean outputs
 	@$(VENV) -m workshop.commands notebooks
+
+progress: .venv/current ## which exercises you have solved; OF=folder for a room's collected records
+	@$(VENV) -m workshop.commands progress $(if $(OF),--of "$(OF)")
 
 reset: .venv/current ## empty workspace/ but for your notebooks, after asking
 	@$(VENV) -m workshop.commands reset

@@ -200,12 +200,28 @@ _NOISE = [
 ]
 
 
+_current: Workspace | None = None
+
+
+def current() -> Workspace:
+    """The workspace that this process works in.
+
+    Raises:
+        WorkshopError: none was begun.
+    """
+    if _current is None:
+        raise WorkshopError("run the notebook's first cells: the one with `begin` opens the workspace.")
+    return _current
+
+
 def configure(workspace: Workspace) -> None:
     """Point every tool of this process, and of the processes it starts, at the workspace.
 
     The working directory becomes the workspace: MLflow, Feast and OpenLineage write some files to wherever they are started. UTC becomes the time
     zone, so that what a tool prints in local time is the same on every machine.
     """
+    global _current
+    _current = workspace
     workspace.path.mkdir(parents=True, exist_ok=True)
     os.chdir(workspace.path)
     # The pipeline runner and some of MLflow's commands start `python` by name: it must be this one.

@@ -203,10 +203,14 @@ def test_papermill_executes_a_copy_with_the_state_of_its_home(jupyterlab, tmp_pa
 def test_reset_keeps_the_learners_notebooks_and_says_so(home):
     commands.own_copies(home.path / "notebooks")
     (home.path / "mlflow.db").touch()
+    (home.path / "exercises.jsonl").touch()
     environment = {**os.environ, "WORKSHOP_HOME": str(home.home)}
     command = [sys.executable, "-m", "workshop.commands", "reset"]
     for said in ("Deleted.", "There is nothing to delete"):
         done = subprocess.run(command, input="yes\n", env=environment, capture_output=True, text=True)
-        assert said in done.stdout and f"Your notebooks in {home.path / 'notebooks'} stay." in done.stdout
-        assert [path.name for path in home.path.iterdir()] == ["notebooks"]
+        assert (
+            said in done.stdout
+            and f"Your notebooks in {home.path / 'notebooks'} stay, and the record of your exercises." in done.stdout
+        )
+        assert {path.name for path in home.path.iterdir()} == {"notebooks", "exercises.jsonl"}
         assert any((home.path / "notebooks").iterdir())

@@ -37,8 +37,9 @@ def code(cells) -> list:
 
 
 def lessons(cells) -> list:
-    """The code that teaches: without imports, checks and the list at the end, which is prose."""
-    return [cell for cell in code(cells) if not {"imports", "check", "parameters", "showed"} & set(tags(cell))]
+    """The code that teaches: without imports, checks, exercises and the list at the end, which is prose."""
+    others = {"imports", "check", "parameters", "exercise", "exercise-check", "showed"}
+    return [cell for cell in code(cells) if not others & set(tags(cell))]
 
 
 def statements(cell) -> int:
@@ -71,7 +72,7 @@ def test_the_header_says_what_you_do_learn_need_and_should_know(path, cells):
     assert sentence.startswith("You will ") and sentence.endswith(".") and ". " not in sentence
     assert learn == "**You will learn**"
     assert 3 <= len(re.findall(r"^- ", bullets, re.M)) <= 5
-    time = r"\*\*Time\*\*: about \d+ minutes to read, \d+ seconds to run\.\s\*\*Needs\*\*: .+\."
+    time = r"\*\*Time\*\*: about \d+ minutes to read, \d+ for the exercises, \d+ seconds to run\.\s\*\*Needs\*\*: .+\."
     assert re.fullmatch(time, needs, re.S)
     assert know.startswith("**You should know**: ") and know.endswith(".") and "](http" in know
     assert strip.replace("*", "") == " → ".join(STEPS)
@@ -317,7 +318,7 @@ def test_the_commands_in_the_readme_exist():
 
 
 def test_the_types_of_lifecycle_and_helpers_hold():
-    command = [sys.executable, "-m", "mypy", "--no-error-summary", "lifecycle", "helpers"]
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "lifecycle", "helpers", "exercises"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

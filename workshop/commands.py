@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from exercises.core import RECORD
 from helpers.data import DataError
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
@@ -152,6 +153,8 @@ def choose_state(of: str | None = None) -> Workspace:
     Raises:
         WorkshopError: there is no such state.
     """
+    if of not in (None, "mine", "run"):
+        raise WorkshopError(f"OF={of}: give mine for your workspace, or run for the last `make run`.")
     mine = locate()
     run = Workspace(mine.path / "run", mine.seed)
     for name, workspace in {"mine": mine, "run": run}.items():
@@ -237,12 +240,13 @@ def clean(notebook):
 
 
 def reset(ask=input) -> int:
-    """Empty the learner's workspace, after asking. The copies of the notebooks hold the learner's own work, and stay."""
+    """Empty the learner's workspace, after asking. The copies of the notebooks and the record of the exercises are the learner's own work, and stay."""
     workspace: Workspace = locate()
     entries = sorted(workspace.path.iterdir()) if workspace.path.exists() else []
     copies = workspace.path / COPIES
-    kept = f"Your notebooks in {copies} stay." if copies in entries else ""
-    entries = [entry for entry in entries if entry != copies]
+    kept = f"Your notebooks in {copies} stay, and the record of your exercises." if copies in entries else ""
+    record = workspace.path / RECORD
+    entries = [entry for entry in entries if entry not in (copies, record)]
     if not entries:
         print(f"There is nothing to delete in {workspace.path}. {kept}".strip())
         return 0
@@ -264,14 +268,21 @@ def reset(ask=input) -> int:
     return 0
 
 
+def progress(of: str | None = None) -> int:
+    """Which exercises are solved: in the learner's workspace, or in the folder ``of`` of collected records."""
+    from workshop import progress as shown
+
+    return shown.room(Path(of).expanduser()) if of else shown.mine(locate())
+
+
 def main(argv: list[str] | None = None) -> int:
-    commands = {command.__name__: command for command in (lab, ui, notebooks, reset)}
+    commands = {command.__name__: command for command in (lab, ui, notebooks, progress, reset)}
     parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
     parser.add_argument("command", choices=commands)
-    parser.add_argument("--of", choices=("mine", "run"), help="whose state `ui` shows: yours, or that of `make run`")
+    parser.add_argument("--of", help="whose state: for `ui` mine or run, for `progress` a folder of collected records")
     arguments = parser.parse_args(argv)
     try:
-        return ui(arguments.of) if arguments.command == "ui" else commands[arguments.command]()
+        return commands[arguments.command](*([arguments.of] if arguments.command in ("ui", "progress") else []))
     except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""One execution of a notebook that also tries its checks with their faults, and the comparison of its outputs with the committed ones."""
+"""One execution of a notebook that also tries its checks with their faults and its exercises with answers, and the comparison of its outputs with the committed ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
-from helpers.workspace import Workspace
+from helpers.workspace import REPOSITORY, Workspace
 from workshop import runner
 
 LEAKED = (
@@ -29,11 +29,12 @@ LEAKED = (
     "yield), or the check itself changes something"
 )
 # What is sent to the kernel before a check. It binds no name there.
-_ASK = """exec('import sys\\nsys.path.insert(0, folder)\\ntry: import trial\\nfinally: sys.path.remove(folder)\\ntrial.trials(*given)',
+_ASK = """exec('import sys\\nsys.path.insert(0, folder)\\ntry: import trial\\nfinally: sys.path.remove(folder)\\ntrial.{what}(*given)',
 {{'folder': {folder!r}, 'given': [get_ipython(), *{given!r}]}})"""
 _BYTES = r'src="data:image/\w+;base64,[^"]*"', 'src="BYTES"'
 _PROCESS = r"ipykernel_\d+", "ipykernel_PROCESS"
 _ANSWER = "__import__('sys').modules['trial'].report"
+ANSWERS = REPOSITORY / "tests" / "exercises"
 
 
 def tags(cell) -> list[str]:
@@ -61,6 +62,16 @@ def _checks(cells: list) -> dict[int, tuple[str, list[str]]]:
     return found
 
 
+def exercises(notebook: Path) -> list[str]:
+    """The numbers of a notebook's exercises, in order."""
+    return [_number(cell) for cell in nbformat.read(notebook, as_version=4).cells if "exercise-check" in tags(cell)]
+
+
+def _number(cell) -> str:
+    """Of an exercise, from the call in its check."""
+    return re.search(r'exercise\("([\d.]+)"\)\.check', cell.source)[1]
+
+
 def not_named(notebook: Path) -> list[str]:
     """The checks that no fault can name."""
     found = checks(notebook)
@@ -86,12 +97,21 @@ def homeless(notebook: Path, folder: Path = FOLDER) -> list[str]:
 
 @dataclass(frozen=True)
 class Execution:
-    """What one execution of a notebook did. ``tried`` has for each check that was reached the faults (None: without one) and what was wrong."""
+    """What one execution of a notebook did. ``tried`` has for each check that was reached the faults (None: without one) and what was wrong;
+    ``answered`` for each exercise the answers and what was wrong."""
 
     notebook: Path
     result: runner.Result
     copy: Path
     tried: dict[str, list[tuple[str | None, str]]]
+    answered: dict[str, list[tuple[str, str]]]
+
+    def wrong_answers(self, number: str) -> str:
+        """What is wrong with an exercise; nothing when each right answer was taken, and each wrong one refused with its hint."""
+        if number not in self.answered:
+            return f"{self.notebook.stem}: the notebook stopped before exercise {number}: {self.result.failure}"
+        found = [f"exercise {number}, {answer}\n{wrong}" for answer, wrong in self.answered[number] if wrong]
+        return "\n\n".join(found)
 
     def wrong(self, check: str) -> str:
         """What is wrong with a check and its faults; nothing when each fault was noticed."""
@@ -107,9 +127,10 @@ class Execution:
 def execute(notebook: Path, output: Path, workspace: Workspace, folder: Path = FOLDER) -> Execution:
     """``runner.execute``, with the faults of ``folder`` tried before each check."""
     tried: dict[str, list[tuple[str | None, str]]] = {}
-    with _trying(notebook.name[:2], folder, tried):
+    answered: dict[str, list[tuple[str, str]]] = {}
+    with _trying(notebook.name[:2], folder, tried, answered):
         result = runner.execute(notebook, output, workspace, progress=False)
-    return Execution(notebook, result, output, tried)
+    return Execution(notebook, result, output, tried, answered)
 
 
 @functools.cache
@@ -119,15 +140,19 @@ def once(notebook: Path, workspace: Workspace) -> Execution:
 
 
 @contextmanager
-def _trying(number: str, folder: Path, tried: dict) -> Iterator[None]:
-    """Within it papermill tries faults: its default engine is another one."""
+def _trying(number: str, folder: Path, tried: dict, answered: dict) -> Iterator[None]:
+    """Within it papermill tries faults and answers: its default engine is another one."""
 
     class Client(PapermillNotebookClient):
         def execute_cell(self, cell, cell_index, **options):
+            if "exercise-check" in tags(cell):
+                answered[_number(cell)] = self._try("answers", cell, [_number(cell), cell.source, str(ANSWERS)])
             if "check" not in tags(cell):
                 return super().execute_cell(cell, cell_index, **options)
             name, own = _checks(self.nb.cells)[cell_index]
-            rows = tried[name] = self._try(cell, own)
+            has_faults = (folder / f"faults_{number}.py").exists()
+            given = [number, own, cell.source, str(folder)]
+            rows = tried[name] = self._try("trials", cell, given) if has_faults else []
             try:
                 return super().execute_cell(cell, cell_index, **options)
             except CellExecutionError:
@@ -135,18 +160,15 @@ def _trying(number: str, folder: Path, tried: dict) -> Iterator[None]:
                     rows.append((None, LEAKED))
                 raise
 
-        def _try(self, cell, own: list[str]) -> list[tuple[str | None, str]]:
-            if not (folder / f"faults_{number}.py").exists():
-                return []
-            given = [number, own, cell.source, str(folder)]
-            code = _ASK.format(folder=str(FOLDER), given=given)
+        def _try(self, what: str, cell, given: list) -> list[tuple[str | None, str]]:
+            code = _ASK.format(what=what, folder=str(FOLDER), given=given)
             options = {"silent": True, "store_history": False, "allow_stdin": False, "stop_on_error": False}
             request = self.kc.execute(code, **options, user_expressions={"report": _ANSWER})
             content = self.wait_for_reply(request, cell)["content"]
             if content["status"] != "ok":
                 return [(None, "was not tried: " + "\n".join(content["traceback"]))]
             answer = json.loads(ast.literal_eval(content["user_expressions"]["report"]["data"]["text/plain"]))
-            return [(row["fault"], row["wrong"]) for row in answer]
+            return [(row["tried"], row["wrong"]) for row in answer]
 
     class Engine(NBClientEngine):
         @classmethod

@@ -1,4 +1,4 @@
-"""What runs inside a notebook's kernel, before a check: its source in copies of the namespace."""
+"""What runs inside a notebook's kernel, before a check or an exercise's check: its source in copies of the namespace."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import types
 import warnings
 from collections import deque
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
+from answers import load as load_answers
 from faults import load
 
 # IPython's own names, and its history of inputs and outputs.
@@ -239,7 +241,48 @@ def trials(shell, number: str, tags: list[str], source: str, folder: str) -> Non
         # Without a fault first. The cell itself follows and proves that it passes; this proves that it also does in a copy, so that
         # what fails below fails because of the fault.
         found = [
-            {"fault": fault.name if fault else None, "wrong": _try(code, shell.user_ns, fault)}
+            {"tried": fault.name if fault else None, "wrong": _try(code, shell.user_ns, fault)}
             for fault in ([None, *faults] if faults else [])
         ]
+    report = json.dumps(found)
+
+
+def _answer(shell, number: str, source: str, check: str, says: str | None) -> str:
+    """Give an answer to an exercise in a copy; what is wrong with the outcome, or nothing. ``says``: None for a right answer."""
+    ns, said = namespace(shell.user_ns), io.StringIO()
+    name = f"<an answer to {number}>"
+    # Some tools read a function's source, as of a cell.
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    try:
+        exec(compile(shell.transform_cell(source), name, "exec", dont_inherit=True), ns)
+        with contextlib.redirect_stdout(said):
+            exec(compile(check, f"<the check of {number}>", "exec", dont_inherit=True), ns)
+    except Exception as error:
+        if type(error).__name__ != "NotYet":
+            return f"raises another error than NotYet:\n{_traceback(error)}"
+        if says is None:
+            return f"is right, and was refused: {error}"
+        return "" if says in str(error) else f"is refused, but not with {says!r}: {error}"
+    told = said.getvalue()
+    if says is not None:
+        return f"is wrong, and was taken: {told}"
+    return (
+        ""
+        if told.startswith(f"solved: {number}. ") and told.count("\n") == 1
+        else f"is right, and the check says: {told!r}"
+    )
+
+
+def answers(shell, number: str, check: str, folder: str) -> None:
+    """Try the answers to an exercise, right ones and wrong ones, and put what happened into ``report``. Nothing of it is recorded."""
+    global report
+
+    from exercises import core, exercise
+
+    given = load_answers(f"{int(number.split('.')[0]):02d}", Path(folder)).get(number)
+    every = [(exercise(number).worked.strip(), None)]
+    if given:
+        every += [(source, None) for source in given.right] + given.wrong
+    with _unnoticed(), mock.patch.object(core, "record"):
+        found = [{"tried": source, "wrong": _answer(shell, number, source, check, says)} for source, says in every]
     report = json.dumps(found)

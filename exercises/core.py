@@ -1,0 +1,162 @@
+"""An exercise: it judges an answer by what the answer does with the real tools, and keeps a record of what was solved."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.workspace import WorkshopError, current
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from IPython.display import Code
+
+FOLDER = Path(__file__).parent
+RECORD = "exercises.jsonl"
+"""The record's name in a workspace: a line for each answer, hint and solution, in the order of time."""
+SOLVED, WRONG, HINT, SOLUTION = "solved", "wrong", "hint", "solution"
+
+
+class NotYet(Exception):
+    """A wrong answer. The message says what is wrong and where to look, never the answer."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython shows this in place of a traceback, which would lead a learner into the code of the workshop.
+        return [f"Not yet: {self}"]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a notebook.
+
+    Attributes:
+        number: of the notebook and of the exercise in it, such as ``"2.1"``.
+        title: what the learner does; the heading of the exercise in the notebook.
+        judge: takes the answers; returns in a sentence or two what a right one shows; raises ``NotYet`` for a wrong one.
+        more: a second hint, for the asking.
+        worked: a solution: code for the exercise's cell, and why it is one in comments.
+    """
+
+    number: str
+    title: str
+    judge: Callable[..., str]
+    more: str
+    worked: str
+
+    def check(self, *answers: Any) -> None:
+        """Judge the answer. One that is left at ``...`` is open, which is no error.
+
+        Raises:
+            NotYet: the answer is wrong.
+        """
+        if any(map(unwritten, answers)):
+            print(f"open: {self.number}, {self.title}")
+            return
+        try:
+            shows = self.judge(*answers)
+        except NotYet as error:
+            record(self.number, WRONG)
+            ask = f'`exercise("{self.number}").hint()`'
+            # Without its cause: what a learner needs of that is in the message.
+            raise NotYet(f"{error} ({ask} says more.)") from None
+        record(self.number, SOLVED)
+        print(f"solved: {self.number}. {shows}")
+
+    def hint(self) -> None:
+        """Print the second hint."""
+        record(self.number, HINT)
+        print(self.more)
+
+    def solution(self) -> Code:
+        """A worked solution, to read or to copy."""
+        from IPython.display import Code
+
+        record(self.number, SOLUTION)
+        return Code(self.worked.strip(), language="python")
+
+
+def _empty() -> None: ...
+
+
+def unwritten(answer: Any) -> bool:
+    """Whether an answer is still ``...``, or a function whose body is."""
+    code = getattr(answer, "__code__", None)
+    return answer is ... or (
+        code is not None and (code.co_code, code.co_consts) == (_empty.__code__.co_code, _empty.__code__.co_consts)
+    )
+
+
+@contextlib.contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """What the learner's code raises within it is a wrong answer, and no error of the exercise: ``what`` begins the sentence that says so."""
+    try:
+        yield
+    except NotYet:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise NotYet(f"{what}: {type(error).__name__}: {said[:400]}") from error
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[FeatureStore]:
+    """A Feast project of an exercise's own, to be changed and filled at will: the course's definitions over the course's files, with a registry and an
+    (empty) online store that are gone afterwards."""
+    from feast import FeatureStore, RepoConfig
+
+    from helpers import registry
+
+    repository = current().feature_repo
+    course = FeatureStore(repo_path=str(repository)).config
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        settings = course.model_dump(by_alias=True, exclude_none=True) | {
+            "registry": {"registry_type": "file", "path": f"{folder}/registry.db"},
+            "online_store": {"type": "sqlite", "path": f"{folder}/online_store.db"},
+            "repo_path": repository,
+        }
+        store = FeatureStore(config=RepoConfig(**settings))
+        registry.apply(store, repository)
+        yield store
+
+
+def exercises_of(notebook: str) -> list[Exercise]:
+    """The exercises of a notebook such as ``"02"``, in order."""
+    return importlib.import_module(f"exercises.notebook_{notebook}").EXERCISES
+
+
+def every() -> dict[str, Exercise]:
+    """All exercises by number, in the order of the course."""
+    files = sorted(FOLDER.glob("notebook_[0-9][0-9].py"))
+    return {found.number: found for file in files for found in exercises_of(file.stem[-2:])}
+
+
+def exercise(number: str) -> Exercise:
+    """The exercise with this number, such as ``"2.1"``.
+
+    Raises:
+        WorkshopError: there is none.
+    """
+    found = every()
+    if number not in found:
+        raise WorkshopError(f"there is no exercise {number!r}; there are {', '.join(found)}.")
+    return found[number]
+
+
+def record(number: str, what: str) -> None:
+    """Add a line to the record of the current workspace. A record that cannot be written does not keep anybody from learning."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line = json.dumps({"exercise": number, "what": what, "at": now})
+    try:
+        with (current().path / RECORD).open(
+            "a", encoding="utf-8"
+        ) as file:  # short enough for one write: two notebooks may
+            file.write(line + "\n")
+    except OSError as error:
+        print(f"(not recorded for `make progress`: {error.strerror})")
