@@ -33,18 +33,26 @@ endif
 	  echo "error: '$(PYTHON)' cannot create virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
 	@[ -w . ] || { \
 	  echo "error: $$(pwd -P) is read-only, so no environment can be made in it. Copy the clone to a folder that you can write, and run make there." >&2; exit 2; }
-	@set -e; exec 9<Makefile; \
+	@[ -z "$$WHEELS" ] || ls "$$WHEELS"/uv-*.whl >/dev/null 2>&1 || { \
+	  echo "error: WHEELS=$$WHEELS is no folder that \`make wheels\` filled." >&2; exit 2; }
+	@set -eo pipefail; exec 9<Makefile; \
 	$(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null || { \
 	  echo "Another make sets this clone up; this one waits until it has ended."; \
 	  $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; }; \
 	made="$$($(PYTHON) --version) $$(pwd -P)"; \
 	[ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
 	  $(PYTHON) -m venv --clear .venv && printf '%s\n' "$$made" > .venv/made; }; \
-	command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
+	if [ -n "$$WHEELS" ]; then \
+	  trap '[ $$? = 0 ] || echo "error: $$WHEELS does not hold what this clone needs. A wheel folder is for one lock, one system and one minor version of Python: run \`make wheels\` in this clone on a connected laptop of this kind." >&2' EXIT; \
+	  from="$$($(PYTHON) -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).resolve().as_uri())' "$$WHEELS")"; \
+	  export PIP_NO_INDEX=1 PIP_FIND_LINKS="$$from" UV_FIND_LINKS="$$from" UV_OFFLINE=1; \
+	fi; \
+	[ -z "$$WHEELS" ] && command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
+	[ -z "$$WHEELS" ] || uv export --quiet --frozen --no-emit-project | uv pip install --python $(VENV) --no-index --no-deps --require-hashes -r -; \
 	uv sync --frozen --python $(VENV); \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks progress reset bench drills
+.PHONY: help moved run test check lab ui notebooks progress reset wheels bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -68,6 +76,9 @@ progress: .venv/current ## which exercises you have solved; OF=folder for a room
 
 reset: .venv/current ## empty workspace/ but for your notebooks, after asking
 	@$(VENV) -m workshop.commands reset
+
+wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
+	@$(VENV) -m workshop.commands wheels
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -307,14 +307,18 @@ def test_the_readme_is_short_and_names_every_notebook():
     assert [path.name for path in FILES if path.name not in text] == []
 
 
-def test_the_commands_in_the_readme_exist():
-    text = README.read_text()
-    doors = set(re.findall(r"^([a-z]+):.*##", (REPOSITORY / "Makefile").read_text(), re.M))
+@pytest.mark.parametrize("page", ["README.md", "docs/instructor-guide.md"])
+def test_the_commands_in_a_page_exist(page):
+    text = (REPOSITORY / page).read_text()
+    makefile = (REPOSITORY / "Makefile").read_text()
+    doors = set(re.findall(r"^([a-z]+):.*##", makefile, re.M))
     commands = "\n".join(re.findall(r"`[^`\n]+`|^ {4}.+|^make .+", text, re.M))
     named = set(re.findall(r"\bmake ([a-z]+)", commands))
     assert named and named <= doors
-    modules = re.findall(r"python -m (helpers|lifecycle|workshop)\.(\w+)", text)
-    assert modules and [name for name in modules if not (REPOSITORY.joinpath(*name).with_suffix(".py")).exists()] == []
+    options = set(re.findall(r"\bmake [a-z]+.*? ([A-Z]+)=", commands))
+    assert options and [name for name in options if not re.search(rf"\$[({{]?\$?{name}\b", makefile)] == []
+    modules = re.findall(r"python -m (helpers|lifecycle|workshop|benchmarks)\.(\w+)", text)
+    assert [name for name in modules if not (REPOSITORY.joinpath(*name).with_suffix(".py")).exists()] == []
 
 
 def test_the_types_of_lifecycle_and_helpers_hold():

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from workshop.runner import NOTEBOOKS, run
 
 PIPELINE = "training_pipeline.yaml"
 COPIES = "notebooks"  # the folder of a workspace in which a learner works
+WHEELS = REPOSITORY / "wheels"
 
 
 def own_copies(copies: Path) -> list[str]:
@@ -275,8 +277,43 @@ def progress(of: str | None = None) -> int:
     return shown.room(Path(of).expanduser()) if of else shown.mine(locate())
 
 
+def wheels(into: Path = WHEELS) -> int:
+    """Fetch every package of the lock that this system and this Python need, each with its hash verified.
+
+    pip fetches them, and not uv, which has no command for it; so they come from the index that pip is set up with.
+
+    Args:
+        into: a folder; made when it is not there. What it holds already stays, so that one folder can serve several kinds of laptops.
+
+    Raises:
+        WorkshopError: a package could not be fetched, or is another one than the lock's.
+    """
+    uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
+    export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project"]
+    lock = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(lock)
+        requirements.flush()
+        # The one package without a wheel is built to learn what it needs: with this environment's tools, which are the lock's.
+        options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", into, "-r", requirements.name]
+        quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
+        fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
+        done = subprocess.run(fetch, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise WorkshopError(f"the wheels are not complete. pip says:\n{done.stderr.strip()}")
+    files = [path for path in into.iterdir() if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 1e9
+    system = f"{platform.system()} on {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}"
+    print(
+        f"{into} holds {len(files)} packages, {size:.2f} GB, for {system}. Copy it to each laptop; there, in the clone:\n"
+        "  make run WHEELS=/path/to/wheels"
+    )
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
-    commands = {command.__name__: command for command in (lab, ui, notebooks, progress, reset)}
+    commands = {command.__name__: command for command in (lab, ui, notebooks, progress, reset, wheels)}
     parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--of", help="whose state: for `ui` mine or run, for `progress` a folder of collected records")
