@@ -43,7 +43,8 @@ endif
 	[ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
 	  $(PYTHON) -m venv --clear .venv && printf '%s\n' "$$made" > .venv/made; }; \
 	if [ -n "$$WHEELS" ]; then \
-	  trap '[ $$? = 0 ] || echo "error: $$WHEELS does not hold what this clone needs. A wheel folder is for one lock, one system and one minor version of Python: run \`make wheels\` in this clone on a connected laptop of this kind." >&2' EXIT; \
+	  trap 'code=$$?; [ $$code = 0 ] || { \
+	    echo "error: $$WHEELS does not hold what this clone needs. A wheel folder is for one lock, one system and one minor version of Python: run \`make wheels\` in this clone on a connected laptop of this kind." >&2; exit $$code; }' EXIT; \
 	  from="$$($(PYTHON) -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).resolve().as_uri())' "$$WHEELS")"; \
 	  export PIP_NO_INDEX=1 PIP_FIND_LINKS="$$from" UV_FIND_LINKS="$$from" UV_OFFLINE=1; \
 	fi; \
