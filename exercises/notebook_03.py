@@ -121,7 +121,9 @@ def _knows_incomplete(complete: Any) -> str:
         part, run = told(FeatureStore(config=config))
     with staged(recent) as store:
         batch, run_of_batch = told(store)
-        Path(store.get_feature_view("driver_hourly_stats").batch_source.path).unlink()
+        source = store.get_feature_view("driver_hourly_stats").batch_source
+        assert isinstance(source, FileSource)
+        Path(source.path).unlink()
         nothing, run_of_none = told(store)
     if nothing:
         raise NotYet(
