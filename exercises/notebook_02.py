@@ -109,7 +109,7 @@ def _never_ahead(ask: Any) -> str:
     truth = labels.label.reindex(questions.number)[asked]
     leaky, honest = (roc_auc_score(truth, mean_of(later)[asked]) for later in (0, -1))
     return (
-        f"All {clear.sum():,} questions with rows of both days get the mean of the day before. As a score of its own it has an AUC of {honest:.2f}; "
+        f"All {clear.sum():,} questions whose driver reported on these days get the mean of the day before. As a score of its own it has an AUC of {honest:.2f}; "
         f"asked at the label's time it would show {leaky:.2f}. A point-in-time join is as right as the time that is stamped on a row."
     )
 
@@ -183,7 +183,7 @@ def _looks_ahead(row: Any) -> str:
             f"asked as of 10:25, both retrievals take your row, {given}: it was written by then. Look at its `created`."
         )
     return (
-        f"A training set as of 10:25 gets {given}, and what was known then is {known}, which is all that serving could have used. "
+        f"A training set as of 10:25 gets {given}; what was known then is {known}. "
         "By event time alone a late row looks ahead."
     )
 

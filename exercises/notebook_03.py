@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore
 
+    from lifecycle.validation import SuiteReport
+
 HOURLY = ["conv_rate", "acc_rate", "avg_daily_trips"]
 FEATURES = [f"driver_hourly_stats:{name}" for name in HOURLY]
 THRESHOLD = 0.1
@@ -56,7 +58,7 @@ def _refuses_frozen(rule: Any) -> str:
     week = good["the last week"]
 
     def refused(rows: pd.DataFrame) -> str:
-        return str(judge(suite, rows, ["acc_rate"]))
+        return _in_one_line(judge(suite, rows, ["acc_rate"]))
 
     def frozen(value: float) -> pd.DataFrame:
         return week.assign(acc_rate=week.acc_rate.where(week.acc_rate.isna(), value))
@@ -83,6 +85,11 @@ def _refuses_frozen(rule: Any) -> str:
         f"The reference has {rates.nunique()} different values with a standard deviation of {rates.std():.2f}; the frozen batch has one, and 0. "
         "No rule on single values can see that, and none on the mean."
     )
+
+
+def _in_one_line(report: SuiteReport) -> str:
+    """The rules that were broken; nothing when none was."""
+    return str(report).replace("\n", "; ")
 
 
 def _knows_incomplete(complete: Any) -> str:
@@ -183,7 +190,7 @@ def _gets_past(spoil: Any) -> str:
     suite = stored_suite(FeatureStore(repo_path=str(current().feature_repo)), REFERENCE)
     report = judge(suite, table, HOURLY)
     if not report.is_success:
-        raise NotYet(f"refused by the rules. {report}.")
+        raise NotYet(f"refused by the rules. {_in_one_line(report)}.")
     moved = [f"{name} {score:.2f}" for name, score in scores.items() if score > THRESHOLD]
     if moved:
         raise NotYet(
@@ -201,7 +208,7 @@ def _gets_past(spoil: Any) -> str:
         )
     return (
         f"Released: no rule is broken, and the largest drift score is {max(scores.values()):.3f}. Yet a driver's `conv_rate` says nothing about the driver. "
-        "Both gates look at one column at a time; neither knows whose value it is. Labels would show it, days later."
+        "Both gates look at one column at a time; neither knows whose value it is. Labels would show it, and they come later."
     )
 
 
