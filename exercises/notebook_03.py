@@ -83,7 +83,7 @@ def _refuses_frozen(rule: Any) -> str:
             raise NotYet(f"the frozen batch is refused, but so is {name}: {found}.")
     return (
         f"The reference has {rates.nunique()} different values with a standard deviation of {rates.std():.2f}; the frozen batch has one, and 0. "
-        "No rule on single values can see that, and none on the mean."
+        "A rule on single values does not see that, nor does one on the mean when the value is the mean."
     )
 
 
