@@ -87,9 +87,11 @@ class Tab:
         self.menu("File", "Save Notebook")
         for _ in range(200):
             if self.path.stat().st_mtime_ns > before:
-                break
+                with contextlib.suppress(nbformat.reader.NotJSONError):  # in the middle of writing
+                    cells = nbformat.read(self.path, as_version=4).cells
+                    return [cell for cell in cells if cell.cell_type == "code"]
             time.sleep(0.05)
-        return [cell for cell in nbformat.read(self.path, as_version=4).cells if cell.cell_type == "code"]
+        raise AssertionError(f"{self.path.name} was not saved")
 
     def errors(self) -> list[str]:
         outputs = [output for cell in self.cells() for output in cell.outputs]
