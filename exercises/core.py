@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from helpers.workspace import WorkshopError, current
 if TYPE_CHECKING:
     from feast import FeatureStore
     from IPython.display import Code
+    from mlflow import MlflowClient
 
 FOLDER = Path(__file__).parent
 RECORD = "exercises.jsonl"
@@ -124,6 +126,24 @@ def scratch() -> Iterator[FeatureStore]:
         store = FeatureStore(config=RepoConfig(**settings))
         registry.apply(store, repository)
         yield store
+
+
+@contextlib.contextmanager
+def scratch_tracking() -> Iterator[MlflowClient]:
+    """A client of MLflow on a copy of the workspace's database: its runs, models and aliases, to be searched and changed at will. The copy is gone afterwards.
+
+    A model's files are not copied: what reads or writes one touches the workspace.
+    """
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        copy = f"{folder}/mlflow.db"
+        with (
+            contextlib.closing(sqlite3.connect(current().path / "mlflow.db")) as original,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            original.backup(target)
+        yield MlflowClient(f"sqlite:///{copy}")
 
 
 def exercises_of(notebook: str) -> list[Exercise]:
