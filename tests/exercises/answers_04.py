@@ -21,6 +21,7 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
                 "rows that are later than the first row it is scored on",
             ),
             ("careful_split = TimeSeriesSplit(n_splits=5, gap=150)", "that makes 5 folds"),
+            ("careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)", "fold 0 is not scored on block 0"),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
             ("careful_split = 'by time'", "scikit-learn cannot split the rows with this: ValueError"),
         ],
@@ -39,7 +40,7 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
                 "without_trips = f\"{children} and tags.feature_rating = 'included' and tags.feature_avg_daily_trips IS NULL\"",
                 "it misses acc_only, conv_only, rates: 3 of 5",
             ),
-            ("without_trips = 'tags.feature_avg_daily_trips IS NULL'", "which is no candidate"),
+            ("without_trips = 'tags.feature_avg_daily_trips IS NULL'", "which is no candidate of this selection"),
             (
                 "names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]\n"
                 "listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])\n"
