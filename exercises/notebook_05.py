@@ -61,7 +61,7 @@ def _brings_to(bring_to: Any) -> str:
             raise NotYet(
                 f"trial {still[0]}, in which the first process died, says RUNNING for ever. What does `settle` do with it?"
             )
-    return "Killed, resumed twice and started once more: 9 complete trials, no two alike, and nothing is left open."
+    return "Resumed after the kill, resumed by a third process, started once more when all was done: 9 complete trials, no two alike, and nothing is left open."
 
 
 EPOCHS = 12
