@@ -51,6 +51,8 @@ def _brings_to(bring_to: Any) -> str:
                 f"{total} complete trials were asked for, and there are {now}. The study held {before} complete trials at the start, "
                 "and two more: one that failed, one that was open. Which of them count, and what does `n_trials` count?"
             )
+        if any("x" not in trial.params for trial in done):
+            raise NotYet("a trial was told a score without a call of `objective`.")
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(

@@ -64,6 +64,14 @@ def bring_to(study, objective, total):
 """,
                 "after 50 trials it still goes on",
             ),
+            (
+                """
+def bring_to(study, objective, total):
+    while len(complete(study)) < total:
+        study.tell(study.ask(), 0.5)
+""",
+                "without a call of `objective`",
+            ),
             ("def bring_to(study):\n    return study", "`bring_to` failed: TypeError"),
             ("bring_to = study", "that is a Study; write the function"),
         ],
