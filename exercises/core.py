@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.workspace import WorkshopError, current
+from helpers.workspace import WorkshopError, Workspace, current
 
 if TYPE_CHECKING:
+    import pandas as pd
     from feast import FeatureStore
     from IPython.display import Code
     from mlflow import MlflowClient
@@ -127,6 +128,18 @@ def scratch() -> Iterator[FeatureStore]:
         store = FeatureStore(config=RepoConfig(**settings))
         registry.apply(store, repository)
         yield store
+
+
+@contextlib.contextmanager
+def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
+    """A Feast project of an exercise's own, with the course's hourly view over ``rows`` (the columns of driver_stats.parquet); gone afterwards."""
+    from feast import FeatureStore
+
+    from helpers.registry import staging
+
+    course = FeatureStore(repo_path=str(current().feature_repo))
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        yield staging(Workspace(Path(folder)), course, "driver_hourly_stats", "arrived", rows)
 
 
 @contextlib.contextmanager
