@@ -94,10 +94,15 @@ def _returns_trips(answer: Callable) -> None:
     if not isinstance(values, list):
         raise NotYet(f"under 'converted_trips' it returns a {type(values).__name__}; Feast needs a list.")
     if len(values) != 2:
-        raise NotYet(f"for two drivers it returns {len(values)} values; Feast needs one for each.")
+        raise NotYet(f"two drivers go in and {len(values)} values come out; Feast needs one for each.")
     if values[1] is None or values[1] != values[1]:
         raise NotYet("a driver whose rate is 0 gets a missing value; but 0 is a rate that is known.")
-    if [float(value) for value in values] != [10, 0]:
+    kinds = sorted({type(value).__name__ for value in values if not isinstance(value, float)})
+    if kinds:
+        raise NotYet(
+            f"its list holds values of type {', '.join(kinds)}; the feature is a Float64, and Feast refuses them."
+        )
+    if values != [10, 0]:
         raise NotYet(f"a driver with a rate of 0.5 and 20 trips a day, and one with 0 and 8, get {values}.")
 
 

@@ -17,6 +17,7 @@ ANSWERS = {
                 "still mean what they meant in UTC",
             ),
             ("def misread(times):\n    return times + pd.Timedelta(hours=5)", "have no zone yet"),
+            ("def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')", "hardly better"),
             ("misread = 'America/New_York'", "that is a str"),
             (
                 "def misread(times):\n    return times.dt.tz_localize('New York')",
@@ -48,6 +49,7 @@ ANSWERS = {
             ("def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()", "Choose a whole row"),
             ("def as_corrected(rows):\n    return rows.drop_duplicates()", "still have two rows"),
             ("def as_corrected(rows):\n    return rows.conv_rate", "it returns a Series"),
+            ("def as_corrected(rows):\n    return rows[key].drop_duplicates()", "has no column conv_rate"),
         ],
     ),
     "0.3": Answers(
@@ -64,6 +66,10 @@ ANSWERS = {
                 "returns a FeatureView",
             ),
             ("def valid_for(store):\n    return store.get_feature_view('rating').ttl", "fails on the scratch project"),
+            (
+                "def valid_for(store):\n    return pd.Timedelta(days=365)",
+                "the registry says something else than 365 days",
+            ),
             ("valid_for = pd.Timedelta(days=30)", "that is a Timedelta"),
         ],
     ),

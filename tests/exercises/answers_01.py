@@ -55,6 +55,12 @@ ANSWERS = {
             (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
             (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
             (but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'), "the view is named 'driver_hourly_stats'"),
+            (
+                "from feast import FileSource\nother_source = FileSource(name='swapped', path=store.get_data_source('driver_stats').path, "
+                "timestamp_field='event_timestamp', field_mapping={'conv_rate': 'acc_rate', 'acc_rate': 'conv_rate'})"
+                + but(VIEW, 'store.get_data_source("driver_stats")', "other_source"),
+                "some rates are not those",
+            ),
             ("acceptance_view = 'driver_acceptance'", "that is a str"),
         ],
     ),
@@ -83,6 +89,19 @@ def converted_trips(inputs):
                 "it fails on the lists",
             ),
             (but(TRIPS, '{"converted_trips"', '{"trips"'), "holds ['trips']"),
+            ("converted_trips = 'conv_rate * avg_daily_trips'", "that is a str"),
+            (but(TRIPS, "rate * trips for", "round(rate * trips) for"), "values of type int"),
+            (
+                but(TRIPS, "rate * trips for", "round(rate * trips, 1) for"),
+                "are not the rate times the number of trips",
+            ),
+            (but(TRIPS, "rate * trips for", "rate + trips for"), "get [20.5, 8.0]"),
+            (but(TRIPS, "in pairs]", "in pairs if rate]"), "1 values come out"),
+            (
+                "def converted_trips(inputs):\n    rates, trips = inputs['conv_rate'], inputs['avg_daily_trips']\n"
+                "    return {'converted_trips': np.array(rates, dtype=float) * np.array(trips, dtype=float)}",
+                "it returns a ndarray",
+            ),
             (
                 "def product(rate, trips):\n    return None if rate is None else rate * trips\n"
                 "def converted_trips(inputs):\n"
