@@ -55,12 +55,6 @@ ANSWERS = {
             (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
             (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
             (but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'), "the view is named 'driver_hourly_stats'"),
-            (
-                "from feast import FileSource\nother_source = FileSource(name='swapped', path=store.get_data_source('driver_stats').path, "
-                "timestamp_field='event_timestamp', field_mapping={'conv_rate': 'acc_rate', 'acc_rate': 'conv_rate'})"
-                + but(VIEW, 'store.get_data_source("driver_stats")', "other_source"),
-                "some rates are not those",
-            ),
             ("acceptance_view = 'driver_acceptance'", "that is a str"),
         ],
     ),
