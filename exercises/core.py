@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.workspace import WorkshopError, current
+from helpers.workspace import WorkshopError, Workspace, current
 
 if TYPE_CHECKING:
+    import pandas as pd
     from feast import FeatureStore
     from IPython.display import Code
 
@@ -127,16 +128,16 @@ def scratch() -> Iterator[FeatureStore]:
         yield store
 
 
-def usable_ttl(ttl: datetime.timedelta | None) -> None:
-    """Feast's DuckDB store fails at each retrieval on a time to live of days and hours, such as a day and a half: such an answer gets a hint of its own.
+@contextlib.contextmanager
+def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
+    """A Feast project of an exercise's own, with the course's hourly view over ``rows`` (the columns of driver_stats.parquet); gone afterwards."""
+    from feast import FeatureStore
 
-    Raises:
-        NotYet: it is one.
-    """
-    if ttl and ttl.days and (ttl.seconds or ttl.microseconds):
-        raise NotYet(
-            f"Feast's DuckDB store cannot retrieve with a time to live of {ttl}: it takes whole days, or less than one."
-        )
+    from helpers.registry import staging
+
+    course = FeatureStore(repo_path=str(current().feature_repo))
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        yield staging(Workspace(Path(folder)), course, "driver_hourly_stats", "arrived", rows)
 
 
 def exercises_of(notebook: str) -> list[Exercise]:

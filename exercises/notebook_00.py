@@ -22,7 +22,7 @@ def _read(table: str) -> pd.DataFrame:
 
 def _a_function(answer: Any, takes: str) -> None:
     if not callable(answer):
-        raise NotYet(f"that is a {type(answer).__name__}; the check needs a function, and gives it {takes}.")
+        raise NotYet(f"that is of the type {type(answer).__name__}; the check needs a function, and gives it {takes}.")
 
 
 def _misread(misread: Any) -> str:
@@ -71,7 +71,9 @@ def _corrected(as_corrected: Any) -> str:
     with attempt("`as_corrected` fails on the hourly rows in another order"):
         found = as_corrected(stats.sample(frac=1, random_state=0))
     if not isinstance(found, pd.DataFrame):
-        raise NotYet(f"it returns a {type(found).__name__}; the check needs a table (a DataFrame) of hourly rows.")
+        raise NotYet(
+            f"it returns the type {type(found).__name__}; the check needs a table (a DataFrame) of hourly rows."
+        )
     if not set(KEY) <= set(found):
         found = found.reset_index()
     lost = {*KEY, "conv_rate"} - set(found)
@@ -123,7 +125,7 @@ def _valid_for(valid_for: Any) -> str:
             second = valid_for(store)
     if not isinstance(first, timedelta):
         raise NotYet(
-            f"it returns a {type(first).__name__}. The registry keeps a time to live as a `timedelta`; return it as it comes out."
+            f"it returns the type {type(first).__name__}. The registry keeps a time to live as a `timedelta`; return it as it comes out."
         )
     if first == other.ttl != true:
         raise NotYet(f"{first.days} days is how long a value of {other.name} is valid. In which file is the rating?")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from exercises.core import Exercise, NotYet, attempt, scratch, usable_ttl
+from exercises.core import Exercise, NotYet, attempt, scratch
 from helpers import registry
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.workspace import current
@@ -34,8 +34,14 @@ def _a_view(answer: Any) -> FeatureView:
     from feast import FeatureView
 
     if not isinstance(answer, FeatureView):
-        raise NotYet(f"that is a {type(answer).__name__}; the check needs a `FeatureView`, as in feature_views.py.")
-    usable_ttl(answer.ttl)
+        raise NotYet(
+            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as in feature_views.py."
+        )
+    ttl = answer.ttl
+    if ttl and ttl.days and (ttl.seconds or ttl.microseconds):
+        raise NotYet(
+            f"Feast's DuckDB store cannot retrieve with a time to live of {ttl}: it takes whole days, or less than one."
+        )
     return answer
 
 
@@ -86,13 +92,13 @@ def _returns_trips(answer: Callable) -> None:
         given = answer({"conv_rate": [0.5, 0.0], "avg_daily_trips": [20, 8]})
     if not isinstance(given, dict):
         raise NotYet(
-            f"it returns a {type(given).__name__}; an on-demand view needs a dictionary, as those in on_demand.py return."
+            f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in on_demand.py return."
         )
     if list(given) != ["converted_trips"]:
         raise NotYet(f"the dictionary that it returns holds {list(given)}; it should hold 'converted_trips' alone.")
     values = given["converted_trips"]
     if not isinstance(values, list):
-        raise NotYet(f"under 'converted_trips' it returns a {type(values).__name__}; Feast needs a list.")
+        raise NotYet(f"under 'converted_trips' it returns the type {type(values).__name__}; Feast needs a list.")
     if len(values) != 2:
         raise NotYet(f"two drivers go in and {len(values)} values come out; Feast needs one for each.")
     if values[1] is None or values[1] != values[1]:
@@ -112,7 +118,9 @@ def _converted_trips(answer: Any) -> str:
     from feast.types import Float64
 
     if not callable(answer):
-        raise NotYet(f"that is a {type(answer).__name__}; the check needs a function, as the two in on_demand.py.")
+        raise NotYet(
+            f"that is of the type {type(answer).__name__}; the check needs a function, as the two in on_demand.py."
+        )
     _returns_trips(answer)
     stats = _read("driver_stats")
     last = stats.groupby("driver_id").event_timestamp.max()

@@ -18,7 +18,7 @@ ANSWERS = {
             ),
             ("def misread(times):\n    return times + pd.Timedelta(hours=5)", "have no zone yet"),
             ("def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')", "hardly better"),
-            ("misread = 'America/New_York'", "that is a str"),
+            ("misread = 'America/New_York'", "that is of the type str"),
             (
                 "def misread(times):\n    return times.dt.tz_localize('New York')",
                 "`misread` fails on the labels' times",
@@ -48,7 +48,7 @@ ANSWERS = {
             ),
             ("def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()", "Choose a whole row"),
             ("def as_corrected(rows):\n    return rows.drop_duplicates()", "still have two rows"),
-            ("def as_corrected(rows):\n    return rows.conv_rate", "it returns a Series"),
+            ("def as_corrected(rows):\n    return rows.conv_rate", "it returns the type Series"),
             ("def as_corrected(rows):\n    return rows[key].drop_duplicates()", "has no column conv_rate"),
         ],
     ),
@@ -63,14 +63,14 @@ ANSWERS = {
             ("def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl", "is the rating"),
             (
                 "def valid_for(store):\n    return store.get_feature_view('driver_daily_profile')",
-                "returns a FeatureView",
+                "returns the type FeatureView",
             ),
             ("def valid_for(store):\n    return store.get_feature_view('rating').ttl", "fails on the scratch project"),
             (
                 "def valid_for(store):\n    return pd.Timedelta(days=365)",
                 "the registry says something else than 365 days",
             ),
-            ("valid_for = pd.Timedelta(days=30)", "that is a Timedelta"),
+            ("valid_for = pd.Timedelta(days=30)", "that is of the type Timedelta"),
         ],
     ),
 }

@@ -55,7 +55,7 @@ ANSWERS = {
             (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
             (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
             (but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'), "the view is named 'driver_hourly_stats'"),
-            ("acceptance_view = 'driver_acceptance'", "that is a str"),
+            ("acceptance_view = 'driver_acceptance'", "that is of the type str"),
         ],
     ),
     "1.2": Answers(
@@ -77,13 +77,13 @@ def converted_trips(inputs):
             (but(TRIPS, "None if", "0.0 if"), "convert 0 trips a day"),
             (but(TRIPS, "None if rate is None or rate != rate", "None if not rate"), "a rate that is known"),
             (but(TRIPS, "pairs]}", "pairs if rate is not None]}"), "got length 144"),
-            (but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"), "it returns a list"),
+            (but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"), "it returns the type list"),
             (
                 "def converted_trips(inputs):\n    return {'converted_trips': inputs['conv_rate'] * inputs['avg_daily_trips']}",
                 "it fails on the lists",
             ),
             (but(TRIPS, '{"converted_trips"', '{"trips"'), "holds ['trips']"),
-            ("converted_trips = 'conv_rate * avg_daily_trips'", "that is a str"),
+            ("converted_trips = 'conv_rate * avg_daily_trips'", "that is of the type str"),
             (but(TRIPS, "rate * trips for", "round(rate * trips) for"), "values of type int"),
             (
                 but(TRIPS, "rate * trips for", "round(rate * trips, 1) for"),
@@ -94,7 +94,7 @@ def converted_trips(inputs):
             (
                 "def converted_trips(inputs):\n    rates, trips = inputs['conv_rate'], inputs['avg_daily_trips']\n"
                 "    return {'converted_trips': np.array(rates, dtype=float) * np.array(trips, dtype=float)}",
-                "it returns a ndarray",
+                "it returns the type ndarray",
             ),
             (
                 "def product(rate, trips):\n    return None if rate is None else rate * trips\n"
@@ -125,7 +125,7 @@ def converted_trips(inputs):
                 ),
                 "this is the view 'driver_daily_profile'",
             ),
-            ("silent_change = hourly.schema", "that is a list"),
+            ("silent_change = hourly.schema", "that is of the type list"),
         ],
     ),
 }
