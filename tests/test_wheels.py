@@ -29,8 +29,8 @@ def wheels(tmp_path_factory) -> Path:
     try:
         commands.wheels(folder)
     except WorkshopError as error:
-        if "(from versions: none)" in str(error):  # no index answered
-            pytest.skip(f"no wheels without a package index: {error}")
+        if "does not answer" in str(error):
+            pytest.skip(str(error))
         raise
     return folder
 

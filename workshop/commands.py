@@ -301,6 +301,10 @@ def wheels(into: Path = WHEELS) -> int:
         fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
         done = subprocess.run(fetch, stderr=subprocess.PIPE, text=True)
     if done.returncode:
+        if "connection broken" in done.stderr:
+            raise WorkshopError(
+                "the wheels are not complete: the package index that pip is set up with does not answer."
+            )
         raise WorkshopError(f"the wheels are not complete. pip says:\n{done.stderr.strip()}")
     files = [path for path in into.iterdir() if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e9
