@@ -10,8 +10,8 @@ from typing import Any
 from exercises.core import Exercise, NotYet, attempt
 from helpers.workspace import current
 
-LOW, GOOD, ABSURD = 0.5, 0.75, 0.99
-"""Scores that a gate between 0.65 and 0.9 is asked about."""
+SCORES = LOW, FAIR, GOOD, ABSURD = 0.64, 0.66, 0.89, 0.91
+"""What a gate between 0.65 and 0.9 is asked about."""
 
 
 @contextlib.contextmanager
@@ -133,11 +133,10 @@ def _waits(order: Any) -> str:
 
 def _believes(gate: Any) -> str:
     from kfp import dsl
-    from kfp.dsl.pipeline_channel import ConditionOperation
 
     from lifecycle import pipeline
 
-    if not callable(gate) or isinstance(gate, ConditionOperation):
+    if not callable(gate):
         raise NotYet(f"that is a {type(gate).__name__}; the answer is a function of a score and a step to add.")
 
     @pipeline.component
@@ -150,8 +149,8 @@ def _believes(gate: Any) -> str:
     with attempt("KFP cannot compile this gate"):
 
         @dsl.pipeline(name="gates")
-        def gates(low: float, good: float, absurd: float, notes: str) -> None:
-            for auc in (low, good, absurd):
+        def gates(low: float, fair: float, good: float, absurd: float, notes: str) -> None:
+            for auc in (low, fair, good, absurd):
                 gate(auc, lambda *_, auc=auc: register(auc=auc, notes=notes))
 
     conditions = re.findall(r"\bcondition: \"(.*)\"", str(gates.pipeline_spec))
@@ -159,11 +158,11 @@ def _believes(gate: Any) -> str:
         notes = folder / "notes.txt"
         notes.touch()
         with attempt("the local runner cannot run this gate"), pipeline.local_run(log):
-            gates(low=LOW, good=GOOD, absurd=ABSURD, notes=str(notes))
+            gates(low=LOW, fair=FAIR, good=GOOD, absurd=ABSURD, notes=str(notes))
         opened = [float(line) for line in notes.read_text().splitlines()]
     _judge_gate(opened, conditions)
     return (
-        f"Of the scores {LOW}, {GOOD} and {ABSURD}, only {GOOD} ran the step behind the gate. "
+        f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the gate. "
         "`dsl.If` takes one comparison, so one gate stands in the other."
     )
 
@@ -180,8 +179,10 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
         )
     if ABSURD in opened:
         raise NotYet(f"the score {ABSURD} still opens the gate: so would a model that has seen the future.")
-    if opened.count(GOOD) != 1 or LOW in opened:
-        raise NotYet(f"the scores {opened} ran the step; only {GOOD} of {LOW}, {GOOD} and {ABSURD} should, and once.")
+    if sorted(opened) != [FAIR, GOOD]:
+        raise NotYet(
+            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each."
+        )
 
 
 EXERCISES = [

@@ -243,7 +243,7 @@ def promote(client, name, version):
         "7.2",
         "Mend a materialization that loaded nothing",
         _mends,
-        more="Feast will not look again at a period that it has noted, unless you name the period. Begin as the section *Materialize* does: which rows are still valid at `NOW`?",
+        more="An increment never looks behind the end of the last period that Feast has noted; `materialize` looks at the period that you name. Begin where the section *Materialize* begins: which rows are still valid at `NOW`?",
         worked="""
 def mend(store):
     # Both ends by hand. What is older than the time to live must stay out: training would not see it either.

@@ -77,7 +77,7 @@ def share_of_ones(path: str) -> float:
             ),
             (
                 "def believable(auc, register):\n    with dsl.If(auc >= 0.65):\n        register()",
-                "the score 0.99 still opens the gate",
+                "the score 0.91 still opens the gate",
             ),
             (
                 "def believable(auc, register):\n    with dsl.If((auc >= 0.65) & (auc <= 0.9)):\n        register()",
@@ -85,7 +85,7 @@ def share_of_ones(path: str) -> float:
             ),
             (
                 "def believable(auc, register):\n    with dsl.If(auc >= 0.9):\n        with dsl.If(auc <= 0.65):\n            register()",
-                "the scores [] ran the step",
+                "the gate ran the step for []",
             ),
         ],
     ),
