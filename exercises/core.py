@@ -7,14 +7,16 @@ import datetime
 import importlib
 import json
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.workspace import WorkshopError, current
+from helpers.workspace import WorkshopError, Workspace, current
 
 if TYPE_CHECKING:
+    import pandas as pd
     from feast import FeatureStore
     from IPython.display import Code
 
@@ -29,7 +31,7 @@ class NotYet(Exception):
 
     def _render_traceback_(self) -> list[str]:
         # IPython shows this in place of a traceback, which would lead a learner into the code of the workshop.
-        return [f"Not yet: {self}"]
+        return textwrap.wrap(f"Not yet: {self}", 100, break_long_words=False)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,18 @@ def scratch() -> Iterator[FeatureStore]:
         store = FeatureStore(config=RepoConfig(**settings))
         registry.apply(store, repository)
         yield store
+
+
+@contextlib.contextmanager
+def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
+    """A Feast project of an exercise's own, with the course's hourly view over ``rows`` (the columns of driver_stats.parquet); gone afterwards."""
+    from feast import FeatureStore
+
+    from helpers.registry import staging
+
+    course = FeatureStore(repo_path=str(current().feature_repo))
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        yield staging(Workspace(Path(folder)), course, "driver_hourly_stats", "arrived", rows)
 
 
 def exercises_of(notebook: str) -> list[Exercise]:
