@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exercises.core import Exercise, NotYet, attempt, scratch
+from exercises.core import Exercise, NotYet, attempt, scratch, staged
 from helpers.start import MODEL
 from helpers.workspace import NOW, current
 
@@ -98,35 +98,22 @@ def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _new_project() -> Iterator[tuple[FeatureStore, pd.DataFrame]]:
-    """A scratch project in which some drivers have been silent for days, and all its drivers at `NOW`."""
+def _with_silent_drivers() -> pd.DataFrame:
+    """The course's hourly rows, in which ten drivers have been silent for days."""
     import pandas as pd
-    from feast import FileSource
 
-    with scratch() as store, tempfile.TemporaryDirectory(prefix="exercise-") as folder:
-        stats = pd.read_parquet(current().data / "driver_stats.parquet")
-        last = stats.groupby("driver_id").event_timestamp.max()
-        quiet = last.index[last > NOW - SILENT][:10]
-        kept = stats[~(stats.driver_id.isin(quiet) & (stats.event_timestamp > NOW - SILENT))]
-        kept.to_parquet(f"{folder}/rows.parquet")
-        view = store.get_feature_view(HOURLY)
-        source = view.batch_source
-        assert source, "the hourly view is filled from a file"
-        view.batch_source = FileSource(
-            name=source.name,
-            path=f"{folder}/rows.parquet",
-            timestamp_field=source.timestamp_field,
-            created_timestamp_column=source.created_timestamp_column,
-        )
-        store.apply([view.batch_source, view])
-        yield store, pd.DataFrame({"driver_id": last.index, "event_timestamp": NOW})
+    stats = pd.read_parquet(current().data / "driver_stats.parquet")
+    last = stats.groupby("driver_id").event_timestamp.max()
+    quiet = last.index[last > NOW - SILENT][:10]
+    return stats[~(stats.driver_id.isin(quiet) & (stats.event_timestamp > NOW - SILENT))]
 
 
 def _mends(mend: Any) -> str:
     if not callable(mend):
         raise NotYet(f"that is a {type(mend).__name__}; the answer is a function of a feature store.")
-    with _quiet(), _new_project() as (store, everyone):
+    rows = _with_silent_drivers()
+    everyone = rows[["driver_id"]].drop_duplicates().assign(event_timestamp=NOW)
+    with _quiet(), staged(rows) as store:
         store.materialize_incremental(NOW, feature_views=[HOURLY])
         with attempt("`mend` failed"):
             mend(store)
