@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib
 import json
+import sqlite3
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore
     from IPython.display import Code
+    from mlflow import MlflowClient
 
 FOLDER = Path(__file__).parent
 RECORD = "exercises.jsonl"
@@ -138,6 +140,24 @@ def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
     course = FeatureStore(repo_path=str(current().feature_repo))
     with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
         yield staging(Workspace(Path(folder)), course, "driver_hourly_stats", "arrived", rows)
+
+
+@contextlib.contextmanager
+def scratch_tracking() -> Iterator[MlflowClient]:
+    """A client of MLflow on a copy of the workspace's database: its runs, models and aliases, to be searched and changed at will. The copy is gone afterwards.
+
+    A model's files are not copied: what reads or writes one touches the workspace.
+    """
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        copy = f"{folder}/mlflow.db"
+        with (
+            contextlib.closing(sqlite3.connect(current().path / "mlflow.db")) as original,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            original.backup(target)
+        yield MlflowClient(f"sqlite:///{copy}")
 
 
 def exercises_of(notebook: str) -> list[Exercise]:
