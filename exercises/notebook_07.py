@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exercises.core import Exercise, NotYet, attempt, scratch, staged
+from exercises.core import Exercise, NotYet, attempt, scratch, scratch_tracking, staged
 from helpers.start import MODEL
 from helpers.workspace import NOW, current
 
@@ -37,44 +37,21 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-@contextlib.contextmanager
-def _three_versions(client: MlflowClient) -> Iterator[None]:
-    """A registered model with the versions 1 to 3, of which 1 is in production. It is gone afterwards, and the course's aliases are as before."""
-    from mlflow.exceptions import MlflowException
-
-    with contextlib.suppress(MlflowException):  # of a kernel that was killed in the middle
-        client.delete_registered_model(SCRATCH_MODEL)
-    before = _aliases(client, MODEL)
-    client.create_registered_model(SCRATCH_MODEL)
-    try:
+def _keeps_a_way_back(promote: Any) -> str:
+    if not callable(promote):
+        raise NotYet(f"that is a {type(promote).__name__}; the answer is a function of a client, a name and a version.")
+    with scratch_tracking() as client:
+        client.create_registered_model(SCRATCH_MODEL)
         for _ in range(3):
             client.create_model_version(SCRATCH_MODEL, source="nowhere")
         client.set_registered_model_alias(SCRATCH_MODEL, "production", "1")
-        yield
-    finally:
-        client.delete_registered_model(SCRATCH_MODEL)
-        after = _aliases(client, MODEL)
-        for alias in after.keys() - before.keys():
-            client.delete_registered_model_alias(MODEL, alias)
-        for alias, version in before.items():
-            if after.get(alias) != version:
-                client.set_registered_model_alias(MODEL, alias, version)
-
-
-def _keeps_a_way_back(promote: Any) -> str:
-    import mlflow
-
-    if not callable(promote):
-        raise NotYet(f"that is a {type(promote).__name__}; the answer is a function of a client, a name and a version.")
-    client = mlflow.MlflowClient()
-    with _three_versions(client):
         course, served = _aliases(client, MODEL), "1"
         for version in ("3", "2"):
             with attempt(f"`promote` failed when version {served} was in production"):
                 promote(client, SCRATCH_MODEL, version)
             if _aliases(client, MODEL) != course:
                 raise NotYet(
-                    f"an alias of {MODEL} moved, and the function was called with another name. (The alias is back.) Use all three arguments."
+                    f"an alias of {MODEL} moved (in a copy), and the function was called with another name. Use all three arguments."
                 )
             _judge_aliases(_aliases(client, SCRATCH_MODEL), served, version)
             served = version
@@ -217,7 +194,7 @@ EXERCISES = [
         "7.1",
         "Promote, and keep a way back",
         _keeps_a_way_back,
-        more='`client.get_model_version_by_alias(name, "production").version` says what serves. Ask before you move anything.',
+        more="`client` can say which version an alias names now: section *Promote by alias* asks it. Ask before you move anything.",
         worked="""
 def promote(client, name, version):
     # First the question: once the alias has moved, nobody knows where it was.

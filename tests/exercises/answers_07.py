@@ -39,7 +39,7 @@ def promote(client, name, version):
     client.set_registered_model_alias(MODEL, "previous", served.version)
     client.set_registered_model_alias(MODEL, "production", 1)
 """,
-                "The alias is back",
+                "in a copy",
             ),
             (
                 """
