@@ -66,8 +66,8 @@ notebooks: .venv/current ## re-execute the notebooks in place and store clean ou
 progress: .venv/current ## which exercises you have solved; OF=folder for a room's collected records
 	@$(VENV) -m workshop.commands progress $(if $(OF),--of "$(OF)")
 
-reset: .venv/current ## empty workspace/ but for your notebooks, after asking
-	@$(VENV) -m workshop.commands reset
+reset: .venv/current ## empty workspace/ but for your notebooks, after asking; ONLY=05 for what 05 and later ones made
+	@$(VENV) -m workshop.commands reset $(if $(ONLY),--only $(ONLY))
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))
