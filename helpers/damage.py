@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import shlex
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TextIO
@@ -36,9 +37,10 @@ def check(workspace: Workspace) -> None:
             _check_registry(path) if name == REGISTRY else _check_database(path)
         elif path.exists() or (name == ONLINE and (workspace.path / REGISTRY).exists()):
             print(f"{name} ({what}) is {'empty' if path.exists() else 'gone'}: {then}.", flush=True)
+    alone = _alone(workspace)
     if (workspace.path / TRACKING).exists():
-        _check_schema(workspace)
-    if _alone(workspace) and (workspace.path / TRACKING).exists():
+        _check_schema(workspace, alone)
+    if alone and (workspace.path / TRACKING).exists():
         _close_runs(workspace)
 
 
@@ -52,10 +54,13 @@ def _check_registry(path: Path) -> None:
     from feast.protos.feast.core.Registry_pb2 import Registry
     from google.protobuf.message import DecodeError
 
-    try:
-        Registry.FromString(path.read_bytes())
-    except DecodeError:
-        raise _damaged(path, "it is no registry of Feast's, or cut short") from None
+    for wait in (0.5, 0):
+        try:
+            Registry.FromString(path.read_bytes())
+            return
+        except DecodeError:
+            time.sleep(wait)  # another notebook may be writing it
+    raise _damaged(path, "it is no registry of Feast's, or cut short")
 
 
 def _check_database(path: Path) -> None:
@@ -75,27 +80,38 @@ def _check_database(path: Path) -> None:
         raise _damaged(path, found)
 
 
-def _check_schema(workspace: Workspace) -> None:
+def _check_schema(workspace: Workspace, alone: bool) -> None:
     """Whether MLflow's database is of the installed MLflow. An upgrade of the clone brings another one, and the workspace stays."""
     import mlflow
     from alembic.script import ScriptDirectory
 
     path = workspace.path / TRACKING
-    with closing(sqlite3.connect(path)) as database:
-        tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-        found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
-    if not found:  # empty, or left in the middle of its creation: MLflow goes on with that
-        return
+    found = _ask(path, "SELECT version_num FROM alembic_version")
     known = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    if found[0] == known.get_current_head():
+    if not found or found[0][0] == known.get_current_head():
         return
-    if found[0] in {revision.revision for revision in known.walk_revisions()}:
+    if not _ask(path, "SELECT name FROM experiments"):
+        # MLflow makes its tables in steps, and its first experiment last. After a kill within a step it stumbles for ever: "table already exists".
+        if alone:
+            path.unlink()
+            print(f"{TRACKING} was left half made by a process that was killed, and held nothing: it is made again.")
+    elif found[0][0] in {revision.revision for revision in known.walk_revisions()}:
         upgrade = shlex.join(["mlflow", "db", "upgrade", workspace.tracking_uri])
         raise WorkshopError(
             f"{TRACKING} was written by an older MLflow than this environment's {mlflow.__version__}. "
             f"In a terminal: `cp {shlex.quote(str(path))} {shlex.quote(f'{path}.before')}`, then `.venv/bin/{upgrade}` in the clone; it keeps everything."
         )
-    raise _damaged(path, f"a newer MLflow than this environment's {mlflow.__version__} wrote it, or none")
+    else:
+        raise _damaged(path, f"a newer MLflow than this environment's {mlflow.__version__} wrote it, or none")
+
+
+def _ask(path: Path, query: str) -> list[tuple]:
+    """The rows; none when a table is not there (yet)."""
+    try:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+            return database.execute(query).fetchall()
+    except sqlite3.OperationalError:
+        return []
 
 
 def _alone(workspace: Workspace) -> bool:
@@ -114,15 +130,11 @@ def _alone(workspace: Workspace) -> bool:
 
 def _close_runs(workspace: Workspace) -> None:
     """End what nobody works on: a killed pipeline or sweep leaves its MLflow runs open for ever. (A study's run in MlflowStorage stays open by design.)"""
-    ask = (
+    left = _ask(
+        workspace.path / TRACKING,
         "SELECT run_uuid, name FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active' "
-        "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'optuna.study_direction')"
+        "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'optuna.study_direction')",
     )
-    try:
-        with closing(sqlite3.connect(workspace.path / TRACKING)) as database:
-            left = database.execute(ask).fetchall()
-    except sqlite3.OperationalError:  # no tables yet
-        return
     if not left:
         return
     from mlflow import MlflowClient

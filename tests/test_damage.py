@@ -110,17 +110,38 @@ def revision(workspace: Workspace) -> str:
         return database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
 
 
-def test_a_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_printed(mine):
+def made_up_to(workspace: Workspace, revision: str) -> None:
+    """MLflow's database as it is after some steps of its creation, in place of the whole one."""
     import sqlalchemy
     from alembic import command
     from mlflow.store.db.utils import InitialBase, _get_alembic_config
 
-    newest = revision(mine)
-    (mine.path / damage.TRACKING).unlink()
-    engine = sqlalchemy.create_engine(mine.tracking_uri)
+    (workspace.path / damage.TRACKING).unlink()
+    engine = sqlalchemy.create_engine(workspace.tracking_uri)
     InitialBase.metadata.create_all(engine)
-    command.upgrade(_get_alembic_config(mine.tracking_uri.replace("%", "%%")), "head-1")
+    command.upgrade(_get_alembic_config(workspace.tracking_uri.replace("%", "%%")), revision)
     engine.dispose()
+
+
+def test_a_database_that_was_left_half_made_is_made_again_but_not_while_somebody_makes_it(mine, capsys):
+    made_up_to(mine, "head-20")
+    command = [sys.executable, "-c", BEGUN, str(mine.home)]
+    (mine.path / damage.TRACKING).rename(mine.path / "away")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "begun\n"
+        (mine.path / "away").rename(mine.path / damage.TRACKING)
+        damage.check(mine)
+        assert (mine.path / damage.TRACKING).exists() and capsys.readouterr().out == ""
+    damage.check(mine)
+    assert "mlflow.db was left half made by a process that was killed, and held nothing" in capsys.readouterr().out
+    assert not (mine.path / damage.TRACKING).exists()
+
+
+def test_a_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_printed(mine):
+    newest = revision(mine)
+    made_up_to(mine, "head-1")
+    with closing(sqlite3.connect(mine.path / damage.TRACKING)) as database, database:
+        database.execute("INSERT INTO experiments (name) VALUES ('mine')")
     assert revision(mine) != newest
     with pytest.raises(WorkshopError, match=r"^mlflow\.db was written by an older MLflow than this") as raised:
         damage.check(mine)

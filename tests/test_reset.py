@@ -172,7 +172,7 @@ def test_a_workspace_that_was_copied_is_not_emptied_in_part_because_the_files_ar
 
 def test_a_notebook_that_does_not_exist_is_named(home, monkeypatch):
     monkeypatch.setenv("WORKSHOP_HOME", str(home.home))
-    with pytest.raises(WorkshopError, match="ONLY=4: there is no such notebook. Give one of 00, 01"):
+    with pytest.raises(WorkshopError, match=r"ONLY=4: there is no such notebook\. Give one of 00, 01"):
         reset("4")
 
 
