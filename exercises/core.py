@@ -7,6 +7,7 @@ import datetime
 import importlib
 import json
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class NotYet(Exception):
 
     def _render_traceback_(self) -> list[str]:
         # IPython shows this in place of a traceback, which would lead a learner into the code of the workshop.
-        return [f"Not yet: {self}"]
+        return textwrap.wrap(f"Not yet: {self}", 100, break_long_words=False)
 
 
 @dataclass(frozen=True)

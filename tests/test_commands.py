@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import lab
 import nbformat
-import psutil
 import pytest
 from browser import chromium, needs_chromium
 from conftest import listening
@@ -133,28 +132,9 @@ def test_git_does_not_see_the_copies():
 
 @pytest.fixture(scope="module")
 def jupyterlab(tmp_path_factory):
-    """`make lab` on a home of its own, of a user who never started it before: the home, and the address that it prints."""
-    folder = tmp_path_factory.mktemp("a learner")
-    home = create_home(folder / "a home")
-    user = {"HOME": str(folder), "BROWSER": "true", "WORKSHOP_HOME": str(home.home)}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))} | user
-    command = [sys.executable, "-m", "workshop.commands", "lab"]
-    log = folder / "log"
-    with log.open("w") as output:
-        door = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(600):
-            found = re.findall(r"http://127\.0\.0\.1:\d+/lab/tree/\S+\?token=\w+", log.read_text())
-            if found and listening(door.pid):
-                break
-            assert door.poll() is None, log.read_text()
-            time.sleep(0.2)
-        assert {socket.laddr.ip for socket in listening(door.pid)} == {HOST}
-        yield home, found[0]
-    finally:
-        for process in [*psutil.Process(door.pid).children(recursive=True), door]:
-            process.terminate()
-        door.wait(20)
+    """The home, and the address of its JupyterLab."""
+    with lab.opened(tmp_path_factory.mktemp("a learner")) as opened:
+        yield opened
 
 
 def test_the_lab_opens_the_copies_below_a_folder_in_which_their_links_work(jupyterlab):

@@ -125,7 +125,9 @@ def test_what_the_learners_code_raises_is_a_wrong_answer_in_one_line(one):
 
     with pytest.raises(core.NotYet, match=r"^`double` failed: KeyError: 'two\\nlines' \(") as caught:
         one.check(broken)
-    assert caught.value.__cause__ is None and caught.value._render_traceback_() == [f"Not yet: {caught.value}"]
+    assert caught.value.__cause__ is None
+    shown = caught.value._render_traceback_()
+    assert " ".join(shown) == f"Not yet: {caught.value}" and max(map(len, shown)) <= 100
 
 
 def test_an_error_of_the_exercise_itself_is_no_wrong_answer(one, home):

@@ -1,0 +1,127 @@
+"""JupyterLab as a learner meets it: `make lab`, driven through a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+import psutil
+from conftest import listening
+
+from helpers.services import HOST
+from helpers.workspace import REPOSITORY, Workspace, create_home
+
+PATIENCE = 120_000  # milliseconds
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
+    """`make lab` on a home of its own, of a user who never started it before: the home, and the address that it prints."""
+    home = create_home(folder / "a home")
+    user = {"HOME": str(folder), "BROWSER": "true", "WORKSHOP_HOME": str(home.home)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))} | user
+    command = [sys.executable, "-m", "workshop.commands", "lab"]
+    log = folder / "log"
+    with log.open("w") as output:
+        door = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            found = re.findall(r"http://127\.0\.0\.1:\d+/lab/tree/\S+\?token=\w+", log.read_text())
+            if found and listening(door.pid):
+                break
+            assert door.poll() is None, log.read_text()
+            time.sleep(0.2)
+        assert {socket.laddr.ip for socket in listening(door.pid)} == {HOST}
+        yield home, found[0]
+    finally:
+        for process in [*psutil.Process(door.pid).children(recursive=True), door]:
+            process.terminate()
+        door.wait(20)
+
+
+class Tab:
+    """A notebook in a tab of the browser, used by its menus and keys."""
+
+    def __init__(self, browser, home: Workspace, address: str, name: str):
+        self.server, self.token = re.match(r"(http://[^/]+)/.*token=(\w+)", address).groups()
+        self.path = home.path / "notebooks" / name
+        root = os.path.commonpath([REPOSITORY, home.path])
+        self.place = self.path.relative_to(root).as_posix()
+        self.page = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.page.set_default_timeout(PATIENCE)
+        # A JupyterLab workspace of the tab's own: else two tabs would show each other's notebooks.
+        self.page.goto(f"{self.server}/lab/workspaces/{self.path.stem}/tree/{quote(self.place)}?token={self.token}")
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.wait()
+
+    def menu(self, title: str, entry: str) -> None:
+        self.page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{title}$")).click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{entry}$")).click()
+
+    def _state(self) -> str | None:
+        with urllib.request.urlopen(f"{self.server}/api/sessions?token={self.token}", timeout=60) as answer:
+            states = {session["path"]: session["kernel"]["execution_state"] for session in json.load(answer)}
+        return states.get(self.place)
+
+    def wait(self, seconds: float = 400) -> None:
+        """Until the kernel has had nothing to do for a moment: between two cells it is idle, too."""
+        until, idle = time.monotonic() + seconds, 0
+        while idle < 6:
+            assert time.monotonic() < until, f"the kernel of {self.path.stem} is still {self._state()}"
+            time.sleep(0.25)
+            idle = idle + 1 if self._state() == "idle" else 0
+
+    def cells(self) -> list:
+        """The code cells as saved now."""
+        before = self.path.stat().st_mtime_ns
+        self.menu("File", "Save Notebook")
+        for _ in range(200):
+            if self.path.stat().st_mtime_ns > before:
+                with contextlib.suppress(nbformat.reader.NotJSONError):  # in the middle of writing
+                    cells = nbformat.read(self.path, as_version=4).cells
+                    return [cell for cell in cells if cell.cell_type == "code"]
+            time.sleep(0.05)
+        raise AssertionError(f"{self.path.name} was not saved")
+
+    def errors(self) -> list[str]:
+        outputs = [output for cell in self.cells() for output in cell.outputs]
+        return [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
+
+    def open_heading(self, text: str) -> None:
+        """Go there by the table of contents."""
+        contents = self.page.locator(".jp-TableOfContents")
+        if not contents.is_visible():
+            self.page.locator('li[data-id="table-of-contents"]').click()
+        contents.locator(".jp-tocItem-content", has_text=text).click()
+
+    def edit(self, first_line: str, source: str) -> None:
+        """Replace a cell's code, by its first line, and run it."""
+        self._cell(first_line).locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Shift+Enter")
+
+    def _cell(self, text: str):
+        return self.page.locator(".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text))
+
+    def insert_below(self, text: str, source: str) -> None:
+        """Put a cell below the one with this text, and run it."""
+        self._cell(text).locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Shift+Enter")
+
+    def wait_until_done(self, text: str) -> None:
+        """Until the cell with this text, which must be in view, has run."""
+        self._cell(text).locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]")).wait_for()
