@@ -67,15 +67,13 @@ def _check_database(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-            raise _damaged(path, error) from None
-        raise WorkshopError(
-            f"{path.name} ({_STATE[path.name][0]}) is locked: another program has been writing to it for {PATIENCE} s. "
-            f"End that program, such as a database browser on {path}, and try again; nothing is lost."
-        ) from None
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from None
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise WorkshopError(
+                f"{path.name} ({_STATE[path.name][0]}) is locked: another program has been writing to it for {PATIENCE} s. "
+                f"End that program, such as a database browser on {path}, and try again; nothing is lost."
+            ) from None
+        found = str(error)
     if found != "ok":
         raise _damaged(path, found)
 
@@ -94,7 +92,10 @@ def _check_schema(workspace: Workspace, alone: bool) -> None:
         # MLflow makes its tables in steps, and its first experiment last. After a kill within a step it stumbles for ever: "table already exists".
         if alone:
             path.unlink()
-            print(f"{TRACKING} was left half made by a process that was killed, and held nothing: it is made again.")
+            print(
+                f"{TRACKING} was left half made by a process that was killed, and held nothing: it is made again.",
+                flush=True,
+            )
     elif found[0][0] in {revision.revision for revision in known.walk_revisions()}:
         upgrade = shlex.join(["mlflow", "db", "upgrade", workspace.tracking_uri])
         raise WorkshopError(
@@ -110,8 +111,10 @@ def _ask(path: Path, query: str) -> list[tuple]:
     try:
         with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
             return database.execute(query).fetchall()
-    except sqlite3.OperationalError:
-        return []
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return []
+        raise
 
 
 def _alone(workspace: Workspace) -> bool:
