@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from exercises.core import RECORD
 from helpers import damage
-from helpers.start import MODEL
+from helpers.start import MODEL, one_at_a_time
 from helpers.workspace import WorkshopError, Workspace, locate
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def reset(only: str | None = None, ask: Callable[[str], str] = input) -> int:
         print("Nothing was deleted.")
         return 1
     delete()
-    print(f"Deleted. {kept}".strip())
+    print(" ".join(filter(None, ["Deleted.", kept, "Restart the kernels of notebooks that are open."])))
     return 0
 
 
@@ -212,11 +212,12 @@ class _Part:
 
     def delete(self) -> None:
         """Delete it. What MLflow only marks as deleted is purged as well, so that the names are free again."""
-        if self.experiments or self.aliases:
-            self._delete_from_mlflow()
-        if self.registry not in self.files and self.registry.exists():
-            self._delete_from_feast()
-        _delete(self.files)
+        with one_at_a_time(self.workspace):
+            if self.experiments or self.aliases:
+                self._delete_from_mlflow()
+            if self.registry not in self.files and self.registry.exists():
+                self._delete_from_feast()
+            _delete(self.files)
 
     def _delete_from_mlflow(self) -> None:
         from mlflow.cli import gc
