@@ -53,7 +53,7 @@ def in_a_process(workspace: Workspace, *command: str, answer: str = "") -> str:
     done = subprocess.run(
         [sys.executable, *command], input=answer, env=environment, cwd=REPOSITORY, capture_output=True, text=True
     )
-    assert "Traceback" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
     return done.stdout + done.stderr
 
 

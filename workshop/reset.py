@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from exercises.core import RECORD
 from helpers import damage
 from helpers.start import MODEL, one_at_a_time
-from helpers.workspace import WorkshopError, Workspace, locate
+from helpers.workspace import WorkshopError, Workspace, locate, quiet
 
 if TYPE_CHECKING:
     from feast.protos.feast.core.Registry_pb2 import Registry
@@ -138,6 +138,7 @@ class _Part:
     def __init__(self, workspace: Workspace, first: str) -> None:
         if first not in MADE:
             raise WorkshopError(f"ONLY={first}: there is no such notebook. Give one of {', '.join(MADE)}.")
+        quiet()
         damage.check(workspace)
         self.workspace = workspace
         self.registry, self.online = workspace.path / damage.REGISTRY, workspace.path / damage.ONLINE
