@@ -138,6 +138,8 @@ class _Part:
     def __init__(self, workspace: Workspace, first: str) -> None:
         if first not in MADE:
             raise WorkshopError(f"ONLY={first}: there is no such notebook. Give one of {', '.join(MADE)}.")
+        import feast  # noqa: F401  # before it, as in `begin`
+
         quiet()
         damage.check(workspace)
         self.workspace = workspace
