@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib
 import json
+import sqlite3
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.workspace import WorkshopError, current
+from helpers.workspace import WorkshopError, Workspace, current
 
 if TYPE_CHECKING:
+    import pandas as pd
     from feast import FeatureStore
     from IPython.display import Code
+    from mlflow import MlflowClient
 
 FOLDER = Path(__file__).parent
 RECORD = "exercises.jsonl"
@@ -125,6 +128,36 @@ def scratch() -> Iterator[FeatureStore]:
         store = FeatureStore(config=RepoConfig(**settings))
         registry.apply(store, repository)
         yield store
+
+
+@contextlib.contextmanager
+def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
+    """A Feast project of an exercise's own, with the course's hourly view over ``rows`` (the columns of driver_stats.parquet); gone afterwards."""
+    from feast import FeatureStore
+
+    from helpers.registry import staging
+
+    course = FeatureStore(repo_path=str(current().feature_repo))
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        yield staging(Workspace(Path(folder)), course, "driver_hourly_stats", "arrived", rows)
+
+
+@contextlib.contextmanager
+def scratch_tracking() -> Iterator[MlflowClient]:
+    """A client of MLflow on a copy of the workspace's database: its runs, models and aliases, to be searched and changed at will. The copy is gone afterwards.
+
+    A model's files are not copied: what reads or writes one touches the workspace.
+    """
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        copy = f"{folder}/mlflow.db"
+        with (
+            contextlib.closing(sqlite3.connect(current().path / "mlflow.db")) as original,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            original.backup(target)
+        yield MlflowClient(f"sqlite:///{copy}")
 
 
 def exercises_of(notebook: str) -> list[Exercise]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from collections.abc import MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +42,25 @@ def _without_times(value: Any) -> Any:
     return value
 
 
+def _in_any_order(value: Any) -> Any:
+    if isinstance(value, MutableSequence):
+        return sorted(map(str, value))
+    return _without_times(value)
+
+
 def changes(difference: RegistryDiff) -> pd.DataFrame:
     """A planned change per row: object, kind, change (create, update, delete) and the properties that differ.
 
     Once a feature view was materialized, Feast 0.67 reports it as changed in ``batch_source``, because the registry's copy carries times of its own.
-    Such a difference in times alone is left out here.
+    Such a difference in times alone is left out here, and so is another order of a view's fields, which ``FeatureView.schema`` gives in any order.
     """
     rows = []
     for found in difference.feast_object_diffs:
         change = found.transition_type.name.lower()
+        # The order of a service's features is that of a model's columns; that of a view's is nobody's.
+        same = _in_any_order if "feature view" in found.feast_object_type.value else _without_times
         properties = [
-            p.property_name
-            for p in found.feast_object_property_diffs
-            if _without_times(p.val_existing) != _without_times(p.val_declared)
+            p.property_name for p in found.feast_object_property_diffs if same(p.val_existing) != same(p.val_declared)
         ]
         if change in ("create", "delete") or (change == "update" and properties):
             rows.append(

@@ -266,9 +266,19 @@ def _limits(settings: Mapping[str, object]) -> str:
 
 def _found(error: SuiteError) -> str:
     if error.unexpected_count:
-        return f"{error.unexpected_count} rows ({error.unexpected_percent:.1f} %)"
-    if error.observed_value is not None:
-        return f"{error.observed_value:.3f}"
+        share = error.unexpected_percent  # of rows; a rule on the different values of a column has none
+        return (
+            f"{error.unexpected_count} unexpected"
+            if share is None
+            else f"{error.unexpected_count} rows ({share:.1f} %)"
+        )
+    observed = error.observed_value
+    if isinstance(observed, int | float):
+        return f"{observed:.3f}"
+    if isinstance(observed, list):  # of values, such as the most common ones
+        return ", ".join(map(str, observed))
+    if observed is not None:  # of quantiles: a mapping
+        return str(observed)
     return error.message or "no result"
 
 

@@ -148,6 +148,17 @@ def test_a_record_that_cannot_be_written_stops_nobody(one, home, capsys):
     assert "not recorded for `make progress`: Is a directory" in said and "solved: 9.1. 2 is even." in said
 
 
+def test_what_an_exercise_does_in_its_copy_of_mlflows_database_stays_there(one, home):
+    from mlflow import MlflowClient
+
+    own = MlflowClient(home.tracking_uri)
+    own.create_registered_model("kept")
+    with core.scratch_tracking() as client:
+        client.create_registered_model("gone")
+        assert {model.name for model in client.search_registered_models()} == {"kept", "gone"}
+    assert [model.name for model in own.search_registered_models()] == ["kept"]
+
+
 def test_progress_shows_open_and_solved_and_how(one, home, capsys):
     for answer in (3, 5, 2, 7):  # who was right once has solved it, whatever he tries later
         with pytest.raises(core.NotYet) if answer % 2 else contextlib.nullcontext():

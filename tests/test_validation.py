@@ -119,6 +119,27 @@ def test_a_missing_column_and_one_of_text_break_their_rules(suite, table):
     assert set(text.table()["column"]) == {"conv_rate"}
 
 
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (gxe.ExpectColumnStdevToBeBetween(column="conv_rate", max_value=0.1), "found 0.249"),
+        (gxe.ExpectColumnMostCommonValueToBeInSet(column="label", value_set=[7]), "found 0, 1"),
+        (gxe.ExpectColumnDistinctValuesToBeInSet(column="label", value_set=[0]), "found 1 unexpected"),
+        (
+            gxe.ExpectColumnQuantileValuesToBeBetween(
+                column="label", quantile_ranges={"quantiles": [0.1], "value_ranges": [[0.5, 1]]}
+            ),
+            "found {'quantiles': [0.1], 'values': [0]}",
+        ),
+    ],
+)
+def test_a_rule_whose_finding_is_no_count_of_rows_is_reported_too(table, rule, found):
+    report = judge(gx.ExpectationSuite("whole columns", expectations=[rule]), table, ["conv_rate", "label"])
+    assert not report.is_success and found in str(report)
+    assert report.table().expectation.tolist() == [rule.expectation_type]
+    assert "❌" in report.markdown()
+
+
 def test_columns_that_no_rule_speaks_of_cannot_be_judged(suite, table):
     with pytest.raises(NoSuiteError, match="'rates' has no expectation for tenure_days"):
         judge(suite, table, ["tenure_days"])

@@ -1,0 +1,278 @@
+"""The exercises of notebook 03."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exercises.core import Exercise, NotYet, attempt, scratch, staged
+from helpers.data import NOW
+from helpers.workspace import current
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore
+
+    from lifecycle.validation import SuiteReport
+
+HOURLY = ["conv_rate", "acc_rate", "avg_daily_trips"]
+FEATURES = [f"driver_hourly_stats:{name}" for name in HOURLY]
+THRESHOLD = 0.1
+"""The notebook's, for the drift score."""
+REFERENCE_BEGINS, REFERENCE_ENDS, LAST_WEEK = (NOW - timedelta(days=days) for days in (35, 21, 7))
+
+
+def _refuses_frozen(rule: Any) -> str:
+    import great_expectations as gx
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+    from lifecycle.validation import judge, suite_tag
+
+    if isinstance(rule, type) and issubclass(rule, Expectation):
+        raise NotYet("that is a kind of expectation; call it with a column and its limits, as in `rules` above.")
+    if not isinstance(rule, Expectation):
+        raise NotYet(
+            f"that is of the type {type(rule).__name__}; write one expectation, such as those in `rules` above."
+        )
+    suite = gx.ExpectationSuite("frozen", expectations=[rule])
+    with attempt("the registry could not keep this rule"):
+        suite_tag(suite)
+    column = rule.configuration.kwargs["column"]
+    if column != "acc_rate":
+        raise NotYet(f"the rule speaks of {column}; it is `acc_rate` that is frozen.")
+
+    labels = pd.read_parquet(current().data / "driver_labels.parquet")
+    with scratch() as store:
+        table = store.get_historical_features(labels[labels.event_timestamp >= REFERENCE_BEGINS], FEATURES).to_df()
+    good = {
+        "the reference period": table[table.event_timestamp < REFERENCE_ENDS],
+        "the last week": table[table.event_timestamp >= LAST_WEEK],
+    }
+    rates = good["the reference period"].acc_rate
+    week = good["the last week"]
+
+    def refused(rows: pd.DataFrame) -> str:
+        return _in_one_line(judge(suite, rows, ["acc_rate"]))
+
+    def frozen(value: float) -> pd.DataFrame:
+        return week.assign(acc_rate=week.acc_rate.where(week.acc_rate.isna(), value))
+
+    mean = rates.mean()
+    if not refused(frozen(mean)):
+        why = {
+            "expect_column_mean_to_be_between": "Its mean is exactly that of the reference, so a rule on the mean finds nothing.",
+            "expect_column_values_to_be_between": "Each of its values is a legal rate. Look for a rule on the column as a whole.",
+            "expect_column_values_to_not_be_null": "None of its values is missing.",
+        }
+        raise NotYet(
+            f"the frozen batch passes. {why.get(rule.configuration.type, 'What do its values have in common that good ones do not?')}"
+        )
+    for value in (rates.quantile(0.05), rates.quantile(0.95)):
+        if not refused(frozen(value)):
+            raise NotYet(
+                f"it refuses a batch that is frozen at {mean:.2f} and takes one that is frozen at {value:.2f}. The next accident brings another value."
+            )
+    for name, rows in good.items():
+        if found := refused(rows):
+            raise NotYet(f"the frozen batch is refused, but so is {name}: {found}.")
+    return (
+        f"The reference has {rates.nunique()} different values with a standard deviation of {rates.std():.2f}; the frozen batch has one, and 0. "
+        "A rule on single values does not see that, nor does one on the mean when the value is the mean."
+    )
+
+
+def _in_one_line(report: SuiteReport) -> str:
+    """The rules that were broken; nothing when none was."""
+    return str(report).replace("\n", "; ")
+
+
+def _knows_incomplete(complete: Any) -> str:
+    import pandas as pd
+    from feast import FeatureStore, FileSource
+    from feast.monitoring.monitoring_service import MonitoringService
+
+    if not callable(complete):
+        raise NotYet(f"that is of the type {type(complete).__name__}; write a function of a run and a store.")
+    recent = pd.read_parquet(current().data / "driver_stats.parquet")
+    recent = recent[recent.event_timestamp >= LAST_WEEK]
+
+    def told(store: FeatureStore) -> tuple[bool, dict[str, Any]]:
+        """What the learner's function says to a run over the last week, and the run."""
+        with _quiet():
+            run = MonitoringService(store).compute_metrics(
+                store.project,
+                start_date=LAST_WEEK.date(),
+                end_date=NOW.date() - timedelta(days=1),
+                granularity="weekly",
+            )
+        with attempt("your function failed"):
+            return bool(complete(dict(run), store)), run
+
+    with scratch() as course, tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        # The service writes its tables to the repository's folder; these go with the exercise.
+        config = course.config.model_copy(update={"repo_path": Path(folder)})
+        whole, run = told(FeatureStore(config=config))
+        if not whole:
+            raise NotYet(
+                f"the whole project was measured, {run['computed_features']} features of {run['computed_feature_views']} views, and you call that incomplete."
+            )
+        profile = course.get_feature_view("driver_daily_profile")
+        profile.batch_source = FileSource(name="gone", path=f"{folder}/gone.parquet", timestamp_field="event_timestamp")
+        course.apply(profile)
+        part, run = told(FeatureStore(config=config))
+    with staged(recent) as store:
+        batch, run_of_batch = told(store)
+        source = store.get_feature_view("driver_hourly_stats").batch_source
+        assert isinstance(source, FileSource)
+        Path(source.path).unlink()
+        nothing, run_of_none = told(store)
+    if nothing:
+        raise NotYet(
+            "the file of a staged batch is gone, nothing was measured, and you call the run complete. Its `status` says so, too."
+        )
+    if part:
+        raise NotYet(
+            f"the file of one of two views is gone, {run['computed_features']} of 5 features were measured, and you call the run complete. How many should there be?"
+        )
+    if not batch:
+        raise NotYet(
+            f"a staged batch has one view, all {run_of_batch['computed_features']} features of it were measured, and you call the run incomplete. "
+            "Ask the store how many there should be."
+        )
+    return (
+        f"With one of two files gone Feast reports {run['status']!r} and {run['computed_features']} features; with the only file of a batch gone, "
+        f"{run_of_none['status']!r} and {run_of_none['computed_features']}. It raises neither time, so a scheduled job needs your function."
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the service's log, which has a traceback for each view that it cannot read."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _gets_past(spoil: Any) -> str:
+    import pandas as pd
+    from feast import FeatureStore
+
+    from helpers.start import REFERENCE
+    from lifecycle.validation import judge, stored_suite
+
+    if not callable(spoil):
+        raise NotYet(
+            f"that is of the type {type(spoil).__name__}; write a function that takes a batch and returns the spoiled one."
+        )
+    stats = pd.read_parquet(current().data / "driver_stats.parquet")
+    week = stats[stats.event_timestamp >= LAST_WEEK].reset_index(drop=True)
+    with attempt("your function failed"):
+        batch = spoil(week.copy())
+    if not isinstance(batch, pd.DataFrame) or not set(week) <= set(batch):
+        raise NotYet("return the batch as a table with all the columns that it came with.")
+    good = stats[stats.event_timestamp.between(REFERENCE_BEGINS, REFERENCE_ENDS, "left")]
+    noons = week.loc[week.event_timestamp.dt.hour == 12, ["driver_id", "event_timestamp"]].drop_duplicates()
+    with staged(week) as store:
+        truth = store.get_historical_features(noons, FEATURES).to_df().set_index(list(noons)).conv_rate
+    with attempt("Feast cannot read the batch"), staged(pd.concat([good, batch[list(week)]])) as store:
+        table = store.get_historical_features(noons, FEATURES).to_df()
+        scores = _drift(store)
+
+    suite = stored_suite(FeatureStore(repo_path=str(current().feature_repo)), REFERENCE)
+    report = judge(suite, table, HOURLY)
+    if not report.is_success:
+        raise NotYet(f"refused by the rules. {_in_one_line(report)}.")
+    moved = [f"{name} {score:.2f}" for name, score in scores.items() if score > THRESHOLD]
+    if moved:
+        raise NotYet(
+            f"no rule is broken, but the score holds the batch: {', '.join(moved)}. What can you change about a column and leave its histogram as it is?"
+        )
+    alike = table.set_index(list(noons)).conv_rate.corr(truth)
+    if abs(alike) > 0.2:
+        raise NotYet(
+            f"released, but not useless: what is served and the true `conv_rate` have a correlation of {alike:.2f}. "
+            + (
+                "Nothing is spoiled yet."
+                if alike > 0.99
+                else "A model could still learn from it. Whose value does a driver get?"
+            )
+        )
+    return (
+        f"Released: no rule is broken, and the largest drift score is {max(scores.values()):.3f}. Yet a driver's `conv_rate` says nothing about the driver. "
+        "Both gates look at one column at a time; neither knows whose value it is. Labels would show it, and they come later."
+    )
+
+
+def _drift(store: FeatureStore) -> dict[str, float]:
+    """The notebook's drift score of each hourly feature, of the last week against the reference period."""
+    import pandas as pd
+    from feast.monitoring.monitoring_service import MonitoringService
+    from scipy.spatial.distance import jensenshannon
+
+    from lifecycle.validation import common_bins
+
+    monitor = MonitoringService(store)
+    histograms = []
+    for start, end, window in ((REFERENCE_BEGINS, REFERENCE_ENDS, "biweekly"), (LAST_WEEK, NOW, "weekly")):
+        monitor.compute_metrics(
+            store.project, start_date=start.date(), end_date=end.date() - timedelta(days=1), granularity=window
+        )
+        measured = pd.DataFrame(monitor.get_feature_metrics(store.project, granularity=window))
+        histograms.append(measured.set_index("feature_name").histogram)
+    before, after = histograms
+    return {
+        name: float(
+            jensenshannon(*common_bins(before[name], after[name], whole_numbers=name == "avg_daily_trips"), base=2)
+        )
+        for name in HOURLY
+    }
+
+
+EXERCISES = [
+    Exercise(
+        "3.1",
+        "Refuse a frozen column",
+        _refuses_frozen,
+        more="A frozen column has no spread and a single value. Great Expectations has a rule on the standard deviation of a column, and one on the number of "
+        "its different values; `reference_frame` says which limit leaves good weeks room.",
+        worked="""
+# Half of the spread of a good period: far from 0, and far from what good weeks show.
+frozen_rule = gxe.ExpectColumnStdevToBeBetween(
+    column="acc_rate", min_value=round(float(reference_frame.acc_rate.std() / 2), 3)
+)
+""",
+    ),
+    Exercise(
+        "3.2",
+        "Write the alarm that the monitor lacks",
+        _knows_incomplete,
+        more="`store.list_feature_views()` gives the views whose features are stored, and a view's `features` are what is measured of it.",
+        worked="""
+def all_measured(run, store):
+    # What should have been measured is in the registry, so nothing is written here as a number.
+    stored = sum(len(view.features) for view in store.list_feature_views())
+    return run["computed_features"] == stored
+""",
+    ),
+    Exercise(
+        "3.3",
+        "Get a useless batch past both gates",
+        _gets_past,
+        more="The rules look at each value and at the mean, the score at a histogram. None of these changes when values only change places.",
+        worked="""
+def spoiled(rows):
+    # Each driver gets the values of another one, as after a join on the wrong key.
+    mixed = np.random.default_rng(0).permutation(rows.conv_rate)
+    return rows.assign(conv_rate=mixed)
+""",
+    ),
+]

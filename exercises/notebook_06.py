@@ -1,0 +1,227 @@
+"""The exercises of notebook 06."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exercises.core import Exercise, NotYet, attempt
+from helpers.workspace import current
+
+SCORES = LOW, FAIR, GOOD, ABSURD = 0.64, 0.66, 0.89, 0.91
+"""What a gate between 0.65 and 0.9 is asked about."""
+
+
+@contextlib.contextmanager
+def _runner() -> Iterator[tuple[Path, Path]]:
+    """Kubeflow's local runner on a folder that is gone afterwards: that folder, and a log in it. The notebook's own settings come back."""
+    from kfp import local
+    from kfp.local.config import LocalExecutionConfig
+
+    settings = LocalExecutionConfig.instance
+    with tempfile.TemporaryDirectory(prefix="exercise-") as name:
+        folder = Path(name)
+        local.init(
+            local.SubprocessRunner(use_venv=False), str(folder / "outputs"), str(folder / "runner"), raise_on_error=True
+        )
+        try:
+            yield folder, folder / "log.txt"
+        finally:
+            LocalExecutionConfig.instance = settings
+
+
+def _is_component(share: Any) -> None:
+    from kfp.dsl.python_component import PythonComponent
+
+    if not isinstance(share, PythonComponent):
+        what = "a function" if callable(share) and hasattr(share, "__code__") else f"a {type(share).__name__}"
+        raise NotYet(f"that is {what}, and no component: see the first line of each step above.")
+    if "pip install" in str(share.component_spec.implementation):
+        raise NotYet(
+            "this component would run `pip install` each time it starts. The image holds the packages: use the notebook's own decorator, `component`."
+        )
+    kinds = {name: given.type for name, given in (share.component_spec.inputs or {}).items()}
+    if list(kinds.values()) != ["String"]:
+        raise NotYet(f"the component takes {kinds or 'nothing'}; it should take one text, the path of a file.")
+    if not share.component_spec.outputs:
+        raise NotYet(
+            "the component declares no output, so no later step could get its number. See how `retrieve_features` says that it gives a text."
+        )
+
+
+def _why(log: str) -> str:
+    """What a learner needs of the log of a step that failed."""
+    errors = re.findall(r"(?m)^\s*(\w+(?:Error|Exception)): (.*)$", log)
+    name, said = errors[-1] if errors else ("an error", "see the component's code.")
+    if name == "NameError":
+        said = said.partition(". Did you")[0]  # Python's guess, which knows nothing of the notebook
+        return f"the step failed with `{name}: {said}`. This notebook knows that name, and the step's process got the text of your function alone."
+    return f"the step failed with `{name}: {said}`."
+
+
+def _gives_the_share(share: Any) -> str:
+    import pandas as pd
+
+    from lifecycle import pipeline
+    from lifecycle.model import selection_ends
+
+    _is_component(share)
+    labels = pd.read_parquet(current().data / "driver_labels.parquet")
+    later = labels[labels.event_timestamp > selection_ends(labels.event_timestamp)]
+    [given] = share.component_spec.inputs
+    with _runner() as (folder, log):
+        later.to_parquet(folder / "later.parquet")
+        with attempt("the component cannot be run"):
+            try:
+                with pipeline.local_run(log):
+                    found = share(**{given: str(folder / "later.parquet")}).output
+            except RuntimeError:  # it names the step; the reason is in the log
+                raise NotYet(_why(log.read_text())) from None
+    if not isinstance(found, float | int) or not 0 <= found <= 1:
+        raise NotYet(f"the step gave {found!r:.40} for a file of {len(later)} labels; a share lies between 0 and 1.")
+    if abs(found - later.label.mean()) > 1e-6:
+        raise NotYet(f"the step gave {found:.3f} for a file of {len(later)} labels; count its ones by hand.")
+    return f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The same text would run in a container."
+
+
+def _waits(order: Any) -> str:
+    import yaml
+    from kfp import compiler, dsl
+
+    from lifecycle import pipeline
+
+    if not callable(order):
+        raise NotYet(f"that is a {type(order).__name__}; the answer is a function of two tasks.")
+    with attempt("KFP cannot compile the pipeline with your line"), tempfile.TemporaryDirectory() as folder:
+
+        @dsl.pipeline(name="order")
+        def ordered(feature_repo: str, labels: str) -> None:
+            retrieved = pipeline.retrieve_features(
+                feature_repo=feature_repo,
+                labels=labels,
+                feature_service="rates",
+                label="label",
+                experiment="order",
+                run_name="order",
+            )
+            both = {"table": retrieved.outputs["table"], "parent_run": retrieved.outputs["Output"]}
+            validated = pipeline.validate_features(
+                **both, experiment="order", feature_repo=feature_repo, reference="reference"
+            )
+            trained = pipeline.train_model(**both, experiment="order", checked=True, C=1.0, degree=1, weights="equal")
+            order(validated, trained)
+
+        path = Path(folder) / "order.yaml"
+        compiler.Compiler().compile(ordered, str(path))
+        tasks = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]
+    waits = {name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()}
+    if "train-model" in waits["validate-features"]:
+        raise NotYet(
+            "now validate-features waits for train-model: the model is there before anybody looks at its data."
+        )
+    if "validate-features" not in waits["train-model"]:
+        raise NotYet(
+            f"in the compiled file train-model waits for {' and '.join(waits['train-model'])} alone, so both could run side by side. Neither the order of lines nor what the function returns is an edge."
+        )
+    return (
+        f"In the compiled file train-model waits for {' and '.join(waits['train-model'])}, and no value travels for it. "
+        "The course hands over the verdict instead: whoever forgets the argument `checked` cannot compile."
+    )
+
+
+def _believes(gate: Any) -> str:
+    from kfp import dsl
+
+    from lifecycle import pipeline
+
+    if not callable(gate):
+        raise NotYet(f"that is a {type(gate).__name__}; the answer is a function of a score and a step to add.")
+
+    @pipeline.component
+    def register(auc: float, notes: str) -> None:
+        from pathlib import Path
+
+        with Path(notes).open("a") as file:
+            file.write(f"{auc}\n")
+
+    with attempt("KFP cannot compile this gate"):
+
+        @dsl.pipeline(name="gates")
+        def gates(low: float, fair: float, good: float, absurd: float, notes: str) -> None:
+            for auc in (low, fair, good, absurd):
+                gate(auc, lambda *_, auc=auc: register(auc=auc, notes=notes))
+
+    conditions = re.findall(r"\bcondition: \"(.*)\"", str(gates.pipeline_spec))
+    with _runner() as (folder, log):
+        notes = folder / "notes.txt"
+        notes.touch()
+        with attempt("the local runner cannot run this gate"), pipeline.local_run(log):
+            gates(low=LOW, fair=FAIR, good=GOOD, absurd=ABSURD, notes=str(notes))
+        opened = [float(line) for line in notes.read_text().splitlines()]
+    _judge_gate(opened, conditions)
+    return (
+        f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the gate. "
+        "`dsl.If` takes one comparison, so one gate stands in the other."
+    )
+
+
+def _judge_gate(opened: list[float], conditions: list[str]) -> None:
+    if LOW in opened and not conditions:
+        raise NotYet(
+            f"the score {LOW} opens the gate, and the compiled file holds no condition: a plain `if` is decided when the pipeline is compiled, and there the score is a placeholder."
+        )
+    if LOW in opened and ABSURD not in opened:
+        kept = re.sub(r"inputs\S+pipelinechannel--\S+", "auc", conditions[0])
+        raise NotYet(
+            f"the score {LOW} opens the gate. All that the compiled file asks is `{kept}`: which of your comparisons is missing?"
+        )
+    if ABSURD in opened:
+        raise NotYet(f"the score {ABSURD} still opens the gate: so would a model that has seen the future.")
+    if sorted(opened) != [FAIR, GOOD]:
+        raise NotYet(
+            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each."
+        )
+
+
+EXERCISES = [
+    Exercise(
+        "6.1",
+        "Write a component",
+        _gives_the_share,
+        more="The mean of a column of zeros and ones is the share of its ones. Three things make it a step: the decorator, types for what goes in and out, and an import where the text of the function can see it.",
+        worked="""
+@component
+def share_of_ones(labels: str) -> float:
+    # The step gets this text and nothing else, so it imports what it uses.
+    import pandas as pd
+
+    return float(pd.read_parquet(labels).label.mean())
+""",
+    ),
+    Exercise(
+        "6.2",
+        "Make a step wait",
+        _waits,
+        more="The task on which you call `after` is the one that waits; the task in the brackets ends first.",
+        worked="""
+def wait(validated, trained):
+    # An edge without data: training starts when validation has ended well.
+    trained.after(validated)
+""",
+    ),
+    Exercise(
+        "6.3",
+        "Refuse a score that is too good",
+        _believes,
+        more="A comparison of a placeholder is an object that `dsl.If` takes, one at a time. But the body of a `with dsl.If(...)` may hold whatever a pipeline may hold.",
+        worked="""
+def believable(auc, register):
+    # `and` between two comparisons would keep the second alone: to Python both are objects, and true.
+    with dsl.If(auc >= 0.65):
+        with dsl.If(auc <= 0.9):
+            register()
+""",
+    ),
+]

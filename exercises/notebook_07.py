@@ -1,0 +1,229 @@
+"""The exercises of notebook 07."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exercises.core import Exercise, NotYet, attempt, scratch, scratch_tracking, staged
+from helpers.start import MODEL
+from helpers.workspace import NOW, current
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore
+    from mlflow import MlflowClient
+
+HOURLY, DAILY = "driver_hourly_stats", "driver_daily_profile"
+RATES = [f"{HOURLY}:conv_rate", f"{HOURLY}:acc_rate"]
+SCRATCH_MODEL = "exercise"
+TOKYO = timedelta(hours=9)
+SILENT = timedelta(days=3)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Feast's reports of progress."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
+def _keeps_a_way_back(promote: Any) -> str:
+    if not callable(promote):
+        raise NotYet(f"that is a {type(promote).__name__}; the answer is a function of a client, a name and a version.")
+    with scratch_tracking() as client:
+        client.create_registered_model(SCRATCH_MODEL)
+        for _ in range(3):
+            client.create_model_version(SCRATCH_MODEL, source="nowhere")
+        client.set_registered_model_alias(SCRATCH_MODEL, "production", "1")
+        course, served = _aliases(client, MODEL), "1"
+        for version in ("3", "2"):
+            with attempt(f"`promote` failed when version {served} was in production"):
+                promote(client, SCRATCH_MODEL, version)
+            if _aliases(client, MODEL) != course:
+                raise NotYet(
+                    f"an alias of {MODEL} moved (in a copy), and the function was called with another name. Use all three arguments."
+                )
+            _judge_aliases(_aliases(client, SCRATCH_MODEL), served, version)
+            served = version
+    return "Versions 3 and 2 were promoted in this order after version 1, and each time `previous` named the one that had served. MLflow itself keeps no history of an alias."
+
+
+def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
+    if found.get("production") != version:
+        raise NotYet(f"version {version} was to be promoted, and production names version {found.get('production')}.")
+    if "previous" not in found:
+        raise NotYet(
+            f"production names version {version}, and no alias `previous` says what served before: {', '.join(found)}."
+        )
+    if found["previous"] == version:
+        raise NotYet(
+            f"both aliases name version {version}. In which order did your function read and move? An alias that has moved does not say where it was."
+        )
+    if found["previous"] != served:
+        raise NotYet(
+            f"`previous` names version {found['previous']}, which did not serve: a number says when a version was registered, not whether it served."
+        )
+
+
+def _with_silent_drivers() -> pd.DataFrame:
+    """The course's hourly rows, in which ten drivers have been silent for days."""
+    import pandas as pd
+
+    stats = pd.read_parquet(current().data / "driver_stats.parquet")
+    last = stats.groupby("driver_id").event_timestamp.max()
+    quiet = last.index[last > NOW - SILENT][:10]
+    return stats[~(stats.driver_id.isin(quiet) & (stats.event_timestamp > NOW - SILENT))]
+
+
+def _mends(mend: Any) -> str:
+    if not callable(mend):
+        raise NotYet(f"that is a {type(mend).__name__}; the answer is a function of a feature store.")
+    rows = _with_silent_drivers()
+    everyone = rows[["driver_id"]].drop_duplicates().assign(event_timestamp=NOW)
+    with _quiet(), staged(rows) as store:
+        store.materialize_incremental(NOW, feature_views=[HOURLY])
+        with attempt("`mend` failed"):
+            mend(store)
+        asked = everyone[["driver_id"]].to_dict("records")
+        online = store.get_online_features(RATES, asked).to_df().set_index("driver_id").conv_rate
+        training = store.get_historical_features(everyone, RATES).to_df().set_index("driver_id").conv_rate
+    _judge_online(online, training.reindex(online.index))
+    return (
+        f"{online.notna().sum()} of {len(online)} drivers are online, and the other {online.isna().sum()} are null as in a training set. "
+        "`materialize` takes both ends from you, and no clock of a machine."
+    )
+
+
+def _judge_online(online: pd.Series, training: pd.Series) -> None:
+    if online.isna().all():
+        raise NotYet(
+            f"all {len(online)} drivers are still null. An increment begins where the last period ended, and that of the first call ended at `NOW`, empty as it was."
+        )
+    late, expired = online.isna() & training.notna(), online.notna() & training.isna()
+    if late.any():
+        raise NotYet(
+            f"{late.sum()} of {len(online)} drivers are still null, and a training set as of `NOW` has a value for them: their last row is older than the beginning of your period."
+        )
+    if expired.any():
+        raise NotYet(
+            f"{expired.sum()} drivers have an online value that is null in a training set as of `NOW`: your period reaches further back than the time to live."
+        )
+    other = (online != training) & online.notna()
+    if other.any():
+        raise NotYet(
+            f"{other.sum()} of {len(online)} drivers have another online value than a training set as of `NOW`: their last rows are later than the end of your period."
+        )
+
+
+def _server_says(store: FeatureStore, driver: int) -> str:
+    """What the class behind the model server answers about a driver of ``store`` at the course's clock; nothing when it gives a score."""
+    import yaml
+    from fastapi import HTTPException
+
+    from lifecycle.serving import FeatureModel
+
+    with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
+        settings = store.config.model_dump(mode="json", by_alias=True, exclude_none=True)
+        (Path(folder) / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+        model = FeatureModel(MODEL, Path(folder), "production", now=NOW.timestamp())
+        try:
+            model.score([{"driver_id": driver}])
+        except HTTPException as error:
+            return str(error.detail)
+        finally:
+            model.stop()
+            model.loaded.folder.cleanup()
+    return ""
+
+
+def _lies_ahead(hour: Any) -> str:
+    import pandas as pd
+
+    if not isinstance(hour, pd.DataFrame) or len(hour) != 1:
+        rows = f" of {len(hour)} rows" if isinstance(hour, pd.DataFrame) else ""
+        raise NotYet(f"that is a {type(hour).__name__}{rows}; the answer is a table of one row, as `old_hour` is.")
+    missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(hour)
+    if missing:
+        raise NotYet(f"the row lacks {', '.join(sorted(missing))}, which the feature view has.")
+    with attempt("this is no moment of UTC"):
+        ahead = pd.Timestamp(pd.to_datetime(hour.event_timestamp, utc=True).iloc[0]) - NOW
+    with scratch() as store, _quiet():
+        driver = int(hour.driver_id.iloc[0])
+        day = {"driver_id": [driver], "event_timestamp": NOW, "created": NOW, "rating": 4.5, "tenure_days": 100}
+        with attempt("Feast refuses this row"):
+            store.write_to_online_store(HOURLY, hour)
+        store.write_to_online_store(DAILY, pd.DataFrame(day))
+        served = store.get_online_features(RATES, [{"driver_id": driver}]).to_df().conv_rate.iloc[0]
+        said = _server_says(store, driver)
+        week = store.get_feature_view(HOURLY).ttl or timedelta(0)
+    _judge_hour(ahead, said)
+    return (
+        f"Feast gives the conversion rate {served:.2f} as if nothing were wrong; the model server says *from the future*. "
+        f"Without that question nobody would call this value stale for {week.days} days and {TOKYO.seconds // 3600} hours."
+    )
+
+
+def _judge_hour(ahead: timedelta, said: str) -> None:
+    hours = ahead.total_seconds() / 3600
+    if not said and not hours:
+        raise NotYet(
+            "the model server gives a score, and rightly: this row's moment is `NOW`. A time with a zone is the same moment in each zone; the feed lost the zone and kept the digits."
+        )
+    if not said:
+        raise NotYet(
+            f"the model server gives a score: a row from {-hours:g} hours before `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
+        )
+    if "from the future" not in said:
+        raise NotYet(f"the model server refuses the row for another reason: {said}.")
+    if ahead != TOKYO:
+        raise NotYet(f"the row lies {hours:g} hours after `NOW`; Tokyo is {TOKYO.seconds // 3600} hours ahead.")
+
+
+EXERCISES = [
+    Exercise(
+        "7.1",
+        "Promote, and keep a way back",
+        _keeps_a_way_back,
+        more="`client` can say which version an alias names now: section *Promote by alias* asks it. Ask before you move anything.",
+        worked="""
+def promote(client, name, version):
+    # First the question: once the alias has moved, nobody knows where it was.
+    served = client.get_model_version_by_alias(name, "production")
+    client.set_registered_model_alias(name, "previous", served.version)
+    client.set_registered_model_alias(name, "production", version)
+""",
+    ),
+    Exercise(
+        "7.2",
+        "Mend a materialization that loaded nothing",
+        _mends,
+        more="An increment never looks behind the end of the last period that Feast has noted; `materialize` looks at the period that you name. Begin where the section *Materialize* begins: which rows are still valid at `NOW`?",
+        worked="""
+def mend(store):
+    # Both ends by hand. What is older than the time to live must stay out: training would not see it either.
+    oldest = NOW - store.get_feature_view("driver_hourly_stats").ttl
+    store.materialize(oldest, NOW, feature_views=["driver_hourly_stats"])
+""",
+    ),
+    Exercise(
+        "7.3",
+        "A clock in another time zone",
+        _lies_ahead,
+        more="`old_hour.assign(...)` gives a copy with other values. At midnight in Greenwich a clock on a wall in Tokyo shows nine in the morning, and that is what was written down.",
+        worked="""
+# The digits of Tokyo's wall clock, taken for UTC: nine hours that have not happened yet.
+wall_clock = NOW.tz_convert("Asia/Tokyo").tz_localize(None)
+tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=wall_clock.tz_localize("UTC"))
+""",
+    ),
+]

@@ -1,0 +1,78 @@
+from answers import Answers
+
+SPOIL = "def spoiled(rows):\n    return {}\n"
+ALARM = "def all_measured(run, store):\n    return {}\n"
+
+ANSWERS = {
+    "3.1": Answers(
+        right=[
+            'frozen_rule = gxe.ExpectColumnUniqueValueCountToBeBetween(column="acc_rate", min_value=100)',
+            'frozen_rule = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column="acc_rate", min_value=0.3)',
+            """
+frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
+    column="acc_rate",
+    quantile_ranges={"quantiles": [0.1, 0.9], "value_ranges": [[0, 0.45], [0.7, 1]]},
+)
+""",
+        ],
+        wrong=[
+            (
+                'frozen_rule = gxe.ExpectColumnValuesToBeBetween(column="acc_rate", min_value=0, max_value=1)',
+                "a legal rate",
+            ),
+            (
+                "near = reference_frame.acc_rate.mean()\n"
+                'frozen_rule = gxe.ExpectColumnMeanToBeBetween(column="acc_rate", min_value=near - 0.05, max_value=near + 0.05)',
+                "a rule on the mean finds nothing",
+            ),
+            (
+                "frozen_rule = gxe.ExpectColumnValuesToNotBeInSet(\n"
+                '    column="acc_rate", value_set=[reference_frame.acc_rate.mean()]\n)',
+                "The next accident brings another value",
+            ),
+            (
+                'frozen_rule = gxe.ExpectColumnValuesToBeUnique(column="acc_rate")',
+                "so is the reference period: acc_rate: expect_column_values_to_be_unique",
+            ),
+            (
+                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="conv_rate", min_value=0.1)',
+                "speaks of conv_rate",
+            ),
+            ("frozen_rule = gxe.ExpectColumnStdevToBeBetween", "call it with a column"),
+            ('frozen_rule = "acc_rate"', "that is of the type str"),
+        ],
+    ),
+    "3.2": Answers(
+        right=[
+            """
+def all_measured(run, store):
+    views = store.list_feature_views()
+    names = [field.name for view in views for field in view.features]
+    return (run["computed_feature_views"], run["computed_features"]) == (len(views), len(names))
+""",
+            ALARM.format('run["computed_feature_views"] == len(store.list_feature_views())'),
+        ],
+        wrong=[
+            (ALARM.format('run["status"] == "completed"'), "Its `status` says so, too"),
+            (ALARM.format('run["computed_features"] > 0'), "How many should there be?"),
+            (ALARM.format('run["computed_features"] == 5'), "a staged batch has one view"),
+            (ALARM.format("not run"), "and you call that incomplete"),
+        ],
+    ),
+    "3.3": Answers(
+        right=[
+            SPOIL.format("rows.assign(driver_id=rows.driver_id + 1)"),
+            SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sort_values().to_numpy())"),
+        ],
+        wrong=[
+            (SPOIL.format("rows"), "Nothing is spoiled yet"),
+            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 100)"), "refused by the rules. conv_rate: expect"),
+            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate.mean())"), "the score holds the batch: conv_rate"),
+            (
+                SPOIL.format('rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'),
+                "Whose value does a driver get?",
+            ),
+            (SPOIL.format("rows.conv_rate.mean()"), "return the batch as a table"),
+        ],
+    ),
+}

@@ -1,0 +1,108 @@
+from answers import Answers
+
+ANSWERS = {
+    "4.1": Answers(
+        right=[
+            # Pairs of row numbers instead of a splitter.
+            """
+times = selection.event_timestamp.reset_index(drop=True)
+careful_split = []
+for _, test in TimeSeriesSplit(n_splits=8).split(selection):
+    known = times + pd.Timedelta(days=1) <= times[test[0]]
+    careful_split.append((times.index[known].to_numpy(), test))
+""",
+            "careful_split = TimeSeriesSplit(8, gap=180)",
+        ],
+        wrong=[
+            ("careful_split = TimeSeriesSplit(n_splits=8)", "labels whose 24 hours were not over. How many rows"),
+            ("careful_split = TimeSeriesSplit(n_splits=8, gap=24)", "A gap is counted in rows, not in hours"),
+            (
+                "from sklearn.model_selection import KFold\ncareful_split = KFold(8, shuffle=True, random_state=0)",
+                "rows that are later than the first row it is scored on",
+            ),
+            ("careful_split = TimeSeriesSplit(n_splits=5, gap=150)", "that makes 5 folds"),
+            ("careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)", "fold 0 is not scored on block 0"),
+            ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
+            ("careful_split = 'by time'", "scikit-learn cannot split the rows with this: ValueError"),
+        ],
+    ),
+    "4.2": Answers(
+        right=[
+            "without_trips = 'tags.`feature_avg_daily_trips` is null AND ' + children",
+        ],
+        wrong=[
+            (
+                "without_trips = f\"{children} and tags.feature_avg_daily_trips != 'included'\"",
+                "MLflow finds no run. A comparison with",
+            ),
+            ("without_trips = children", "which reads avg_daily_trips"),
+            (
+                "without_trips = f\"{children} and tags.feature_rating = 'included' and tags.feature_avg_daily_trips IS NULL\"",
+                "it misses acc_only, conv_only, rates: 3 of 5",
+            ),
+            ("without_trips = 'tags.feature_avg_daily_trips IS NULL'", "which is no candidate of this selection"),
+            (
+                "names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]\n"
+                "listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])\n"
+                'without_trips = f"{children} and attributes.run_id IN ({listed})"',
+                "a new candidate, rating_only, would not be found",
+            ),
+            (
+                "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\"",
+                "MLflow refuses this filter",
+            ),
+            ("without_trips = with_rating", "that is a DataFrame"),
+        ],
+    ),
+    "4.3": Answers(
+        right=[
+            """
+def by_standard_error(scores, num_features):
+    best = max(scores, key=lambda name: scores[name].mean())
+    line = scores[best].mean() - np.std(scores[best]) / np.sqrt(len(scores))
+    close = [name for name in scores if scores[name].mean() >= line]
+    return min(close, key=lambda name: (num_features[name], -scores[name].mean()))
+""",
+        ],
+        wrong=[
+            (
+                """
+def by_standard_error(scores, num_features):
+    means = scores.mean()
+    close = means[means >= means.max() - scores[means.idxmax()].std()]
+    return num_features[close.index].idxmin()
+""",
+                "the mean of eight differs less",
+            ),
+            (
+                """
+def by_standard_error(scores, num_features):
+    means = scores.mean()
+    close = means[means >= means.max() - scores[means.idxmax()].sem()]
+    return num_features[close.index].idxmin()
+""",
+                "it takes the worse one",
+            ),
+            (
+                """
+def by_standard_error(scores, num_features):
+    means = scores.mean()
+    close = means[means >= means.max() - scores.sem()]
+    return num_features[close.index].idxmin()
+""",
+                "Whose standard error",
+            ),
+            (
+                """
+def by_standard_error(scores, num_features):
+    means = scores.mean()
+    return num_features[means[means >= means.max() - tolerance].index].idxmin()
+""",
+                "which was the notebook's rule",
+            ),
+            ("def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()", "that is the best set"),
+            ("def by_standard_error(scores, num_features):\n    return scores.mean()", "returned a Series"),
+            ("by_standard_error = winner", "that is a str; write the function"),
+        ],
+    ),
+}

@@ -1,0 +1,109 @@
+from answers import Answers
+
+ANSWERS = {
+    "7.1": Answers(
+        right=[
+            """
+def promote(registry, model_name, number):
+    aliases = registry.get_registered_model(model_name).aliases
+    for alias, target in {"production": int(number), "previous": int(aliases["production"])}.items():
+        mlflow.MlflowClient().set_registered_model_alias(name=model_name, alias=alias, version=target)
+""",
+        ],
+        wrong=[
+            (
+                """
+def promote(client, name, version):
+    client.set_registered_model_alias(name, "production", version)
+    served = client.get_model_version_by_alias(name, "production")
+    client.set_registered_model_alias(name, "previous", served.version)
+""",
+                "both aliases name version 3",
+            ),
+            (
+                """
+def promote(client, name, version):
+    client.set_registered_model_alias(name, "previous", int(version) - 1)
+    client.set_registered_model_alias(name, "production", version)
+""",
+                "`previous` names version 2, which did not serve",
+            ),
+            (
+                'def promote(client, name, version):\n    client.set_registered_model_alias(name, "production", version)',
+                "no alias `previous`",
+            ),
+            (
+                """
+def promote(client, name, version):
+    served = client.get_model_version_by_alias(MODEL, "production")
+    client.set_registered_model_alias(MODEL, "previous", served.version)
+    client.set_registered_model_alias(MODEL, "production", 1)
+""",
+                "in a copy",
+            ),
+            (
+                """
+def promote(client, name, version):
+    served = client.get_model_version_by_alias(name, "production")
+    client.set_registered_model_alias(name, "previous", served.version)
+""",
+                "production names version 1",
+            ),
+            (
+                'def promote(client, name, version):\n    client.transition(name, version, "production")',
+                "`promote` failed when version 1 was in production: AttributeError",
+            ),
+        ],
+    ),
+    "7.2": Answers(
+        right=[
+            "def mend(project):\n    project.materialize(NOW.to_pydatetime() - timedelta(weeks=1), NOW.to_pydatetime())",
+        ],
+        wrong=[
+            (
+                'def mend(store):\n    store.materialize_incremental(NOW, feature_views=["driver_hourly_stats"])',
+                "drivers are still null. An increment begins where",
+            ),
+            (
+                'def mend(store):\n    store.materialize(NOW - timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])',
+                "older than the beginning of your period",
+            ),
+            (
+                'def mend(store):\n    store.materialize(NOW - timedelta(days=365), NOW, feature_views=["driver_hourly_stats"])',
+                "further back than the time to live",
+            ),
+            (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=7), NOW - timedelta(days=1))",
+                "later than the end of your period",
+            ),
+            ("def mend(store):\n    store.materialize(NOW)", "`mend` failed: "),
+        ],
+    ),
+    "7.3": Answers(
+        right=[
+            """
+tokyo_hour = old_hour.copy()
+tokyo_hour["driver_id"] = [997]
+tokyo_hour["event_timestamp"] = NOW + timedelta(hours=9)
+""",
+            'tokyo_hour = old_hour.assign(event_timestamp=NOW.tz_convert("Asia/Tokyo").tz_localize(None))',
+        ],
+        wrong=[
+            (
+                'tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW.tz_convert("Asia/Tokyo"))',
+                "the same moment in each zone",
+            ),
+            (
+                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW - timedelta(hours=9))",
+                "a row from 9 hours before `NOW` is like any other",
+            ),
+            ("tokyo_hour = old_hour.assign(driver_id=997)", "refuses the row for another reason"),
+            (
+                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW + timedelta(days=9))",
+                "the row lies 216 hours after `NOW`",
+            ),
+            ("tokyo_hour = NOW + timedelta(hours=9)", "that is a Timestamp"),
+            ("tokyo_hour = old_hour.drop(columns='acc_rate')", "the row lacks acc_rate"),
+        ],
+    ),
+}
