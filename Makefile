@@ -75,8 +75,8 @@ notebooks: .venv/current ## re-execute the notebooks in place and store clean ou
 progress: .venv/current ## which exercises you have solved; OF=folder for a room's collected records
 	@$(VENV) -m workshop.commands progress $(if $(OF),--of "$(OF)")
 
-reset: .venv/current ## empty workspace/ but for your notebooks, after asking
-	@$(VENV) -m workshop.commands reset
+reset: .venv/current ## empty workspace/ but for your notebooks, after asking; ONLY=05 for what 05 and later ones made
+	@$(VENV) -m workshop.commands reset $(if $(ONLY),--only $(ONLY))
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import MutableSequence
 from pathlib import Path
@@ -112,11 +113,14 @@ def staging(workspace: Workspace, store: FeatureStore, view: str, name: str, row
         view: name of that feature view.
         name: of the staged batch.
         rows: n rows with the columns of the view's source; written as the staged view's source.
+
+    What an earlier batch of this name left there, perhaps half written, is deleted first.
     """
     from feast import FeatureStore, FeatureView, FileSource, RepoConfig
 
     folder = workspace.path / "staging" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     path = folder / "rows.parquet"
     rows.to_parquet(path, index=False)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from helpers import checks, data, registry
+from helpers import checks, damage, data, registry
 from helpers.workspace import (
     WorkshopError,
     Workspace,
@@ -147,8 +147,8 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
         The paths of the workspace.
 
     Raises:
-        WorkshopError: a seed that is no number, a wrong environment, a folder that cannot be written, a stale registry, or an earlier notebook
-            that failed; the message says what to do.
+        WorkshopError: a seed that is no number, a wrong environment, a folder that cannot be written, a damaged file of state, a stale registry, or
+            an earlier notebook that failed; the message says what to do.
         helpers.data.DataError: a data file is missing or damaged, or holds other data than the course works on.
     """
     if number not in NEEDS:
@@ -164,6 +164,7 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
 
     quiet()
     checks.watch()
+    damage.check(workspace)
     _catch_up(workspace, number)
     if NEEDS[number]:
         registry.check(workspace)

@@ -6,9 +6,7 @@ The answers are in exercises/answers_NN.py; they are tried in the notebook's own
 
 import contextlib
 import json
-import os
 import re
-from pathlib import Path
 
 import answers
 import harness
@@ -16,20 +14,11 @@ import nbformat
 import pytest
 
 from exercises import core, exercise
-from helpers.workspace import WorkshopError, Workspace, configure, create_home
+from helpers.workspace import WorkshopError, Workspace, configure
 from workshop import progress, runner
 
 NOTEBOOKS = {path.name[:2]: path for path in runner.choose()}
 EXERCISES = [(notebook, number) for notebook, path in NOTEBOOKS.items() for number in harness.exercises(path)]
-
-
-@pytest.fixture
-def place(request) -> Workspace:
-    """The course's home, or the one that `FAULTS_HOME` names. In either, a notebook catches up by itself."""
-    if not os.environ.get("FAULTS_HOME"):
-        return request.getfixturevalue("course")
-    home = Path(os.environ["FAULTS_HOME"]).expanduser().resolve() / "home"
-    return Workspace(home) if home.exists() else create_home(home)
 
 
 @pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))

@@ -3,7 +3,6 @@
 `FAULTS_HOME=/some/folder pytest tests/test_faults.py -k 02` tries the faults of one notebook, again and again, in a home that stays.
 """
 
-import os
 import re
 import textwrap
 from pathlib import Path
@@ -13,20 +12,11 @@ import nbformat
 import pytest
 from faults import FOLDER, fault, load
 
-from helpers.workspace import Workspace, create_home
+from helpers.workspace import Workspace
 from workshop import runner
 
 NOTEBOOKS = {path.name[:2]: path for path in runner.choose()}
 CHECKS = [(number, check) for number, path in NOTEBOOKS.items() for check in harness.checks(path)]
-
-
-@pytest.fixture
-def place(request) -> Workspace:
-    """The course's home, or the one that `FAULTS_HOME` names. In either, a notebook catches up by itself."""
-    if not os.environ.get("FAULTS_HOME"):
-        return request.getfixturevalue("course")
-    home = Path(os.environ["FAULTS_HOME"]).expanduser().resolve() / "home"
-    return Workspace(home) if home.exists() else create_home(home)
 
 
 @pytest.mark.parametrize(("number", "check"), CHECKS, ids=lambda value: value.replace(" ", "-"))

@@ -18,15 +18,14 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from exercises.core import RECORD
 from helpers.data import DataError
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
 from workshop import claims
+from workshop.reset import COPIES, reset
 from workshop.runner import NOTEBOOKS, run
 
 PIPELINE = "training_pipeline.yaml"
-COPIES = "notebooks"  # the folder of a workspace in which a learner works
 WHEELS = REPOSITORY / "wheels"
 
 
@@ -241,35 +240,6 @@ def clean(notebook):
     return notebook
 
 
-def reset(ask=input) -> int:
-    """Empty the learner's workspace, after asking. The copies of the notebooks and the record of the exercises are the learner's own work, and stay."""
-    workspace: Workspace = locate()
-    entries = sorted(workspace.path.iterdir()) if workspace.path.exists() else []
-    copies = workspace.path / COPIES
-    kept = f"Your notebooks in {copies} stay, and the record of your exercises." if copies in entries else ""
-    record = workspace.path / RECORD
-    entries = [entry for entry in entries if entry not in (copies, record)]
-    if not entries:
-        print(f"There is nothing to delete in {workspace.path}. {kept}".strip())
-        return 0
-    print(
-        f"This deletes all that your runs produced in {workspace.path}:\n  "
-        + "\n  ".join(entry.name for entry in entries)
-        + f"\n{kept}".rstrip()
-    )
-    try:
-        answer = ask("Type yes to delete it: ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() != "yes":
-        print("Nothing was deleted.")
-        return 1
-    for entry in entries:
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    print(f"Deleted. {kept}".strip())
-    return 0
-
-
 def progress(of: str | None = None) -> int:
     """Which exercises are solved: in the learner's workspace, or in the folder ``of`` of collected records."""
     from workshop import progress as shown
@@ -321,9 +291,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--of", help="whose state: for `ui` mine or run, for `progress` a folder of collected records")
+    parser.add_argument("--only", metavar="NN", help="for `reset`: what this notebook and those after it made")
     arguments = parser.parse_args(argv)
     try:
-        return commands[arguments.command](*([arguments.of] if arguments.command in ("ui", "progress") else []))
+        given = {"ui": [arguments.of], "progress": [arguments.of], "reset": [arguments.only]}
+        return commands[arguments.command](*given.get(arguments.command, []))
     except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
