@@ -181,7 +181,7 @@ class FeatureModel(Model):
         FileNotFoundError: the online store's file does not exist.
     """
 
-    def __init__(self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 1.0):
+    def __init__(self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.5):
         super().__init__(name)
         self.alias, self.now = alias, now
         self.not_ready = ""  # why not; read by the server before each request
