@@ -301,6 +301,12 @@ def test_no_cell_reads_the_wall_clock(cells):
     assert [source for source in compared if re.search(pattern, source)] == []
 
 
+def test_the_readme_gives_the_minutes_and_seconds_of_each_header(path, cells):
+    told = re.search(r"(\d+) minutes to read, (\d+) for the exercises, (\d+) seconds to run", cells[0].source).groups()
+    row = next(line for line in README.read_text().splitlines() if line.startswith(f"| [{path.name}]"))
+    assert tuple(row.strip(" |").split(" | ")[-3:]) == told
+
+
 def test_the_readme_is_short_and_names_every_notebook():
     text = README.read_text()
     assert 20 < len(text.splitlines()) < 200
