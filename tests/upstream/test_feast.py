@@ -42,6 +42,11 @@ def test_the_duckdb_store_ranks_every_valid_row(reproduction):
 
 
 @watch
+def test_a_time_to_live_of_mixed_units_cannot_be_retrieved(reproduction):
+    assert "mixed units" in reproduction()["said"]
+
+
+@watch
 def test_the_first_incremental_materialization_of_older_data_loads_nothing(reproduction):
     names = reproduction()
     assert names["online"]["a"] == [None]

@@ -71,6 +71,16 @@ def test_each_trial_of_mlflows_storage_reads_all_before_it(reproduction):
 
 
 @watch
+def test_mlflows_storage_takes_every_run_for_a_study(reproduction):
+    assert reproduction()["missing"] == "optuna.study_direction"
+
+
+@watch
+def test_a_trial_in_mlflows_storage_cannot_be_told_by_number(reproduction):
+    assert reproduction()["said"] == "This method is not supported in MLflow backend."
+
+
+@watch
 def test_autologging_calls_a_renamed_argument(reproduction):
     said = [str(warning.message) for warning in reproduction()["caught"]]
     assert [line for line in said if line.startswith("`y_pred` was renamed")]
