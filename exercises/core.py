@@ -177,7 +177,7 @@ def exercise(number: str) -> Exercise:
     Raises:
         WorkshopError: there is none.
     """
-    found = every()
+    found, number = every(), str(number)  # 2.1 without quotes is meant as "2.1"
     if number not in found:
         raise WorkshopError(f"there is no exercise {number!r}; there are {', '.join(found)}.")
     return found[number]

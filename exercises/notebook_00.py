@@ -33,6 +33,7 @@ def _misread(misread: Any) -> str:
     rates = _read("driver_stats").sort_values("event_timestamp")[[*KEY, "conv_rate"]]
     with attempt("`misread` fails on the labels' times"):
         times = misread(labels.event_timestamp.dt.tz_localize(None))
+    with attempt("what `misread` returns cannot be read as times"):
         times = pd.Series(pd.DatetimeIndex(times).as_unit("us"))
     if len(times) != len(labels):
         raise NotYet(f"{len(labels)} times went in, and {len(times)} came out.")
@@ -53,7 +54,7 @@ def _misread(misread: Any) -> str:
     moves = f"conv_rate's correlation with the label goes from {right:.2f} to {wrong:.2f}"
     if shift < 0:
         raise NotYet(
-            f"read there, every question was asked {-shift:g} hours before its real time, so it finds older rates, and {moves}. "
+            f"read there, every question was asked {-shift:g} hour{'' if shift == -1 else 's'} before its real time, so it finds older rates, and {moves}. "
             "Which rates would look better, and when were they measured?"
         )
     if wrong < right + 0.05:
@@ -107,6 +108,13 @@ def _corrected(as_corrected: Any) -> str:
         raise NotYet(
             f"in {away.sum():,} of {where} the older row is kept. The check shuffles the rows first: "
             "their order in the file says nothing that you may rely on. Which column does?"
+        )
+    one = stats[stats.driver_id == stats.driver_id.min()]
+    with attempt("`as_corrected` fails on the rows of one driver"):
+        few = len(as_corrected(one.sample(frac=1, random_state=0)))
+    if few > len(one):
+        raise NotYet(
+            f"given the {len(one):,} rows of one driver alone, it returns {few:,}: it reads another table than the one that it is given."
         )
     moved = abs(hours["last"] - hours["first"]).mean()
     return f"{len(stats) - len(rows):,} hours were corrected, their rate by {moved:.2f} on average, and the rule holds in whatever order the rows come."

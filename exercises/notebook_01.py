@@ -58,6 +58,11 @@ def _fresh_acceptance(answer: Any) -> str:
     features = [field.name for field in view.features]
     if features != ["acc_rate"]:
         raise NotYet(f"its features are {features}; the team asked for `acc_rate` and nothing else.")
+    kind = str(view.features[0].dtype)
+    if kind not in ("Float64", "Float32"):
+        raise NotYet(
+            f"`acc_rate` is declared as {kind}, and the file holds shares between 0 and 1. Retrieval of the past would not enforce the type, and so not show it."
+        )
     stats = _read("driver_stats").sort_values(["event_timestamp", "created"])
     last = stats.drop_duplicates("driver_id", keep="last")[["driver_id", "event_timestamp", "acc_rate"]]
     hours = (23, 25, 6 * 24)
@@ -80,6 +85,11 @@ def _fresh_acceptance(answer: Any) -> str:
         raise NotYet(f"Feast still gives a rate that is {old} old. {lives}")
     if (abs(after_23_hours.to_numpy() - last.acc_rate.to_numpy()) > 1e-9).any():
         raise NotYet("some rates are not those of `driver_stats`. From which source does the view read?")
+    source = view.batch_source
+    if source is None or source.name != "driver_stats" or source.created_timestamp_column != "created":
+        raise NotYet(
+            "it reads the right file by a source of its own. `driver_stats` is registered, and knows which of two rows was written last: take that one."
+        )
     return (
         f"23 hours after its last row each of {len(last)} drivers has a rate, and 25 hours after it none. "
         "Two views read one file, and each says for itself how long a value is valid."
@@ -88,8 +98,11 @@ def _fresh_acceptance(answer: Any) -> str:
 
 def _returns_trips(answer: Callable) -> None:
     """Whether the function does its part on two drivers, as Feast calls it: what Feast says of a wrong return value is hard to read."""
-    with attempt('it fails on the lists of two drivers, which `mode="python"` passes'):
-        given = answer({"conv_rate": [0.5, 0.0], "avg_daily_trips": [20, 8]})
+    beside = {"driver_id": [1001, 1002], "event_timestamp": [NOW.to_pydatetime()] * 2}
+    with attempt(
+        f'it fails on the lists of two drivers, which `mode="python"` passes (those of the two features, and beside them {" and ".join(beside)})'
+    ):
+        given = answer(beside | {"conv_rate": [0.5, 0.0], "avg_daily_trips": [20, 8]})
     if not isinstance(given, dict):
         raise NotYet(
             f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in on_demand.py return."
@@ -153,7 +166,12 @@ def _converted_trips(answer: Any) -> str:
                 f"{missing}, and with your function {unknown.sum()} of them {where} convert {given[unknown].iloc[0]:g} trips a day. "
                 "A model cannot tell that from a driver who was measured."
             )
-        if (given.isna() & trips.notna()).any() or (abs(given - trips) > 1e-9).any():
+        lost = given.isna() & trips.notna()
+        if lost.any():
+            raise NotYet(
+                f"{where}, {lost.sum()} of {trips.notna().sum()} drivers with a rate and trips get no result. Others in the lists have none, and each driver is a case of its own."
+            )
+        if (abs(given - trips) > 1e-9).any():
             raise NotYet(f"{where}, some results are not the rate times the number of trips.")
     return (
         f"Offline it gives {offline.converted_trips.notna().sum()} drivers a value and {offline.converted_trips.isna().sum()} none, "
@@ -187,7 +205,7 @@ def _without_a_trace(answer: Any) -> str:
     other = ((before != after) & ~(before.isna() & after.isna())).any(axis="columns")
     if not other.any():
         raise NotYet(
-            f"the history has one version, but no value of the training data is another one: {properties} only describes."
+            f"the history has one version, but no value of the training data is another one: your change ({properties}) does not reach it."
         )
     return (
         f"`plan` reports {properties}, the history still has one version, and {other.sum():,} of {len(other):,} training rows are other ones. "

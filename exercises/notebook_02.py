@@ -39,7 +39,7 @@ def _keeps_expired(ttl: Any) -> str:
     days = oldest.total_seconds() / 86400
     if not today.all():
         raise NotYet(
-            f"with {ttl} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last value is {days:.0f} days old. "
+            f"with {ttl} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last value is {oldest} old. "
             + ("That is shorter than today's 7 days." if ttl < timedelta(days=7) else "Compare the two.")
         )
     if much_later[last.idxmin()]:
@@ -124,11 +124,14 @@ def _by_number(answer: Any, questions: int) -> np.ndarray:
         raise NotYet(
             f"your function returns something of the type {type(answer).__name__}; return the table that Feast gives."
         )
-    for column in ("number", "mean_conv_rate"):
+    answer = answer.reset_index() if answer.index.name == "number" else answer
+    why = {
+        "number": "Feast passes the columns of the entity table through.",
+        "mean_conv_rate": "Feast adds one for each feature that is asked for.",
+    }
+    for column in why:
         if column not in answer:
-            raise NotYet(
-                f"the table that your function returns has no column `{column}`; Feast passes the columns of the entity table through."
-            )
+            raise NotYet(f"the table that your function returns has no column `{column}`; {why[column]}")
     if sorted(answer.number) != list(range(questions)):
         raise NotYet(f"{questions} questions were asked, and {len(answer)} rows came back; each should come back once.")
     return answer.set_index("number").mean_conv_rate.sort_index().to_numpy(float)
@@ -199,7 +202,11 @@ def _one_row(row: Any, like: pd.DataFrame) -> pd.DataFrame:
         raise NotYet(f"that table has {len(row)} rows; one is asked for.")
     if missing := [name for name in like if name not in row]:
         raise NotYet(f"the row has no {', '.join(missing)}; it needs all columns of `stats`.")
+    if row.conv_rate.isna().any():
+        raise NotYet("its `conv_rate` is missing; give the row a number, or nobody can tell which was taken.")
     for name in ("event_timestamp", "created"):
+        if not pd.api.types.is_datetime64_any_dtype(row[name]):
+            raise NotYet(f"`{name}` is a column of the type {row[name].dtype}; write a time like `hour` above.")
         if not isinstance(row[name].dtype, pd.DatetimeTZDtype):
             raise NotYet(f"`{name}` has no time zone; write it like `hour` above.")
     return row[list(like)]

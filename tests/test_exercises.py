@@ -141,6 +141,10 @@ def test_a_number_that_no_exercise_has_is_named(one):
         exercise("1.9")
 
 
+def test_a_number_without_quotes_is_understood(one):
+    assert exercise(9.1) is one
+
+
 def test_a_record_that_cannot_be_written_stops_nobody(one, home, capsys):
     (home.path / core.RECORD).mkdir()
     one.check(2)

@@ -19,6 +19,8 @@ ANSWERS = {
             ("def misread(times):\n    return times + pd.Timedelta(hours=5)", "have no zone yet"),
             ("def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')", "hardly better"),
             ("misread = 'America/New_York'", "that is of the type str"),
+            ("def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')", "asked 1 hour before"),
+            ("def misread(times):\n    return 'America/New_York'", "cannot be read as times"),
             (
                 "def misread(times):\n    return times.dt.tz_localize('New York')",
                 "`misread` fails on the labels' times",
@@ -48,6 +50,10 @@ ANSWERS = {
             ),
             ("def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()", "Choose a whole row"),
             ("def as_corrected(rows):\n    return rows.drop_duplicates()", "still have two rows"),
+            (
+                "def as_corrected(rows):\n    return stats.drop_duplicates(key, keep='last')",
+                "it reads another table than the one that it is given",
+            ),
             ("def as_corrected(rows):\n    return rows.conv_rate", "it returns the type Series"),
             ("def as_corrected(rows):\n    return rows[key].drop_duplicates()", "has no column conv_rate"),
         ],

@@ -55,6 +55,15 @@ ANSWERS = {
             (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
             (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
             (but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'), "the view is named 'driver_hourly_stats'"),
+            (but(VIEW, "dtype=Float64", "dtype=Int64"), "is declared as Int64"),
+            (
+                but(
+                    VIEW,
+                    'store.get_data_source("driver_stats")',
+                    'FileSource(name="own", path=store.get_data_source("driver_stats").path, timestamp_field="event_timestamp")',
+                ).replace("from datetime", "from feast import FileSource\nfrom datetime"),
+                "by a source of its own",
+            ),
             ("acceptance_view = 'driver_acceptance'", "that is of the type str"),
         ],
     ),
@@ -80,7 +89,17 @@ def converted_trips(inputs):
             (but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"), "it returns the type list"),
             (
                 "def converted_trips(inputs):\n    return {'converted_trips': inputs['conv_rate'] * inputs['avg_daily_trips']}",
-                "it fails on the lists",
+                "can't multiply sequence",
+            ),
+            (
+                but(TRIPS, 'zip(inputs["conv_rate"], inputs["avg_daily_trips"])', "zip(*inputs.values())"),
+                "beside them driver_id and event_timestamp): ValueError: too many values",
+            ),
+            (
+                "def converted_trips(inputs):\n    pairs = zip(inputs['conv_rate'], inputs['avg_daily_trips'])\n"
+                "    try:\n        return {'converted_trips': [rate * trips for rate, trips in pairs]}\n"
+                "    except TypeError:\n        return {'converted_trips': [None] * len(inputs['conv_rate'])}",
+                "144 of 144 drivers with a rate and trips get no result",
             ),
             (but(TRIPS, '{"converted_trips"', '{"trips"'), "holds ['trips']"),
             ("converted_trips = 'conv_rate * avg_daily_trips'", "that is of the type str"),
@@ -111,7 +130,7 @@ def converted_trips(inputs):
         ],
         wrong=[
             (CHANGE, "`plan` finds no change"),
-            (but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"), "tags only describes"),
+            (but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"), "your change (tags) does not reach it"),
             (
                 but(
                     CHANGE, "schema=hourly.schema", "schema=[*hourly.schema, Field(name='cancel_rate', dtype=Float64)]"

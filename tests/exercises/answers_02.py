@@ -27,6 +27,7 @@ ANSWERS = {
         wrong=[
             ("longer_ttl = timedelta(hours=9)", "shorter than today's 7 days"),
             ("longer_ttl = timedelta(days=10)", "Compare the two"),
+            ("longer_ttl = timedelta(days=15)", "the oldest last value is 15 days 01:00:00 old"),
             ("longer_ttl = timedelta(days=365)", "so would one who left"),
             ("longer_ttl = timedelta(0)", "zero means no limit"),
             ("longer_ttl = NOW - last_hourly.min()", "(whole days are fine): ValueError"),
@@ -43,7 +44,7 @@ def without_looking_ahead(store, questions):
         entity_df=questions[["driver_id", "number"]].assign(event_timestamp=yesterday),
         features=["driver_daily_means:mean_conv_rate"],
     )
-    return job.to_df()
+    return job.to_df().set_index("number")
 """,
         ],
         wrong=[
@@ -57,6 +58,10 @@ def without_looking_ahead(store, questions):
     return store.get_historical_features(questions, ["driver_daily_means:mean_conv_rate"])
 """,
                 "that is a job",
+            ),
+            (
+                ASK.format(moment="questions.event_timestamp").replace("daily_means:mean_conv", "hourly_stats:conv"),
+                "no column `mean_conv_rate`; Feast adds one for each feature",
             ),
         ],
     ),
@@ -76,6 +81,15 @@ late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
             (
                 LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30").replace(', tz="UTC"', ""),
                 "has no time zone",
+            ),
+            (
+                LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30")
+                + "late_row = late_row.astype({'created': str})",
+                "`created` is a column of the type object",
+            ),
+            (
+                LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30").replace("0.9", "np.nan"),
+                "its `conv_rate` is missing",
             ),
         ],
     ),
