@@ -8,12 +8,12 @@ import importlib
 import json
 import sqlite3
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.errors import Told
 from helpers.workspace import WorkshopError, Workspace, current
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ RECORD = "exercises.jsonl"
 SOLVED, WRONG, HINT, SOLUTION = "solved", "wrong", "hint", "solution"
 
 
-class NotYet(Exception):
+class NotYet(Told):
     """A wrong answer. The message says what is wrong and where to look, never the answer."""
 
-    def _render_traceback_(self) -> list[str]:
-        # IPython shows this in place of a traceback, which would lead a learner into the code of the workshop.
-        return textwrap.wrap(f"Not yet: {self}", 100, break_long_words=False)
+    title = "Not yet"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from helpers.errors import Told
+
 SEED = 2025
 DRIVERS = 150
 DAYS = 45
@@ -44,7 +46,7 @@ RATED_DAYS = 10  # ... has a profile in the first days alone; the daily view's T
 DUPLICATE_EVERY = 200  # one label key in so many carries two labels
 
 
-class DataError(ValueError):
+class DataError(Told, ValueError):
     """The data is not what the workshop needs; the message says what to do."""
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import data
+from helpers.errors import Told
 
 NOW = data.NOW
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-class WorkshopError(RuntimeError):
+class WorkshopError(Told, RuntimeError):
     """Something a learner can put right; the message says how."""
 
 

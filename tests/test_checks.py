@@ -43,3 +43,20 @@ NOT_ONE = "- ☐ One holds. *(not passed in this run: claim-one)*"
 )
 def test_a_sentence_is_ticked_when_its_checks_passed_in_this_kernel(cells, lines):
     assert executed(*cells) == lines
+
+
+@pytest.mark.parametrize(
+    "cell, shown",
+    [
+        ("from helpers.start import begin\nbegin('4')", "Error: there is no notebook '4'; there are 00, 01,"),
+        ("from exercises import exercise\nexercise('1.9')", "Error: there is no exercise '1.9'; there are 0.1,"),
+        ("from helpers.data import DataError\nraise DataError('word ' * 60)", "Error: word word"),
+        ("from exercises.core import NotYet\nraise NotYet('it is odd.')", "Not yet: it is odd."),
+    ],
+)
+def test_what_a_learner_can_put_right_is_shown_as_a_sentence_without_a_traceback(cell, shown):
+    notebook = new_notebook(cells=[new_code_cell(cell)])
+    nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    [output] = notebook.cells[0].outputs
+    assert output.traceback[0].startswith(shown)
+    assert max(map(len, output.traceback)) <= 100 and "Traceback" not in "".join(output.traceback)
