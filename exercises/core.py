@@ -104,7 +104,7 @@ def attempt(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split())
-        raise NotYet(f"{what}: {type(error).__name__}: {said[:400]}") from error
+        raise NotYet(f"{what}: {type(error).__name__}{': ' if said else ''}{said[:400]}") from error
 
 
 @contextlib.contextmanager

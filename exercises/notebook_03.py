@@ -64,8 +64,10 @@ def _refuses_frozen(rule: Any) -> str:
         return week.assign(acc_rate=week.acc_rate.where(week.acc_rate.isna(), value))
 
     mean = rates.mean()
+    hair = "The standard deviation of equal numbers is 0; computed with rounding, it may come out a hair above: leave room for that."
     if not refused(frozen(mean)):
         why = {
+            "expect_column_stdev_to_be_between": hair,
             "expect_column_mean_to_be_between": "Its mean is exactly that of the reference, so a rule on the mean finds nothing.",
             "expect_column_values_to_be_between": "Each of its values is a legal rate. Look for a rule on the column as a whole.",
             "expect_column_values_to_not_be_null": "None of its values is missing.",
@@ -75,8 +77,10 @@ def _refuses_frozen(rule: Any) -> str:
         )
     for value in (rates.quantile(0.05), rates.quantile(0.95)):
         if not refused(frozen(value)):
+            spread = rule.configuration.type == "expect_column_stdev_to_be_between"
             raise NotYet(
-                f"it refuses a batch that is frozen at {mean:.2f} and takes one that is frozen at {value:.2f}. The next accident brings another value."
+                f"it refuses a batch that is frozen at {mean:.2f} and takes one that is frozen at {value:.2f}. "
+                + (hair if spread else "The next accident brings another value.")
             )
     for name, rows in good.items():
         if found := refused(rows):
@@ -89,10 +93,13 @@ def _refuses_frozen(rule: Any) -> str:
 
 def _in_one_line(report: SuiteReport) -> str:
     """The rules that were broken; nothing when none was."""
-    return str(report).replace("\n", "; ")
+    return (
+        str(report).replace("\n", "; ").replace(" ()", "")
+    )  # a rule without a number for a limit has nothing in brackets
 
 
 def _knows_incomplete(complete: Any) -> str:
+    import numpy as np
     import pandas as pd
     from feast import FeatureStore, FileSource
     from feast.monitoring.monitoring_service import MonitoringService
@@ -112,7 +119,11 @@ def _knows_incomplete(complete: Any) -> str:
                 granularity="weekly",
             )
         with attempt("your function failed"):
-            return bool(complete(dict(run), store)), run
+            answer = complete(dict(run), store)
+        if not isinstance(answer, bool | np.bool_):
+            what = "None" if answer is None else f"something of the type {type(answer).__name__}"
+            raise NotYet(f"your function returned {what}; return True or False.")
+        return bool(answer), run
 
     with scratch() as course, tempfile.TemporaryDirectory(prefix="exercise-") as folder:
         # The service writes its tables to the repository's folder; these go with the exercise.
@@ -183,14 +194,14 @@ def _gets_past(spoil: Any) -> str:
     noons = week.loc[week.event_timestamp.dt.hour == 12, ["driver_id", "event_timestamp"]].drop_duplicates()
     with staged(week) as store:
         truth = store.get_historical_features(noons, FEATURES).to_df().set_index(list(noons)).conv_rate
+    suite = stored_suite(FeatureStore(repo_path=str(current().feature_repo)), REFERENCE)
     with attempt("Feast cannot read the batch"), staged(pd.concat([good, batch[list(week)]])) as store:
         table = store.get_historical_features(noons, FEATURES).to_df()
+        report = judge(suite, table, HOURLY)
+        if not report.is_success:  # before the score: a column without a value has no histogram
+            raise NotYet(f"refused by the rules. {_in_one_line(report)}.")
         scores = _drift(store)
 
-    suite = stored_suite(FeatureStore(repo_path=str(current().feature_repo)), REFERENCE)
-    report = judge(suite, table, HOURLY)
-    if not report.is_success:
-        raise NotYet(f"refused by the rules. {_in_one_line(report)}.")
     moved = [f"{name} {score:.2f}" for name, score in scores.items() if score > THRESHOLD]
     if moved:
         raise NotYet(
@@ -201,7 +212,7 @@ def _gets_past(spoil: Any) -> str:
         raise NotYet(
             f"released, but not useless: what is served and the true `conv_rate` have a correlation of {alike:.2f}. "
             + (
-                "Nothing is spoiled yet."
+                "Nothing is spoiled yet: each driver is served what it had. (When a series becomes a column, pandas goes by its index, not by its order.)"
                 if alike > 0.99
                 else "A model could still learn from it. Whose value does a driver get?"
             )

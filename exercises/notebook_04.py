@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from exercises.core import Exercise, NotYet, attempt, scratch_tracking
@@ -23,6 +24,8 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
     from sklearn.model_selection import KFold, TimeSeriesSplit, check_cv, cross_val_score
     from sklearn.neighbors import KNeighborsClassifier
 
+    if isinstance(splitter, type):
+        raise NotYet(f"that is the class {splitter.__name__}; call it with its parameters, as `validate` does.")
     positions = np.arange(len(rows))
     with attempt("scikit-learn cannot split the rows with this"):
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
@@ -38,7 +41,7 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         if later:
             raise NotYet(
                 f"fold {number} learns from {later:,} rows that are later than the first row it is scored on. "
-                "That is the random split of this notebook's first paragraph."
+                "That is the first fault of a random split, in this notebook's first section."
             )
         if not np.array_equal(test, blocks[number]):
             raise NotYet(
@@ -47,7 +50,7 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         if unknown:
             units = " A gap is counted in rows, not in hours." if getattr(splitter, "gap", 0) == HORIZON else ""
             raise NotYet(
-                f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown} labels whose "
+                f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown} label{'' if unknown == 1 else 's'} whose "
                 f"{HORIZON} hours were not over.{units} How many rows lie in the {HORIZON} hours before each block?"
             )
         unused = (times + ahead <= starts).sum() - len(train)
@@ -77,11 +80,13 @@ def _candidates(client: MlflowClient) -> tuple[Run, list[Run]]:
         raise WorkshopError(f"MLflow has no experiment {EXPERIMENT!r}: run the cells above first.")
     experiment = found.experiment_id
     newest = ["attributes.start_time DESC"]
-    (parent,) = client.search_runs(
+    for parent in client.search_runs(
         [experiment], f"attributes.run_name = '{EXPERIMENT}'", order_by=newest, max_results=1
-    )
-    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.stage = 'candidate'"
-    return parent, list(client.search_runs([experiment], below))
+    ):
+        below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.stage = 'candidate'"
+        if candidates := list(client.search_runs([experiment], below)):
+            return parent, candidates
+    raise WorkshopError("the newest selection has no candidates in MLflow: run the cells above first.")
 
 
 def _finds_what_is_without(filter_string: Any) -> str:
@@ -90,6 +95,10 @@ def _finds_what_is_without(filter_string: Any) -> str:
             f"that is a {type(filter_string).__name__}; write the text that `search_runs` takes as `filter_string`."
         )
     feature = "avg_daily_trips"
+    if unfilled := re.search(r"\{\w*\}", filter_string):
+        raise NotYet(
+            f"the text holds {unfilled[0]} as it stands: Python fills braces in when an `f` is before the quote."
+        )
     with scratch_tracking() as client:
         parent, candidates = _candidates(client)
         experiment = parent.info.experiment_id
@@ -112,8 +121,14 @@ def _finds_what_is_without(filter_string: Any) -> str:
         }
         got = found()
         if not got:
+            compares = re.search(rf"{feature}\W*=", filter_string)
             raise NotYet(
-                "MLflow finds no run. A comparison with `=` or `!=` needs a value to compare: look into the tags of a run that is without the feature."
+                "MLflow finds no run. "
+                + (
+                    "A comparison with `=` or `!=` needs a value to compare: look into the tags of a run that is without the feature."
+                    if compares
+                    else "Try its conditions one by one: which of them holds for no run?"
+                )
             )
         with_it = [run.info.run_name for run in candidates if run.info.run_id in got.keys() - wanted.keys()]
         if with_it:
@@ -128,14 +143,20 @@ def _finds_what_is_without(filter_string: Any) -> str:
             raise NotYet(
                 f"it also finds {others[0]!r}, which is no candidate of this selection: `children`, above, says what is one."
             )
-        # What a colleague adds tomorrow, in the copy: one that belongs to the answer, one that does not, one of another selection.
+        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of another selection, and the winner's.
         colleague = add("rating_only", ["rating"], parent.info.run_id)
         add("trips_only", [feature], parent.info.run_id)
         add("rating_only", ["rating"], client.create_run(experiment, run_name="another selection").info.run_id)
+        below = {"mlflow.parentRunId": parent.info.run_id}
+        winner = client.create_run(experiment, tags=below, run_name="winner: rating_only").info.run_id
         tomorrow = found()
     if colleague not in tomorrow:
         raise NotYet(
             "today it finds the right runs; a new candidate, rating_only, would not be found. Ask for what the runs have in common, not for their names."
+        )
+    if winner in tomorrow:
+        raise NotYet(
+            "today it finds the right runs; the winner's run, which this notebook puts below the same parent and which is no candidate, would be found as well."
         )
     if len(tomorrow) > len(wanted) + 1:
         raise NotYet("today it finds the right runs; a candidate of another selection would be found as well.")
@@ -183,7 +204,8 @@ def _chooses_by_standard_error(rule: Any) -> str:
     with attempt("the rule failed on a made-up table of eight blocks"):
         choice = rule(scores.copy(), made_up.features.copy())
     if not isinstance(choice, str):
-        raise NotYet(f"the rule returned a {type(choice).__name__}; return the name of one candidate.")
+        what = "None" if choice is None else f"something of the type {type(choice).__name__}"
+        raise NotYet(f"the rule returned {what}; return the name of one candidate.")
     if choice != "three, better":
         where = f"in a made-up table, where the best mean is 0.800, it takes the set {choice!r}"
         raise NotYet(f"{where}: {mistakes.get(choice, 'there is no such column in `scores`.')}")

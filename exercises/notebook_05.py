@@ -53,6 +53,9 @@ def _brings_to(bring_to: Any) -> str:
             )
         if any("x" not in trial.params for trial in done):
             raise NotYet("a trial was told a score without a call of `objective`.")
+        for trial in done:
+            if trial.value != trial.params["x"]:  # which is what `objective` returns
+                raise NotYet(f"trial {trial.number} was told the score {trial.value}, which `objective` has not given.")
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(
@@ -110,13 +113,16 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
     if not isinstance(pruner, optuna.pruners.BasePruner):
         raise NotYet(f"that is a {type(pruner).__name__}; make one of `optuna.pruners`, as for the study `early`.")
     every, saved = 16 * EPOCHS, []
-    for place in (9, 14):  # also later: who spares only the first trials is not patient
+    for place, which in (
+        (9, "tenth"),
+        (14, "fifteenth"),
+    ):  # also later: who spares only the first trials is not patient
         with attempt("the pruner failed"):
             ran, epochs = _replay(pruner, place)
         if ran < EPOCHS:
             at = [curve[ran - 1] for curve in _curves(place)]
             raise NotYet(
-                f"as trial {place}, the slow starter is stopped after epoch {ran - 1}: its loss is {SLOW[ran - 1]:.3f} there, the best trial's {min(at):.3f}. "
+                f"as the {which} trial, the slow starter is stopped after epoch {ran - 1}: its loss is {SLOW[ran - 1]:.3f} there, the best trial's {min(at):.3f}. "
                 "Look at the table: when does it overtake the others, and what do the hopeless ones never do?"
             )
         saved.append(every - epochs)
@@ -143,12 +149,24 @@ def _says_it_to_katib(parameters: Any) -> str:
         with attempt("that text is no YAML"):
             parameters = yaml.safe_load(parameters)
     spec = models.V1beta1ParameterSpec
-    if not isinstance(parameters, list | tuple) or not all(isinstance(one, dict | spec) for one in parameters):
+    if not isinstance(parameters, list | tuple):
         raise NotYet(
             f"that is a {type(parameters).__name__}; Katib takes a list with an entry for each hyperparameter, as in the YAML above."
         )
+    for one in parameters:
+        if not isinstance(one, dict | spec):
+            raise NotYet(
+                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the keys of the YAML above."
+            )
     written = [one.to_dict() if isinstance(one, spec) else one for one in parameters]
-    with attempt("Katib's models refuse it (how does Katib write every value?)"):
+    for one in written:
+        limits = one.get("feasibleSpace")
+        for key, value in limits.items() if isinstance(limits, dict) else ():
+            if isinstance(value, int | float):
+                raise NotYet(
+                    f"{key} of {one.get('name')} is a number, {value!r}, which Katib's models refuse. How does the YAML above write every value?"
+                )
+    with attempt("Katib's models refuse it"):
         read = [spec.from_dict(one).to_dict() for one in written]
     if lost := _lost(written, read):
         raise NotYet(
@@ -157,10 +175,12 @@ def _says_it_to_katib(parameters: Any) -> str:
     names = [one.get("name") for one in read]
     if sorted(map(str, names)) != ["epochs", "learning_rate"]:
         raise NotYet(
-            f"the names are {', '.join(map(str, names))}: `learning_rate` and `epochs` are asked for, once each."
+            f"the names are {', '.join(map(str, names)) or 'none'}: `learning_rate` and `epochs` are asked for, once each."
         )
     for one in read:
         name, kind, limits = one["name"], one.get("parameterType"), one.get("feasibleSpace", {})
+        if kind is None:
+            raise NotYet(f"{name} has no parameterType.")
         if kind != {"learning_rate": "double", "epochs": "int"}[name]:
             raise NotYet(
                 f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole number and a choice; "
@@ -175,7 +195,9 @@ def _says_it_to_katib(parameters: Any) -> str:
         limits.setdefault("distribution", "uniform")  # as Katib does
         if kind == "int":
             limits.setdefault("step", "1")
-    with attempt("a number cannot be read"):
+            if limits["distribution"] != "uniform":
+                raise NotYet(f"{name} has a logarithmic scale; 4, 8 and 12 lie equally far apart.")
+    with attempt("Optuna makes no range of these limits"):
         space = katib.distributions(read)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     drawn = [study.ask(dict(sorted(space.items()))).params for _ in range(200)]

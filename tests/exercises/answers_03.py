@@ -32,13 +32,17 @@ frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
             ),
             (
                 'frozen_rule = gxe.ExpectColumnValuesToBeUnique(column="acc_rate")',
-                "so is the reference period: acc_rate: expect_column_values_to_be_unique",
+                "so is the reference period: acc_rate: expect_column_values_to_be_unique, found",
             ),
             (
                 'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="conv_rate", min_value=0.1)',
                 "speaks of conv_rate",
             ),
             ("frozen_rule = gxe.ExpectColumnStdevToBeBetween", "call it with a column"),
+            (
+                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", min_value=0, strict_min=True)',
+                "it may come out a hair above",
+            ),
             ('frozen_rule = "acc_rate"', "that is of the type str"),
         ],
     ),
@@ -57,6 +61,9 @@ def all_measured(run, store):
             (ALARM.format('run["computed_features"] > 0'), "How many should there be?"),
             (ALARM.format('run["computed_features"] == 5'), "a staged batch has one view"),
             (ALARM.format("not run"), "and you call that incomplete"),
+            ("def all_measured(run, store):\n    print(run, store)", "returned None; return True or False"),
+            (ALARM.format('[name for name in run if name == "errors"]'), "returned something of the type list"),
+            ("def all_measured(run, store):\n    assert not run", "your function failed: AssertionError ("),
         ],
     ),
     "3.3": Answers(
@@ -71,6 +78,11 @@ def all_measured(run, store):
             (
                 SPOIL.format('rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'),
                 "Whose value does a driver get?",
+            ),
+            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"), "pandas goes by its index"),
+            (
+                SPOIL.format("rows.assign(conv_rate=np.nan)"),
+                "refused by the rules. conv_rate: expect_column_values_to_not_be_null",
             ),
             (SPOIL.format("rows.conv_rate.mean()"), "return the batch as a table"),
         ],

@@ -23,6 +23,8 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
             ("careful_split = TimeSeriesSplit(n_splits=5, gap=150)", "that makes 5 folds"),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)", "fold 0 is not scored on block 0"),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
+            ("careful_split = TimeSeriesSplit(n_splits=8, gap=111)", "has learned from 1 label whose"),
+            ("careful_split = TimeSeriesSplit", "that is the class TimeSeriesSplit; call it"),
             ("careful_split = 'by time'", "scikit-learn cannot split the rows with this: ValueError"),
         ],
     ),
@@ -34,6 +36,18 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
             (
                 "without_trips = f\"{children} and tags.feature_avg_daily_trips != 'included'\"",
                 "MLflow finds no run. A comparison with",
+            ),
+            (
+                "without_trips = \"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL\"",
+                "holds {parent_id} as it stands",
+            ),
+            (
+                "without_trips = f\"{children} and tags.stage = 'winner' and tags.feature_avg_daily_trips IS NULL\"",
+                "MLflow finds no run. Try its conditions one by one",
+            ),
+            (
+                "without_trips = f\"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL\"",
+                "the winner's run, which this notebook puts below the same parent",
             ),
             ("without_trips = children", "which reads avg_daily_trips"),
             (
@@ -101,7 +115,11 @@ def by_standard_error(scores, num_features):
                 "which was the notebook's rule",
             ),
             ("def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()", "that is the best set"),
-            ("def by_standard_error(scores, num_features):\n    return scores.mean()", "returned a Series"),
+            (
+                "def by_standard_error(scores, num_features):\n    return scores.mean()",
+                "returned something of the type Series",
+            ),
+            ("def by_standard_error(scores, num_features):\n    print(scores)", "returned None; return the name"),
             ("by_standard_error = winner", "that is a str; write the function"),
         ],
     ),

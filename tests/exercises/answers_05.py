@@ -72,6 +72,16 @@ def bring_to(study, objective, total):
 """,
                 "without a call of `objective`",
             ),
+            (
+                """
+def bring_to(study, objective, total):
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, 0.5)
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + len(complete(study)))
+    study.optimize(objective, n_trials=total - len(complete(study)))
+""",
+                "trial 4 was told the score 0.5, which `objective` has not given",
+            ),
             ("def bring_to(study):\n    return study", "`bring_to` failed: TypeError"),
             ("bring_to = study", "that is a Study; write the function"),
         ],
@@ -84,9 +94,12 @@ def bring_to(study, objective, total):
         wrong=[
             (
                 "patient = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)",
-                "as trial 9, the slow starter is stopped after epoch 2",
+                "as the tenth trial, the slow starter is stopped after epoch 2",
             ),
-            ("patient = optuna.pruners.MedianPruner(n_startup_trials=10)", "as trial 14, the slow starter is stopped"),
+            (
+                "patient = optuna.pruners.MedianPruner(n_startup_trials=10)",
+                "as the fifteenth trial, the slow starter is stopped",
+            ),
             ("patient = optuna.pruners.NopPruner()", "no trial is stopped"),
             (
                 "patient = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10)",
@@ -117,7 +130,7 @@ in_katibs_words = [
     {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": 4, "max": 12, "step": 4}},
 ]
 """,
-                "Katib's models refuse it (how does Katib write every value?)",
+                "min of learning_rate is a number, 1e-06",
             ),
             (
                 """
@@ -165,6 +178,27 @@ in_katibs_words = [
                 "epochs is of the type 'categorical'",
             ),
             ("in_katibs_words = experiment['spec']['parameters']", "the names are C, degree, weights"),
+            (
+                """
+in_katibs_words = [
+    {"name": "learning_rate", "parameterType": "double", "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"}},
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4", "distribution": "logUniform"}},
+]
+""",
+                "epochs has a logarithmic scale",
+            ),
+            (
+                """
+in_katibs_words = [
+    {"name": "learning_rate", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "1e-6", "distribution": "logUniform"}},
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
+]
+""",
+                "Optuna makes no range of these limits: ValueError",
+            ),
+            ("in_katibs_words = list(space.values())", "an entry of the list is of the type FloatDistribution"),
+            ("in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]", "learning_rate has no parameterType"),
+            ("in_katibs_words = []", "the names are none"),
             ("in_katibs_words = space", "that is a dict; Katib takes a list"),
         ],
     ),
