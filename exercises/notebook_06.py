@@ -157,7 +157,12 @@ def _believes(gate: Any) -> str:
 
     def pipeline_of_gates(low: float, fair: float, good: float, absurd: float, notes: str) -> None:
         for auc in (low, fair, good, absurd):
-            gate(auc, lambda *_, auc=auc: added.append(register(auc=auc, notes=notes)) or added[-1])
+
+            def step(*_: Any, auc: Any = auc) -> Any:
+                added.append(register(auc=auc, notes=notes))
+                return added[-1]
+
+            gate(auc, step)
             if not added:
                 raise NotYet(
                     "your function did not call `register()` when the pipeline was compiled, so no step stands behind its gate."

@@ -7,7 +7,7 @@ ANSWERS = {
 def promote(registry, model_name, number):
     aliases = registry.get_registered_model(model_name).aliases
     for alias, target in {"production": int(number), "previous": int(aliases["production"])}.items():
-        mlflow.MlflowClient().set_registered_model_alias(name=model_name, alias=alias, version=target)
+        registry.set_registered_model_alias(name=model_name, alias=alias, version=target)
 """,
         ],
         wrong=[
