@@ -52,13 +52,13 @@ def _is_component(share: Any) -> None:
 
 
 def _why(log: str) -> str:
-    """What a learner needs of the log of a step that failed."""
-    errors = re.findall(r"(?m)^\s*(\w+(?:Error|Exception)): (.*)$", log)
+    """What a learner needs of the log of a step that failed: the last error in it, whose name may stand behind its module's and without a message."""
+    errors = re.findall(r"(?m)^\s*(?:\w+\.)*(\w+(?:Error|Exception|Invalid))(?:: (.*))?$", log)
     name, said = errors[-1] if errors else ("an error", "see the component's code.")
     if name == "NameError":
         said = said.partition(". Did you")[0]  # Python's guess, which knows nothing of the notebook
-        return f"the step failed with `{name}: {said}`. This notebook knows that name, and the step's process got the text of your function alone."
-    return f"the step failed with `{name}: {said}`."
+        return f"the step failed with `{name}: {said}`. The step's process got the text of your function alone, and nothing that this notebook has imported or defined."
+    return f"the step failed with `{f'{name}: {said}' if said else name}`."
 
 
 def _gives_the_share(share: Any) -> str:
@@ -76,11 +76,18 @@ def _gives_the_share(share: Any) -> str:
         with attempt("the component cannot be run"):
             try:
                 with pipeline.local_run(log):
-                    found = share(**{given: str(folder / "later.parquet")}).output
+                    outputs = share(**{given: str(folder / "later.parquet")}).outputs
             except RuntimeError:  # it names the step; the reason is in the log
                 raise NotYet(_why(log.read_text())) from None
-    if not isinstance(found, float | int) or not 0 <= found <= 1:
-        raise NotYet(f"the step gave {found!r:.40} for a file of {len(later)} labels; a share lies between 0 and 1.")
+    if len(outputs) != 1:
+        raise NotYet(
+            f"the step ran to its end and gave {len(outputs) or 'no'} outputs; it should give one number. What a component prints stays in its log: a step gives what it returns."
+        )
+    [found] = outputs.values()
+    if not isinstance(found, float | int):
+        raise NotYet(f"the step gave a {type(found).__name__}; what a later step compares has to be a number.")
+    if not 0 <= found <= 1:
+        raise NotYet(f"the step gave {found} for a file of {len(later)} labels; a share lies between 0 and 1.")
     if abs(found - later.label.mean()) > 1e-6:
         raise NotYet(f"the step gave {found:.3f} for a file of {len(later)} labels; count its ones by hand.")
     return f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The same text would run in a container."
@@ -146,24 +153,42 @@ def _believes(gate: Any) -> str:
         with Path(notes).open("a") as file:
             file.write(f"{auc}\n")
 
+    added: list[Any] = []
+
+    def pipeline_of_gates(low: float, fair: float, good: float, absurd: float, notes: str) -> None:
+        for auc in (low, fair, good, absurd):
+
+            def step(*_: Any, auc: Any = auc) -> Any:
+                added.append(register(auc=auc, notes=notes))
+                return added[-1]
+
+            gate(auc, step)
+            if not added:
+                raise NotYet(
+                    "your function did not call `register()` when the pipeline was compiled, so no step stands behind its gate."
+                )
+
     with attempt("KFP cannot compile this gate"):
+        gates = dsl.pipeline(name="gates")(pipeline_of_gates)
 
-        @dsl.pipeline(name="gates")
-        def gates(low: float, fair: float, good: float, absurd: float, notes: str) -> None:
-            for auc in (low, fair, good, absurd):
-                gate(auc, lambda *_, auc=auc: register(auc=auc, notes=notes))
-
+    parts = gates.pipeline_spec.components.items()
+    if any(name.startswith("comp-condition") and not part.dag.tasks for name, part in parts):
+        raise NotYet("there is a condition without a step in it, and an empty one cannot be run.")
     conditions = re.findall(r"\bcondition: \"(.*)\"", str(gates.pipeline_spec))
     with _runner() as (folder, log):
         notes = folder / "notes.txt"
         notes.touch()
-        with attempt("the local runner cannot run this gate"), pipeline.local_run(log):
-            gates(low=LOW, fair=FAIR, good=GOOD, absurd=ABSURD, notes=str(notes))
+        with attempt("the local runner cannot run this gate"):
+            try:
+                with pipeline.local_run(log):
+                    gates(low=LOW, fair=FAIR, good=GOOD, absurd=ABSURD, notes=str(notes))
+            except RuntimeError:  # it names the step; the reason is in the log
+                raise NotYet(_why(log.read_text())) from None
         opened = [float(line) for line in notes.read_text().splitlines()]
     _judge_gate(opened, conditions)
     return (
         f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the gate. "
-        "`dsl.If` takes one comparison, so one gate stands in the other."
+        "`dsl.If` takes one comparison; one gate inside another asks for both."
     )
 
 
@@ -172,16 +197,20 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
         raise NotYet(
             f"the score {LOW} opens the gate, and the compiled file holds no condition: a plain `if` is decided when the pipeline is compiled, and there the score is a placeholder."
         )
+    scores = r"inputs\S+pipelinechannel--(?:low|fair|good|absurd)\S+"
+    asked = sorted({f"`{re.sub(scores, 'auc', condition)}`" for condition in conditions})
+    asks = f" The compiled file asks {' and '.join(asked)}."
+    if len(asked) == 1:
+        asks = f" All that the compiled file asks is {asked[0]}: where is the other bound?"
+    if "inputs" in asks:  # a step of the learner's own decides
+        asks = ""
     if LOW in opened and ABSURD not in opened:
-        kept = re.sub(r"inputs\S+pipelinechannel--\S+", "auc", conditions[0])
-        raise NotYet(
-            f"the score {LOW} opens the gate. All that the compiled file asks is `{kept}`: which of your comparisons is missing?"
-        )
+        raise NotYet(f"the score {LOW} opens the gate.{asks}")
     if ABSURD in opened:
-        raise NotYet(f"the score {ABSURD} still opens the gate: so would a model that has seen the future.")
+        raise NotYet(f"the score {ABSURD} still opens the gate: so would a model that has seen the future.{asks}")
     if sorted(opened) != [FAIR, GOOD]:
         raise NotYet(
-            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each."
+            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each.{asks}"
         )
 
 

@@ -23,7 +23,8 @@ HOURLY, DAILY = "driver_hourly_stats", "driver_daily_profile"
 RATES = [f"{HOURLY}:conv_rate", f"{HOURLY}:acc_rate"]
 SCRATCH_MODEL = "exercise"
 TOKYO = timedelta(hours=9)
-SILENT = timedelta(days=3)
+SILENT = [timedelta(days=days, hours=12) for days in range(3, 13)]
+"""Of one driver each: on both sides of the time to live, which is seven days."""
 
 
 @contextlib.contextmanager
@@ -71,18 +72,19 @@ def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
         )
     if found["previous"] != served:
         raise NotYet(
-            f"`previous` names version {found['previous']}, which did not serve: a number says when a version was registered, not whether it served."
+            f"version {served} was in production, and now `previous` names version {found['previous']}. A number says when a version was registered, not when it served, and none can be written down beforehand."
         )
 
 
 def _with_silent_drivers() -> pd.DataFrame:
-    """The course's hourly rows, in which ten drivers have been silent for days."""
+    """The course's hourly rows, in which some drivers have been silent for days."""
     import pandas as pd
 
     stats = pd.read_parquet(current().data / "driver_stats.parquet")
     last = stats.groupby("driver_id").event_timestamp.max()
-    quiet = last.index[last > NOW - SILENT][:10]
-    return stats[~(stats.driver_id.isin(quiet) & (stats.event_timestamp > NOW - SILENT))]
+    reporting = last.index[last > NOW - min(SILENT)]
+    ends = stats.driver_id.map(dict(zip(reporting, (NOW - silence for silence in SILENT), strict=False)))
+    return stats[~(stats.event_timestamp > ends)]
 
 
 def _mends(mend: Any) -> str:
@@ -95,8 +97,9 @@ def _mends(mend: Any) -> str:
         with attempt("`mend` failed"):
             mend(store)
         asked = everyone[["driver_id"]].to_dict("records")
-        online = store.get_online_features(RATES, asked).to_df().set_index("driver_id").conv_rate
-        training = store.get_historical_features(everyone, RATES).to_df().set_index("driver_id").conv_rate
+        with attempt("after `mend` the store does not answer"):
+            online = store.get_online_features(RATES, asked).to_df().set_index("driver_id").conv_rate
+            training = store.get_historical_features(everyone, RATES).to_df().set_index("driver_id").conv_rate
     _judge_online(online, training.reindex(online.index))
     return (
         f"{online.notna().sum()} of {len(online)} drivers are online, and the other {online.isna().sum()} are null as in a training set. "
@@ -107,16 +110,16 @@ def _mends(mend: Any) -> str:
 def _judge_online(online: pd.Series, training: pd.Series) -> None:
     if online.isna().all():
         raise NotYet(
-            f"all {len(online)} drivers are still null. An increment begins where the last period ended, and that of the first call ended at `NOW`, empty as it was."
+            f"all {len(online)} drivers are still null: does your period hold the data of early 2025? An increment begins where the last period ended, and that of the first call ended at `NOW`, empty as it was."
         )
     late, expired = online.isna() & training.notna(), online.notna() & training.isna()
     if late.any():
         raise NotYet(
-            f"{late.sum()} of {len(online)} drivers are still null, and a training set as of `NOW` has a value for them: their last row is older than the beginning of your period."
+            f"still null online, with a value in a training set as of `NOW`: {late.sum()} of {len(online)} drivers. Their last row is older than the beginning of your period."
         )
     if expired.any():
         raise NotYet(
-            f"{expired.sum()} drivers have an online value that is null in a training set as of `NOW`: your period reaches further back than the time to live."
+            f"online, and null in a training set as of `NOW`: {expired.sum()} of {len(online)} drivers. Your period reaches further back than the time to live."
         )
     other = (online != training) & online.notna()
     if other.any():
@@ -157,8 +160,9 @@ def _lies_ahead(hour: Any) -> str:
         raise NotYet(f"the row lacks {', '.join(sorted(missing))}, which the feature view has.")
     with attempt("this is no moment of UTC"):
         ahead = pd.Timestamp(pd.to_datetime(hour.event_timestamp, utc=True).iloc[0]) - NOW
-    with scratch() as store, _quiet():
+    with attempt("the row's driver has no number"):
         driver = int(hour.driver_id.iloc[0])
+    with scratch() as store, _quiet():
         day = {"driver_id": [driver], "event_timestamp": NOW, "created": NOW, "rating": 4.5, "tenure_days": 100}
         with attempt("Feast refuses this row"):
             store.write_to_online_store(HOURLY, hour)

@@ -15,7 +15,7 @@ def share_of_ones(path: str) -> float:
         wrong=[
             (
                 "@component\ndef share_of_ones(labels: str) -> float:\n    return float(pd.read_parquet(labels).label.mean())",
-                "NameError: name 'pd' is not defined`. This notebook knows that name",
+                "NameError: name 'pd' is not defined`. The step's process got the text of your function alone",
             ),
             (
                 "def share_of_ones(labels: str) -> float:\n    import pandas as pd\n    return float(pd.read_parquet(labels).label.mean())",
@@ -42,6 +42,22 @@ def share_of_ones(path: str) -> float:
                 "the step failed with `AttributeError",
             ),
             (
+                "@component\ndef share_of_ones(labels: str) -> float:\n    raise AssertionError",
+                "the step failed with `AssertionError`",
+            ),
+            (
+                "@component\ndef share_of_ones(labels: str) -> float:\n    from pyarrow import ArrowInvalid\n    raise ArrowInvalid('no footer')",
+                "the step failed with `ArrowInvalid: no footer`",
+            ),
+            (
+                "@component\ndef share_of_ones(labels: str) -> float:\n    import pandas as pd\n    print(pd.read_parquet(labels).label.mean())",
+                "gave no outputs; it should give one number",
+            ),
+            (
+                "@component\ndef share_of_ones(labels: str) -> str:\n    import pandas as pd\n    return str(pd.read_parquet(labels).label.mean())",
+                "the step gave a str; what a later step compares has to be a number",
+            ),
+            (
                 "@component\ndef share_of_ones(labels: str) -> float:\n    return 0.45",
                 "count its ones by hand",
             ),
@@ -65,6 +81,15 @@ def share_of_ones(path: str) -> float:
     "6.3": Answers(
         right=[
             "def believable(auc, register):\n    with dsl.If(auc < 0.9, name='not-too-good'), dsl.If(auc > 0.65, name='good-enough'):\n        register()",
+            """
+@component
+def between(auc: float) -> bool:
+    return 0.65 <= auc <= 0.9
+
+def believable(auc, register):
+    with dsl.If(between(auc=auc).output == True):
+        register()
+""",
         ],
         wrong=[
             (
@@ -77,7 +102,23 @@ def share_of_ones(path: str) -> float:
             ),
             (
                 "def believable(auc, register):\n    with dsl.If(auc >= 0.65):\n        register()",
+                "All that the compiled file asks is `auc >= 0.65`",
+            ),
+            (
+                "def believable(auc, register):\n    with dsl.If(0.9 >= auc >= 0.65):\n        register()",
                 "the score 0.91 still opens the gate",
+            ),
+            (
+                "def believable(auc, register):\n    with dsl.If(auc >= 0.6):\n        with dsl.If(auc <= 0.9):\n            register()",
+                "The compiled file asks `auc <= 0.9` and `auc >= 0.6`.",
+            ),
+            (
+                "def believable(auc, register):\n    with dsl.If(auc >= 0.65):\n        with dsl.If(auc <= 0.9):\n            register",
+                "did not call `register()`",
+            ),
+            (
+                "def believable(auc, register):\n    with dsl.If(auc < 0.65):\n        pass\n    with dsl.Else():\n        register()",
+                "a condition without a step in it",
             ),
             (
                 "def believable(auc, register):\n    with dsl.If((auc >= 0.65) & (auc <= 0.9)):\n        register()",

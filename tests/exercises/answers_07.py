@@ -7,7 +7,7 @@ ANSWERS = {
 def promote(registry, model_name, number):
     aliases = registry.get_registered_model(model_name).aliases
     for alias, target in {"production": int(number), "previous": int(aliases["production"])}.items():
-        mlflow.MlflowClient().set_registered_model_alias(name=model_name, alias=alias, version=target)
+        registry.set_registered_model_alias(name=model_name, alias=alias, version=target)
 """,
         ],
         wrong=[
@@ -26,7 +26,15 @@ def promote(client, name, version):
     client.set_registered_model_alias(name, "previous", int(version) - 1)
     client.set_registered_model_alias(name, "production", version)
 """,
-                "`previous` names version 2, which did not serve",
+                "version 1 was in production, and now `previous` names version 2",
+            ),
+            (
+                """
+def promote(client, name, version):
+    client.set_registered_model_alias(name, "previous", 1)
+    client.set_registered_model_alias(name, "production", version)
+""",
+                "version 3 was in production, and now `previous` names version 1",
             ),
             (
                 'def promote(client, name, version):\n    client.set_registered_model_alias(name, "production", version)',
@@ -62,12 +70,25 @@ def promote(client, name, version):
         wrong=[
             (
                 'def mend(store):\n    store.materialize_incremental(NOW, feature_views=["driver_hourly_stats"])',
-                "drivers are still null. An increment begins where",
+                "An increment begins where",
             ),
             (
                 'def mend(store):\n    store.materialize(NOW - timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])',
                 "older than the beginning of your period",
             ),
+            (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=4), NOW)",
+                "with a value in a training set as of `NOW`: 3 of 150 drivers",
+            ),
+            (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=14), NOW)",
+                "null in a training set as of `NOW`: 6 of 150 drivers",
+            ),
+            (
+                "def mend(store):\n    now = pd.Timestamp.now('UTC')\n    store.materialize(now - timedelta(days=7), now)",
+                "drivers are still null: does your period hold the data of early 2025?",
+            ),
+            ("def mend(store):\n    store.teardown()", "after `mend` the store does not answer"),
             (
                 'def mend(store):\n    store.materialize(NOW - timedelta(days=365), NOW, feature_views=["driver_hourly_stats"])',
                 "further back than the time to live",
@@ -103,6 +124,7 @@ tokyo_hour["event_timestamp"] = NOW + timedelta(hours=9)
                 "the row lies 216 hours after `NOW`",
             ),
             ("tokyo_hour = NOW + timedelta(hours=9)", "that is a Timestamp"),
+            ("tokyo_hour = old_hour.assign(driver_id='Ada')", "the row's driver has no number"),
             ("tokyo_hour = old_hour.drop(columns='acc_rate')", "the row lacks acc_rate"),
         ],
     ),
