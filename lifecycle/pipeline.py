@@ -5,6 +5,7 @@ what it declares. The tracking address is not a parameter: each step finds it in
 """
 
 import builtins
+import logging
 import re
 import shlex
 import sys
@@ -44,7 +45,7 @@ def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
     """What Kubeflow's local runner (2.17) needs around it; its output goes to the file ``log``.
 
     It pastes the path of Python into a shell script without quotes, so a path with a space would end at the space. And it indents by replacing
-    Python's own ``print``: with parallel steps it may not put the right one back.
+    Python's own ``print``, and logs by replacing the root logger's handlers: with parallel steps it may not put the right ones back.
 
     Args:
         log: file to append to.
@@ -52,6 +53,8 @@ def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
     """
     log.parent.mkdir(exist_ok=True)
     own_print, own_path = builtins.print, sys.executable
+    root = logging.getLogger()
+    own_handlers, own_level = root.handlers[:], root.level
     sys.executable = shlex.quote(own_path)
     try:
         with log.open("a") as file:
@@ -60,6 +63,8 @@ def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
                 yield
     finally:
         builtins.print, sys.executable = own_print, own_path
+        root.handlers[:] = own_handlers  # a handler that stays writes to a log that is closed
+        root.setLevel(own_level)
 
 
 def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:

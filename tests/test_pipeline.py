@@ -1,6 +1,7 @@
 """The training pipeline: its compiled file, and the real one run with a closed gate and with broken data."""
 
 import builtins
+import logging
 import re
 import sys
 from pathlib import Path
@@ -140,3 +141,13 @@ def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(t
     assert capsys.readouterr().out == "double: success\n", "a line per step, and nothing else"
     assert "Executing task" in (tmp_path / "logs" / "log").read_text()
     assert builtins.print is own_print and sys.executable == str(linked / "bin" / "python")
+
+
+def test_the_runner_leaves_no_handler_that_writes_to_a_closed_log(tmp_path):
+    """Kubeflow's threads put back the root logger's handlers in any order: what one leaves behind, the next run of this kernel would find in its log."""
+    root = logging.getLogger()
+    own = root.handlers[:], root.level
+    with pipeline.local_run(tmp_path / "logs" / "log"):
+        root.handlers[:] = [logging.StreamHandler(sys.stdout)]
+        root.setLevel(logging.INFO)
+    assert (root.handlers, root.level) == own
