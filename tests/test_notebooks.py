@@ -52,7 +52,7 @@ def test_the_report_is_complete_in_itself(course):
     for page in (index.parent / link for link in links):
         text = page.read_text()
         assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', text) == []
-        leads_to = [path.removeprefix("file://") for path in re.findall(r'<a [^>]*href="((?!http|#)[^"]+)"', text)]
+        leads_to = [path.removeprefix("file://") for path in re.findall(r'<a [^>]*href="((?!http|#)[^"#]+)', text)]
         assert [path for path in map(unquote, leads_to) if not (index.parent / path).exists()] == []
 
 
