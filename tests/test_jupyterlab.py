@@ -112,9 +112,9 @@ def test_a_sweep_that_was_interrupted_can_be_run_again(room):
 
 
 def test_no_table_is_wider_than_its_place(browser, tmp_path):
-    """At the width that JupyterLab leaves to a notebook on a laptop's screen of 1366 pixels, its side bar open."""
+    """At the width that JupyterLab leaves to a notebook on a laptop's screen of 1440 pixels, its side bar open."""
     wide = {}
-    page = browser.new_page(viewport={"width": 1366 - 290, "height": 700})
+    page = browser.new_page(viewport={"width": 1440 - 324, "height": 700})
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         html, _ = HTMLExporter(template_name="lab").from_filename(str(path))
         (tmp_path / "page.html").write_text(html)
