@@ -31,7 +31,7 @@ SOLVED, WRONG, HINT, SOLUTION = "solved", "wrong", "hint", "solution"
 class NotYet(Told):
     """A wrong answer. The message says what is wrong and where to look, never the answer."""
 
-    title = "Not yet"
+    shown = "Not yet: ..."
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import textwrap
 class Told(Exception):
     """Something that a learner can put right. A notebook shows its sentence alone: a traceback would lead into the code of the workshop."""
 
-    title = "Error"
+    shown = "Error: ..."
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return textwrap.wrap(f"{self.title}: {self}", 100, break_long_words=False)
+        return textwrap.wrap(self.shown.replace("...", str(self)), 100, break_long_words=False)
