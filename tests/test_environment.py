@@ -42,6 +42,17 @@ def test_the_lock_answers_the_project_file():
     uv("lock", "--check")
 
 
+@pytest.mark.parametrize("python", ["311", "312", "313"])
+def test_every_package_with_wheels_has_one_for_each_python_of_the_lock(python):
+    fits = re.compile(rf"-(cp{python}-|py3-|py2\.py3-|cp3\d+-abi3-|[\w.]*\bpy3\d*[\w.]*-none-)")
+    files: dict[str, list[str]] = {}  # of all versions: some packages have another for the oldest Python
+    for package in tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]:
+        found = [wheel["url"].rsplit("/", 1)[-1] for wheel in package.get("wheels", [])]
+        files.setdefault(package["name"], []).extend(found)
+    lacking = [name for name, found in files.items() if found and not any(map(fits.search, found))]
+    assert lacking == [], f"no wheel for Python {python}"
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("requirements.txt", ["--no-dev", "--no-emit-project"]), ("build-requirements.txt", ["--only-group", "build"])],
