@@ -1,24 +1,30 @@
 """Six weeks after the workshop's clock, in which the world changes: the data of notebook 08.
 
-Two quiet weeks; two weeks of covariate drift, in which fewer drivers are in form and all else stays as it was; two weeks of concept drift, in which a
+One quiet week; two weeks of covariate drift, in which fewer drivers are in form and all else stays as it was; three weeks of concept drift, in which a
 bonus for accepting trips turns the relation around: who accepts more now converts less. ``data/README.md`` has the figures, for several seeds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.signal import lfilter
 
 from helpers import data
 from helpers.data import DAYS, DRIVERS, EXPIRED_EVERY, LABEL_RATE, NOW, UNRATED_EVERY, UNRATED_FIRST
+from helpers.workspace import Workspace, configure, create_home
 
 WEEKS = 6
-COVARIATE = (15, 28)
+COVARIATE = (8, 21)
 """First and last day of covariate drift, counted from 1 at ``NOW``."""
-CONCEPT = (29, 42)
+CONCEPT = (22, 42)
 """First and last day of concept drift."""
 OUT_OF_FORM = 0.8
 """How far the hidden state of every driver falls during covariate drift."""
@@ -120,3 +126,32 @@ def generate(seed: int, drivers: int = DRIVERS) -> Weeks:
     labels = _table([labels for _, _, labels in made]).sort_values(["event_timestamp", "driver_id"], ignore_index=True)
     probability = labels.pop("probability").to_numpy()
     return Weeks(stats, profile, labels, probability)
+
+
+def six_weeks_later(workspace: Workspace) -> Workspace:
+    """The company six weeks on, in a home of its own below the workspace: made anew at each call, and this process works in it from then on.
+
+    Its data is the history and the six weeks. Registry, online store and MLflow's database are copies, so that what happens in these weeks changes
+    nothing that earlier notebooks left. The definitions are those of the workspace, applied to the longer files.
+    """
+    home = workspace.path / "six_weeks_later"
+    shutil.rmtree(home, ignore_errors=True)
+    later = create_home(home, seed=workspace.seed, source=workspace.home)
+    weeks = generate(workspace.seed)
+    profile = pd.read_parquet(later.data / "driver_profile.parquet")
+    joined = profile.groupby("driver_id").tenure_days.max()
+    days = (weeks.profile.event_timestamp - NOW).dt.days + 1
+    weeks.profile["tenure_days"] = weeks.profile.driver_id.map(joined) + days
+    for name, new in zip(data.FILES, (weeks.stats, weeks.profile, weeks.labels), strict=True):
+        path, schema = later.data / name, data.SCHEMAS[name]
+        longer = pd.concat([pd.read_parquet(path), new[schema.names]], ignore_index=True)
+        pq.write_table(pa.Table.from_pandas(longer, schema=schema, preserve_index=False), path)
+    for name in ("registry.db", "online_store.db"):
+        shutil.copy(workspace.path / name, later.path / name)
+    with (
+        contextlib.closing(sqlite3.connect(workspace.path / "mlflow.db")) as original,
+        contextlib.closing(sqlite3.connect(later.path / "mlflow.db")) as copy,
+    ):
+        original.backup(copy)
+    configure(later)
+    return later

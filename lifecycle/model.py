@@ -53,6 +53,20 @@ def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeli
     return make_pipeline(StandardScaler(), powers, regression)
 
 
+def hyperparameters(model: Pipeline) -> dict[str, float | int | str]:
+    """What ``new_model`` was given to make ``model``, read from the model itself.
+
+    Raises:
+        ValueError: ``new_model`` did not make it.
+    """
+    try:
+        regression, powers = model["logisticregression"], model["polynomialfeatures"]
+        weights = "balanced" if regression.class_weight == "balanced" else "equal"
+        return {"C": float(regression.C), "degree": int(powers.degree), "weights": weights}
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("the model is not of the kind that lifecycle.model.new_model makes.") from None
+
+
 def selection_ends(times: pd.Series) -> pd.Timestamp:
     """The cut between selection and held-out days: rows up to this time are selected and tuned on, later ones are held out.
 

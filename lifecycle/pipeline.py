@@ -1,4 +1,4 @@
-"""The training pipeline: retrieve, validate, train, evaluate; register when the model is good enough.
+"""The training pipeline: retrieve, validate, train, evaluate, compare; register when the model is good enough, and better than the one that serves.
 
 Kubeflow stores the source text of each component: it imports all it needs in its own body, and on a cluster shares nothing with its neighbours but
 what it declares. The tracking address is not a parameter: each step finds it in ``MLFLOW_TRACKING_URI``.
@@ -199,6 +199,42 @@ def evaluate_model(
 
 
 @component
+def compare_with_champion(
+    table: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    parent_run: str,
+    experiment: str,
+    model_name: str,
+    champion: str,
+) -> bool:
+    """Whether the new model beats the version ``champion`` on the held-out days. Without a champion there is none to beat."""
+    if not champion:
+        return True
+    import mlflow
+    import pandas as pd
+
+    from lifecycle.comparison import compare
+    from lifecycle.contract import FeatureContract
+    from lifecycle.model import load, split
+    from lifecycle.versions import numbered, read
+
+    contract = FeatureContract.from_dict(table.metadata)
+    old, theirs = read(model_name, numbered(mlflow.MlflowClient(), model_name, champion))
+    _, rows = split(pd.read_parquet(table.path))
+    missing = sorted(set(theirs.columns) - set(rows.columns))
+    if missing:
+        raise ValueError(f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold.")
+    champion_scores = old.predict_proba(rows[theirs.columns])[:, 1]
+    scores = load(model.path).predict_proba(rows[contract.columns])[:, 1]
+    found = compare(rows[contract.label], champion_scores, scores, rows[list(contract.join_keys)])
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="compare", parent_run_id=parent_run):
+        mlflow.log_metrics(found.figures())
+        mlflow.set_tags({"champion": champion, "outcome": str(found)})
+    return found.better
+
+
+@component
 def register_model(
     table: dsl.Input[dsl.Dataset], model: dsl.Input[dsl.Model], parent_run: str, experiment: str, model_name: str
 ) -> int:
@@ -255,8 +291,9 @@ def training(
     degree: int,
     weights: str,
     threshold: float,
+    champion: str = "",
 ) -> None:
-    """Retrieve, validate, train, evaluate; register when the gate opens; close the run in any case.
+    """Retrieve, validate, train, evaluate; register when both gates open; close the run in any case.
 
     Args:
         feature_repo: folder of ``feature_store.yaml``.
@@ -270,7 +307,8 @@ def training(
         C: a hyperparameter, as in ``lifecycle.model.new_model``.
         degree: the same.
         weights: the same.
-        threshold: AUC on the held-out days from which on a model is registered.
+        threshold: AUC on the held-out days that a model must reach to be registered.
+        champion: number of the version of ``model_name`` that it must beat on the same days; none when left out.
     """
     # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or closes a run must run each time.
     closed = close_run(experiment=experiment, run_name=run_name)
@@ -313,7 +351,18 @@ def training(
         on_cluster(evaluated)
 
         with dsl.If(evaluated.outputs["Output"] >= threshold, name="good-enough"):
-            registered = register_model(
-                table=table, model=model, parent_run=parent_run, experiment=experiment, model_name=model_name
+            compared = compare_with_champion(
+                table=table,
+                model=model,
+                parent_run=parent_run,
+                experiment=experiment,
+                model_name=model_name,
+                champion=champion,
             )
-            on_cluster(registered).set_caching_options(False)
+            # The champion is a name here, and another model tomorrow.
+            on_cluster(compared).set_caching_options(False)
+            with dsl.If(compared.output == True, name="better"):  # noqa: E712  # a condition of the compiled file
+                registered = register_model(
+                    table=table, model=model, parent_run=parent_run, experiment=experiment, model_name=model_name
+                )
+                on_cluster(registered).set_caching_options(False)

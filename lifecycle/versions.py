@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from sklearn.pipeline import Pipeline
 
 from lifecycle.contract import METADATA, FeatureContract
@@ -38,7 +39,19 @@ def behind_alias(registry: mlflow.MlflowClient, name: str, alias: str) -> Versio
     Raises:
         mlflow.exceptions.MlflowException: there is no such model or alias.
     """
-    found = registry.get_model_version_by_alias(name, alias)
+    return _version(registry.get_model_version_by_alias(name, alias))
+
+
+def numbered(registry: mlflow.MlflowClient, name: str, number: str) -> Version:
+    """The version of a registered model with this number.
+
+    Raises:
+        mlflow.exceptions.MlflowException: there is no such version.
+    """
+    return _version(registry.get_model_version(name, number))
+
+
+def _version(found: ModelVersion) -> Version:
     return Version(str(found.version), (found.model_id or found.source or "").removeprefix("models:/"))
 
 

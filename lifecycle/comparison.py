@@ -1,0 +1,101 @@
+"""Challenger against champion on the same rows: an interval for the difference of their AUC, not two numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap, rankdata
+
+FEWEST = 20
+"""Rows of each outcome below which no comparison is made: an interval from less says nothing."""
+RESAMPLES = 999
+
+
+class TooFewLabels(ValueError):
+    """There is not enough to judge by; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two models score on the same rows.
+
+    Attributes:
+        rows: labelled rows that both scored.
+        champion: AUC of the model that serves.
+        challenger: AUC of the new one.
+        low: lower end of the 95% interval for ``challenger - champion``.
+        high: its upper end.
+    """
+
+    rows: int
+    champion: float
+    challenger: float
+    low: float
+    high: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the whole interval lies above 0."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        gain = self.challenger - self.champion
+        return f"AUC {self.challenger:.3f} against {self.champion:.3f}, a gain of {gain:+.3f} ({self.low:+.3f} to {self.high:+.3f}) on {self.rows} rows"
+
+    def figures(self) -> dict[str, float]:
+        """As metrics of a run."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve, by ranks (Mann and Whitney, 1947): scikit-learn's value, at a tenth of its time for the few rows of a resample."""
+    ones = labels == 1
+    n = ones.sum()
+    return float((rankdata(scores)[ones].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
+
+
+def compare(
+    labels: Sequence[int] | np.ndarray,
+    champion: Sequence[float] | np.ndarray,
+    challenger: Sequence[float] | np.ndarray,
+    entities: pd.DataFrame,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models by a paired bootstrap: each resample draws the same rows for both.
+
+    What is drawn are entities, each with all its rows: rows of one entity resemble each other, and drawing single rows would make the interval too narrow.
+
+    Source: the percentile interval of Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13; drawing clusters: Davison and Hinkley,
+    *Bootstrap Methods and their Application* (1997), section 3.8.
+
+    Args:
+        labels: n outcomes, 0 or 1.
+        champion: n scores of the model that serves.
+        challenger: n scores of the new one.
+        entities: n rows of join keys.
+        seed: of the resamples, so that the same rows give the same interval.
+
+    Raises:
+        TooFewLabels: fewer than ``FEWEST`` rows of one outcome.
+    """
+    y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
+    ones = int(y.sum())
+    if min(ones, len(y) - ones) < FEWEST:
+        raise TooFewLabels(
+            f"{ones} ones and {len(y) - ones} zeros to compare two models on; at least {FEWEST} of each are needed."
+        )
+    groups = list(entities.reset_index(drop=True).groupby(list(entities.columns)).indices.values())
+
+    def gain(drawn: np.ndarray) -> float:
+        rows = np.concatenate([groups[number] for number in drawn])
+        return auc(y[rows], new[rows]) - auc(y[rows], old[rows])
+
+    numbers = np.arange(len(groups))
+    found = bootstrap(
+        (numbers,), gain, n_resamples=RESAMPLES, vectorized=False, method="percentile", rng=np.random.default_rng(seed)
+    )
+    low, high = found.confidence_interval
+    return Comparison(len(y), auc(y, old), auc(y, new), float(low), float(high))
