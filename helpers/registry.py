@@ -77,7 +77,7 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
 
 
 def apply(store: FeatureStore, folder: Path) -> None:
-    """What `feast apply` does in ``folder``, for tests and benchmarks: notebook 01 shows Feast's own calls."""
+    """What `feast apply` does in ``folder``; notebook 01 shows Feast's own calls."""
     found = definitions(folder)
     views: list[Any] = [*found.feature_views, *found.on_demand_feature_views]
     store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])

@@ -87,6 +87,19 @@ def _model_versions(workspace: Workspace, made_by: str) -> bool:
     return (Path(files) / "MLmodel").exists()
 
 
+def _promoted(workspace: Workspace) -> bool:
+    """Whether the alias ``production`` names a version whose files are there."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if not _model_versions(workspace, "pipeline"):
+        return False
+    try:
+        return bool(MlflowClient(workspace.tracking_uri).get_model_version_by_alias(MODEL, "production"))
+    except MlflowException:
+        return False
+
+
 def _suite_stored(workspace: Workspace) -> bool:
     """Whether the saved dataset is there, with its file: the registry holds only its place."""
     if not _registry_exists(workspace):
@@ -108,6 +121,7 @@ _REGISTRY: _Need = ("01", "feature registry", _registry_exists)
 _SUITE: _Need = ("03", "expectation suite", _suite_stored)
 _SELECTED: _Need = ("04", "selected features", lambda w: _model_versions(w, "selection"))
 _TUNED: _Need = ("05", "tuned model", lambda w: _model_versions(w, "sweep"))
+_PRODUCTION: _Need = ("07", "model in production", _promoted)
 _PIPELINE: _Need = ("06", "pipeline's model", lambda w: _model_versions(w, "pipeline"))
 NEEDS: dict[str, list[_Need]] = {
     "00": [],
@@ -118,6 +132,7 @@ NEEDS: dict[str, list[_Need]] = {
     "05": [_REGISTRY, _SELECTED],
     "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
     "07": [_REGISTRY, _SUITE, _PIPELINE],
+    "08": [_REGISTRY, _SUITE, _PRODUCTION],
 }
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from feast import FeatureStore
 from scipy.signal import lfilter
 
-from helpers import data
+from helpers import data, registry
 from helpers.data import DAYS, DRIVERS, EXPIRED_EVERY, LABEL_RATE, NOW, UNRATED_EVERY, UNRATED_FIRST
 from helpers.workspace import Workspace, configure, create_home
 
@@ -133,6 +134,9 @@ def six_weeks_later(workspace: Workspace) -> Workspace:
 
     Its data is the history and the six weeks. Registry, online store and MLflow's database are copies, so that what happens in these weeks changes
     nothing that earlier notebooks left. The definitions are those of the workspace, applied to the longer files.
+
+    Returns:
+        The home. Its ``driver_labels.parquet`` has a label for each question of the six weeks too; when it was known is in ``Weeks.labels``.
     """
     home = workspace.path / "six_weeks_later"
     shutil.rmtree(home, ignore_errors=True)
@@ -154,4 +158,5 @@ def six_weeks_later(workspace: Workspace) -> Workspace:
     ):
         original.backup(copy)
     configure(later)
+    registry.apply(FeatureStore(repo_path=str(later.feature_repo)), later.feature_repo)
     return later

@@ -156,6 +156,7 @@ def retrain(
     reference: str,
     experiment: str = "retraining",
     threshold: float = 0.5,
+    hold: bool = False,
 ) -> Outcome:
     """Run the compiled training pipeline on the labels of a window, and move the alias if its model beats the champion there.
 
@@ -174,6 +175,7 @@ def retrain(
         reference: saved dataset whose expectation suite the data must meet.
         experiment: of MLflow, for the pipeline's runs.
         threshold: AUC that a challenger must reach in any case.
+        hold: leave the alias where it is, also for a better model, and let somebody look at it first.
 
     Raises:
         NotRetrained: for a reason that its message gives. The alias was not moved.
@@ -232,6 +234,9 @@ def retrain(
                 said = f"version {champion.number} keeps serving: the challenger's AUC is {auc:.3f}, below {threshold}"
             return Outcome(False, f"{said}{without}.", champion.number, None, parent.info.run_id)
         challenger = made[0].version
+        if hold:
+            said = f"version {challenger} is better than {champion.number} and held back: {compared}{without}."
+            return Outcome(False, said, champion.number, challenger, parent.info.run_id)
         promote(registry, model, alias, champion, challenger)
         said = f"version {challenger} took the place of {champion.number}: {compared}{without}."
         return Outcome(True, said, champion.number, challenger, parent.info.run_id)
@@ -289,6 +294,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reference", required=True, help="saved dataset that carries the expectation suite")
     parser.add_argument("--experiment", default="retraining")
     parser.add_argument("--threshold", type=float, default=0.5, help="AUC that a challenger must reach in any case")
+    parser.add_argument("--hold", action="store_true", help="register a better challenger, and do not promote it")
     given = parser.parse_args(argv)
     try:
         end = given.end or _newest(given.labels)
@@ -305,6 +311,7 @@ def main(argv: list[str] | None = None) -> int:
             reference=given.reference,
             experiment=given.experiment,
             threshold=given.threshold,
+            hold=given.hold,
         )
     except NotRetrained as reason:
         print(f"not retrained, the champion keeps serving: {reason}")
