@@ -38,8 +38,9 @@ def _keeps_expired(ttl: Any) -> str:
     today, much_later = kept[NOW], kept[NOW + oldest]
     days = oldest.total_seconds() / 86400
     if not today.all():
+        short = str(ttl).removesuffix(", 0:00:00").removesuffix(" 00:00:00")
         raise NotYet(
-            f"with {ttl} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last value is {oldest} old. "
+            f"with {short} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last value is {oldest} old. "
             + ("That is shorter than today's 7 days." if ttl < timedelta(days=7) else "Compare the two.")
         )
     if much_later[last.idxmin()]:
@@ -195,7 +196,10 @@ def _one_row(row: Any, like: pd.DataFrame) -> pd.DataFrame:
     """The learner's row as a table of one row with the columns of ``like``."""
     import pandas as pd
 
-    row = pd.DataFrame([dict(row)]) if isinstance(row, dict | pd.Series) else row
+    if isinstance(row, dict | pd.Series):  # of values, or of columns with a value each
+        columns = {name: value if pd.api.types.is_list_like(value) else [value] for name, value in row.items()}
+        with attempt("it does not make a table"):
+            row = pd.DataFrame(columns)
     if not isinstance(row, pd.DataFrame):
         raise NotYet(f"that is of the type {type(row).__name__}; write a table of one row with the columns of `stats`.")
     if len(row) != 1:

@@ -26,7 +26,8 @@ ANSWERS = {
         ],
         wrong=[
             ("longer_ttl = timedelta(hours=9)", "shorter than today's 7 days"),
-            ("longer_ttl = timedelta(days=10)", "Compare the two"),
+            ("longer_ttl = timedelta(days=10)", "with 10 days Feast still gives"),
+            ('longer_ttl = pd.Timedelta("11D")', "with 11 days Feast still gives"),
             ("longer_ttl = timedelta(days=15)", "the oldest last value is 15 days 01:00:00 old"),
             ("longer_ttl = timedelta(days=365)", "so would one who left"),
             ("longer_ttl = timedelta(0)", "zero means no limit"),
@@ -72,6 +73,7 @@ def without_looking_ahead(store, questions):
 late_row = stats[(stats.driver_id == 1001) & (stats.event_timestamp == hour)].iloc[-1].to_dict()
 late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
 """,
+            LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30") + "late_row = late_row.to_dict('list')",
         ],
         wrong=[
             (LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:22"), "Look at its `created`"),
@@ -91,6 +93,7 @@ late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
                 LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30").replace("0.9", "np.nan"),
                 "its `conv_rate` is missing",
             ),
+            ('late_row = {"driver_id": [1001, 1001], "conv_rate": [0.9]}', "it does not make a table: ValueError"),
         ],
     ),
 }

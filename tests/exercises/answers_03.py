@@ -43,6 +43,10 @@ frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
                 'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", min_value=0, strict_min=True)',
                 "it may come out a hair above",
             ),
+            (
+                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", max_value=0.1)',
+                "sets no lower limit",
+            ),
             ('frozen_rule = "acc_rate"', "that is of the type str"),
         ],
     ),
@@ -73,6 +77,10 @@ def all_measured(run, store):
         ],
         wrong=[
             (SPOIL.format("rows"), "Nothing is spoiled yet"),
+            (
+                SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 0.98)"),
+                "a correlation of 1.00. A model could still",
+            ),
             (SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 100)"), "refused by the rules. conv_rate: expect"),
             (SPOIL.format("rows.assign(conv_rate=rows.conv_rate.mean())"), "the score holds the batch: conv_rate"),
             (
