@@ -81,6 +81,7 @@ MADE = {
         aliases=("production",),
         fills_online=True,
     ),
+    "08": Made(files=("six_weeks_later",)),
 }
 
 
