@@ -196,6 +196,7 @@ class FeatureModel(Model):
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
+        _KEPT_OUT.labels(name)  # 0 from the first look on: a counter that begins with its first event has no increase
         self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
