@@ -62,7 +62,6 @@ MADE = {
             "logs/pipeline *.log",
             "labels_of_seven.parquet",
             "tries.txt",
-            "subsets.txt",
             "alone.txt",
         ),
         experiments=("training_pipeline",),
