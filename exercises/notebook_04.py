@@ -26,6 +26,8 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
 
     if isinstance(splitter, type):
         raise NotYet(f"that is the class {splitter.__name__}; call it with its parameters, as `validate` does.")
+    if splitter is None or isinstance(splitter, int):  # for scikit-learn these are numbers of folds
+        raise NotYet(f"that is of the type {type(splitter).__name__}; make a `TimeSeriesSplit`, as `validate` does.")
     positions = np.arange(len(rows))
     with attempt("scikit-learn cannot split the rows with this"):
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
@@ -92,7 +94,7 @@ def _candidates(client: MlflowClient) -> tuple[Run, list[Run]]:
 def _finds_what_is_without(filter_string: Any) -> str:
     if not isinstance(filter_string, str):
         raise NotYet(
-            f"that is a {type(filter_string).__name__}; write the text that `search_runs` takes as `filter_string`."
+            f"that is of the type {type(filter_string).__name__}; write the text that `search_runs` takes as `filter_string`."
         )
     feature = "avg_daily_trips"
     if unfilled := re.search(r"\{\w*\}", filter_string):
@@ -177,7 +179,9 @@ def _chooses_by_standard_error(rule: Any) -> str:
     from mlflow import MlflowClient
 
     if not callable(rule):
-        raise NotYet(f"that is a {type(rule).__name__}; write the function, and return a candidate's name from it.")
+        raise NotYet(
+            f"that is of the type {type(rule).__name__}; write the function, and return a candidate's name from it."
+        )
     # A made-up table in which each mistake takes another candidate: name, features, mean, and how far a block lies from it.
     made_up = pd.DataFrame(
         [
@@ -220,7 +224,8 @@ def _chooses_by_standard_error(rule: Any) -> str:
     with attempt("the rule failed on the curves of the runs in MLflow"):
         choice = rule(logged.copy(), features.copy())
     # NumPy divides by the number of blocks where pandas divides by one less. Both are taken.
-    if choice not in [_one_standard_error(logged, features, ddof) for ddof in (0, 1)]:
+    by_ddof = {_one_standard_error(logged, features, ddof): ddof for ddof in (0, 1)}
+    if choice not in by_ddof:
         raise NotYet(
             f"the made-up table is right, but of this notebook's own candidates it takes {choice!r}. Does it read `scores` and nothing else?"
         )
@@ -228,7 +233,7 @@ def _chooses_by_standard_error(rule: Any) -> str:
     behind = int((logged[choice] < logged[best]).sum())
     return (
         f"On the curves in MLflow it takes {choice} (AUC {logged[choice].mean():.3f}): the best is {best} ({logged[best].mean():.3f}), with a standard error of "
-        f"{logged[best].sem():.3f}. The rule is generous: it does not see that on the same blocks {choice} is behind in {behind} of {len(logged)}."
+        f"{logged[best].sem(ddof=by_ddof[choice]):.3f}. The rule is generous: it does not see that on the same blocks {choice} is behind in {behind} of {len(logged)}."
     )
 
 

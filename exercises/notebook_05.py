@@ -19,7 +19,7 @@ def _brings_to(bring_to: Any) -> str:
     from optuna.trial import TrialState
 
     if not callable(bring_to):
-        raise NotYet(f"that is a {type(bring_to).__name__}; write the function.")
+        raise NotYet(f"that is of the type {type(bring_to).__name__}; write the function.")
     storage, calls = optuna.storages.InMemoryStorage(), []
 
     def objective(trial: optuna.Trial) -> float:
@@ -111,7 +111,9 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
             f"that is the class {pruner.__name__}; a study takes a pruner that was made of it, as `early` does."
         )
     if not isinstance(pruner, optuna.pruners.BasePruner):
-        raise NotYet(f"that is a {type(pruner).__name__}; make one of `optuna.pruners`, as for the study `early`.")
+        raise NotYet(
+            f"that is of the type {type(pruner).__name__}; make one of `optuna.pruners`, as for the study `early`."
+        )
     every, saved = 16 * EPOCHS, []
     for place, which in (
         (9, "tenth"),
@@ -151,7 +153,7 @@ def _says_it_to_katib(parameters: Any) -> str:
     spec = models.V1beta1ParameterSpec
     if not isinstance(parameters, list | tuple):
         raise NotYet(
-            f"that is a {type(parameters).__name__}; Katib takes a list with an entry for each hyperparameter, as in the YAML above."
+            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each hyperparameter, as in the YAML above."
         )
     for one in parameters:
         if not isinstance(one, dict | spec):

@@ -36,7 +36,7 @@ def _is_component(share: Any) -> None:
     from kfp.dsl.python_component import PythonComponent
 
     if not isinstance(share, PythonComponent):
-        what = "a function" if callable(share) and hasattr(share, "__code__") else f"a {type(share).__name__}"
+        what = "a function" if callable(share) and hasattr(share, "__code__") else f"of the type {type(share).__name__}"
         raise NotYet(f"that is {what}, and no component: see the first line of each step above.")
     if "pip install" in str(share.component_spec.implementation):
         raise NotYet(
@@ -100,7 +100,7 @@ def _waits(order: Any) -> str:
     from lifecycle import pipeline
 
     if not callable(order):
-        raise NotYet(f"that is a {type(order).__name__}; the answer is a function of two tasks.")
+        raise NotYet(f"that is of the type {type(order).__name__}; the answer is a function of two tasks.")
     with attempt("KFP cannot compile the pipeline with your line"), tempfile.TemporaryDirectory() as folder:
 
         @dsl.pipeline(name="order")
@@ -144,7 +144,9 @@ def _believes(gate: Any) -> str:
     from lifecycle import pipeline
 
     if not callable(gate):
-        raise NotYet(f"that is a {type(gate).__name__}; the answer is a function of a score and a step to add.")
+        raise NotYet(
+            f"that is of the type {type(gate).__name__}; the answer is a function of a score and a step to add."
+        )
 
     @pipeline.component
     def register(auc: float, notes: str) -> None:
@@ -202,6 +204,8 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
     asks = f" The compiled file asks {' and '.join(asked)}."
     if len(asked) == 1:
         asks = f" All that the compiled file asks is {asked[0]}: where is the other bound?"
+    if "double(" in asks:
+        asks += " The local runner cannot evaluate `double(...)`, which KFP makes of a whole number: write it with a decimal point."
     if "inputs" in asks:  # a step of the learner's own decides
         asks = ""
     if LOW in opened and ABSURD not in opened:

@@ -40,7 +40,9 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def _keeps_a_way_back(promote: Any) -> str:
     if not callable(promote):
-        raise NotYet(f"that is a {type(promote).__name__}; the answer is a function of a client, a name and a version.")
+        raise NotYet(
+            f"that is of the type {type(promote).__name__}; the answer is a function of a client, a name and a version."
+        )
     with scratch_tracking() as client:
         client.create_registered_model(SCRATCH_MODEL)
         for _ in range(3):
@@ -61,10 +63,11 @@ def _keeps_a_way_back(promote: Any) -> str:
 
 def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
     if found.get("production") != version:
-        raise NotYet(f"version {version} was to be promoted, and production names version {found.get('production')}.")
+        names = f"version {found['production']}" if "production" in found else "none"
+        raise NotYet(f"version {version} was to be promoted, and production names {names}.")
     if "previous" not in found:
         raise NotYet(
-            f"production names version {version}, and no alias `previous` says what served before: {', '.join(found)}."
+            f"production names version {version}, and no alias `previous` says what served before. The model's aliases: {', '.join(found)}."
         )
     if found["previous"] == version:
         raise NotYet(
@@ -89,7 +92,7 @@ def _with_silent_drivers() -> pd.DataFrame:
 
 def _mends(mend: Any) -> str:
     if not callable(mend):
-        raise NotYet(f"that is a {type(mend).__name__}; the answer is a function of a feature store.")
+        raise NotYet(f"that is of the type {type(mend).__name__}; the answer is a function of a feature store.")
     rows = _with_silent_drivers()
     everyone = rows[["driver_id"]].drop_duplicates().assign(event_timestamp=NOW)
     with _quiet(), staged(rows) as store:
@@ -153,8 +156,10 @@ def _lies_ahead(hour: Any) -> str:
     import pandas as pd
 
     if not isinstance(hour, pd.DataFrame) or len(hour) != 1:
-        rows = f" of {len(hour)} rows" if isinstance(hour, pd.DataFrame) else ""
-        raise NotYet(f"that is a {type(hour).__name__}{rows}; the answer is a table of one row, as `old_hour` is.")
+        rows = f", of {len(hour)} rows" if isinstance(hour, pd.DataFrame) else ""
+        raise NotYet(
+            f"that is of the type {type(hour).__name__}{rows}; the answer is a table of one row, as `old_hour` is."
+        )
     missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(hour)
     if missing:
         raise NotYet(f"the row lacks {', '.join(sorted(missing))}, which the feature view has.")
@@ -185,7 +190,7 @@ def _judge_hour(ahead: timedelta, said: str) -> None:
         )
     if not said:
         raise NotYet(
-            f"the model server gives a score: a row from {-hours:g} hours before `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
+            f"the model server gives a score: a row from {-hours:g} hour{'' if hours == -1 else 's'} before `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
         )
     if "from the future" not in said:
         raise NotYet(f"the model server refuses the row for another reason: {said}.")

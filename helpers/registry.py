@@ -97,8 +97,10 @@ def check(workspace: Workspace) -> None:
     stale = changes(difference)
     if len(stale):
         rows = "; ".join(f"{row.object}: {row.change} {row.properties}".strip() for row in stale.itertuples())
+        # What the registry has beside the files stays when notebook 01 applies them; the command deletes it.
+        remedy = "Run `feast apply`" if "delete" in set(stale.change) else "Run notebook 01, or `feast apply`"
         raise WorkshopError(
-            f"the feature registry is stale, it differs from feature_repo/ ({rows}). Run notebook 01, or `feast apply` in feature_repo/; nothing else is lost."
+            f"the feature registry is stale, it differs from feature_repo/ ({rows}). {remedy} in feature_repo/; nothing else is lost."
         )
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from helpers.workspace import WorkshopError
+import yaml
+
+from helpers.workspace import REPOSITORY, WorkshopError
 
 HOST = "127.0.0.1"
+MONITORING = REPOSITORY / "cluster" / "monitoring"
+"""What a cluster's Prometheus and Grafana get: scrape settings, alert rules, a dashboard."""
 _KEEPER = Path(__file__).resolve().with_name("_keeper.py")
 
 
@@ -145,6 +153,52 @@ def redis(log: Path) -> Service | None:
         return None
     command = [program, "--bind", HOST, "--port", "{port}", "--save", "", "--appendonly", "no"]
     return Service("Redis", command, health=None, log=log)
+
+
+def prometheus(folder: Path, targets: Sequence[str]) -> Service | None:
+    """A Prometheus with the cluster's alert rules that scrapes, and evaluates them, each second; None where no ``prometheus`` is installed.
+
+    Its first look at a server comes after about five seconds.
+
+    Args:
+        folder: for its settings, its data and its log.
+        targets: of the servers with ``/metrics``, each as ``host:port``.
+    """
+    program = shutil.which("prometheus")
+    if program is None:
+        return None
+    settings = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    # A pattern for Prometheus, and a folder's name may hold brackets.
+    settings["rule_files"] = [glob.escape(str(MONITORING / name)) for name in settings["rule_files"]]
+    settings["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "prometheus.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'series'}"]
+    command += [f"--web.listen-address={HOST}:{{port}}", "--log.level=warn"]
+    return Service("Prometheus", command, health="/-/ready", log=folder / "prometheus.log")
+
+
+def _asked(prometheus: Service, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{prometheus.url}/api/v1/{path}", timeout=10) as answer:
+        return json.load(answer)["data"]
+
+
+def query(prometheus: Service, expression: str) -> list[dict[str, Any]]:
+    """What a PromQL expression gives now: the labels of each series, and its ``value``.
+
+    Raises:
+        urllib.error.HTTPError: 400, the expression cannot be read.
+    """
+    found = _asked(prometheus, f"query?{urllib.parse.urlencode({'query': expression})}")["result"]
+    return [{**series["metric"], "value": float(series["value"][1])} for series in found]
+
+
+def alerts(prometheus: Service) -> list[dict[str, Any]]:
+    """The alerts that are ``pending`` or ``firing`` now: the labels of each, its ``state`` and its ``summary``."""
+    found = _asked(prometheus, "alerts")["alerts"]
+    return [{**alert["labels"], **alert["annotations"], "state": alert["state"]} for alert in found]
 
 
 def milliseconds(call: Callable[[object], object], arguments: Sequence[object], count: int) -> list[float]:

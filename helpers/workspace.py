@@ -198,6 +198,8 @@ _NOISE = [
     ("`y_pred` was renamed to `y_proba`", FutureWarning),  # between MLflow's autolog and scikit-learn 1.9
     ("Support for class-based `config` is deprecated", DeprecationWarning),  # between Kubeflow's SDK and pydantic
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
+    (r"numpy\.core is deprecated", DeprecationWarning),  # between Evidently and NumPy 2
+    (r"(Call to deprecated function|Use of deprecated class) 'Dependency", DeprecationWarning),  # Evidently, litestar
 ]
 
 

@@ -276,7 +276,7 @@ def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
             from_file(**arguments)
     except TypeError as error:
         raise NotRetrained(
-            f"{pipeline.name} takes other arguments than this version of lifecycle gives: {error}"
+            f"{pipeline.name} takes other arguments than this version of lifecycle gives ({error}): compile it anew."
         ) from None
     except RuntimeError:
         failed = re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*FAILURE", log.read_text())

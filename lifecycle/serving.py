@@ -49,6 +49,12 @@ _LOOK = Gauge("lifecycle_registry_look_timestamp_seconds", "Last successful look
 _FOLLOWS = Gauge("lifecycle_follows", "1 while the registries are looked at.", ["model_name"])
 _READY = Gauge("lifecycle_ready", "0 while a definition is not that of the training.", ["model_name"])
 _AGE = Gauge("lifecycle_feature_age_seconds", "Oldest value of the last request.", ["model_name", "feature"])
+_LIMIT = Gauge(
+    "lifecycle_feature_age_limit_seconds", "Age from which on a value is refused.", ["model_name", "feature"]
+)
+_UNLOGGED = Counter(
+    "lifecycle_unlogged_predictions", "Rows answered and not kept in the log.", ["model_name", "reason"]
+)
 _KEPT_OUT = Counter(
     "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
 )
@@ -196,6 +202,9 @@ class FeatureModel(Model):
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
+        _KEPT_OUT.labels(name)  # 0 from the first look on: a counter that begins with its first event has no increase
+        for reason in ("full", "failed", "stopped"):
+            _UNLOGGED.labels(name, reason)
         self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
@@ -213,6 +222,11 @@ class FeatureModel(Model):
 
     def _take(self, loaded: Loaded) -> None:
         self.loaded, self.not_ready, self._refusal = loaded, "", ""
+        for gauge in (_AGE, _LIMIT):  # a feature of the last version alone would keep its age for ever
+            gauge.clear()
+        for feature, limit in loaded.oldest.items():
+            if math.isfinite(limit):
+                _LIMIT.labels(self.name, feature).set(limit)
         _SERVED.labels(self.name).info({"version": loaded.version.number, "model_id": loaded.version.model_id})
 
     def _noted(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import mlflow
@@ -80,11 +80,16 @@ def served_home(folder: Path) -> Workspace:
 
 
 def start(
-    served: Workspace, alias: str = "production", name: str = MODEL, log: str = "model_server.log", **options: object
+    served: Workspace,
+    alias: str = "production",
+    name: str = MODEL,
+    log: str = "model_server.log",
+    now: datetime = NOW,
+    **options: object,
 ) -> Service:
-    """The model server of a home, as a process, with the course's clock."""
+    """The model server of a home, as a process, with the course's clock or another."""
     command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", served.feature_repo, "--model", name]
-    command += ["--alias", alias, "--port", "{port}", "--now", NOW.timestamp()]
+    command += ["--alias", alias, "--port", "{port}", "--now", now.timestamp()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", served.tracking_uri)
         return Service(

@@ -7,10 +7,12 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import apply
+from feast import FeatureService
 from mlflow import MlflowClient
 
 from helpers import damage, registry
@@ -92,6 +94,17 @@ def test_a_registry_of_another_project_is_stale_with_the_remedy(mine, monkeypatc
     with pytest.raises(WorkshopError, match=r"stale.*create.*Run notebook 01, or `feast apply`"):
         begin("02")
     apply(mine)
+    begin("02")
+
+
+def test_a_registry_that_holds_more_than_the_files_is_mended_by_the_command_alone(mine, monkeypatch):
+    configure(mine)
+    apply(mine).apply(FeatureService(name="left_over", features=[]))
+    monkeypatch.setenv("WORKSHOP_HOME", str(mine.home))
+    with pytest.raises(WorkshopError, match=r"left_over: delete\)\. Run `feast apply` in feature_repo/"):
+        begin("02")
+    feast = str(Path(sys.executable).with_name("feast"))
+    subprocess.run([feast, "apply"], cwd=mine.feature_repo, check=True, capture_output=True)
     begin("02")
 
 

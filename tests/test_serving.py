@@ -4,8 +4,6 @@ One small home with three model versions, each with its contract, and one server
 """
 
 import json
-import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -367,40 +365,18 @@ def test_the_servers_metrics_count_each_prediction(server):
 
 
 def test_prometheus_scrapes_the_server_and_answers_a_quantile(server, tmp_path):
-    if not shutil.which("prometheus"):
+    prometheus = services.prometheus(tmp_path, [server.url.removeprefix("http://")])
+    if prometheus is None:
         pytest.skip("prometheus is not installed")
-    settings = {
-        "global": {"scrape_interval": "1s"},
-        "scrape_configs": [
-            {"job_name": "model_server", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]}
-        ],
-    }
-    config = tmp_path / "prometheus.yml"
-    config.write_text(yaml.safe_dump(settings))
-    checked = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'series'}"]
-    command += [f"--web.listen-address={HOST}:{{port}}", "--log.level=warn"]
-
-    def ask(query: str) -> list[float]:
-        v1(server, DRIVER)  # a rate needs something that moves
-        answer = requests.get(f"{prometheus.url}/api/v1/query", params={"query": query}, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return [float(result["value"][1]) for result in answer["data"]["result"]]
-
-    def eventually(query: str, right) -> list[float]:
+    expression = "histogram_quantile(0.99, sum by (le) (rate(request_predict_seconds_bucket[1m])))"
+    with prometheus:
         end = time.monotonic() + 30
-        while not right(found := ask(query)) and time.monotonic() < end:
+        while not [found for found in services.query(prometheus, expression) if found["value"] > 0]:
+            assert time.monotonic() < end, "no quantile"
+            v1(server, DRIVER)  # a rate needs something that moves
             time.sleep(0.3)
-        assert right(found), f"{query} gives {found}"
-        return found
-
-    with Service("Prometheus", command, health="/-/ready", log=tmp_path / "prometheus.log") as prometheus:
-        assert {socket.laddr.ip for socket in sockets(prometheus)} == {HOST}
-        eventually('up{job="model_server"}', lambda found: found == [1.0])
-        quantile = "histogram_quantile(0.99, sum by (le) (rate(request_predict_seconds_bucket[1m])))"
-        [seconds] = eventually(quantile, lambda found: len(found) == 1 and found[0] > 0)
-        assert seconds < 10
+        [found] = services.query(prometheus, expression)
+        assert found["value"] < 10
 
 
 def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(feature_server, store, drivers):

@@ -278,6 +278,8 @@ def test_what_two_stores_hold_together_is_missing_when_one_of_them_is_lost(home)
     configure(home)
     save_reference(apply(home), home)
     made = {made_by: register(home, made_by) for made_by in ("selection", "sweep", "pipeline")}
+    assert missing(home, "08") == {"07": "model in production"}, "no alias names a version"
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "3")
     assert [missing(home, number) for number in NEEDS] == [{}] * len(NEEDS)
 
     (home.path / "reference.parquet").rename(home.path / "away")

@@ -62,7 +62,6 @@ MADE = {
             "logs/pipeline *.log",
             "labels_of_seven.parquet",
             "tries.txt",
-            "subsets.txt",
             "alone.txt",
         ),
         experiments=("training_pipeline",),
@@ -81,6 +80,7 @@ MADE = {
         aliases=("production",),
         fills_online=True,
     ),
+    "08": Made(files=("six_weeks_later",)),
 }
 
 

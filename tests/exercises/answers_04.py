@@ -25,6 +25,7 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=111)", "has learned from 1 label whose"),
             ("careful_split = TimeSeriesSplit", "that is the class TimeSeriesSplit; call it"),
+            ("careful_split = 120", "that is of the type int; make a `TimeSeriesSplit`"),
             ("careful_split = 'by time'", "scikit-learn cannot split the rows with this: ValueError"),
         ],
     ),
@@ -65,7 +66,7 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
                 "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\"",
                 "MLflow refuses this filter",
             ),
-            ("without_trips = with_rating", "that is a DataFrame"),
+            ("without_trips = with_rating", "that is of the type DataFrame"),
         ],
     ),
     "4.3": Answers(
@@ -120,7 +121,7 @@ def by_standard_error(scores, num_features):
                 "returned something of the type Series",
             ),
             ("def by_standard_error(scores, num_features):\n    print(scores)", "returned None; return the name"),
-            ("by_standard_error = winner", "that is a str; write the function"),
+            ("by_standard_error = winner", "that is of the type str; write the function"),
         ],
     ),
 }

@@ -83,7 +83,7 @@ def bring_to(study, objective, total):
                 "trial 4 was told the score 0.5, which `objective` has not given",
             ),
             ("def bring_to(study):\n    return study", "`bring_to` failed: TypeError"),
-            ("bring_to = study", "that is a Study; write the function"),
+            ("bring_to = study", "that is of the type Study; write the function"),
         ],
     ),
     "5.2": Answers(
@@ -199,7 +199,7 @@ in_katibs_words = [
             ("in_katibs_words = list(space.values())", "an entry of the list is of the type FloatDistribution"),
             ("in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]", "learning_rate has no parameterType"),
             ("in_katibs_words = []", "the names are none"),
-            ("in_katibs_words = space", "that is a dict; Katib takes a list"),
+            ("in_katibs_words = space", "that is of the type dict; Katib takes a list"),
         ],
     ),
 }

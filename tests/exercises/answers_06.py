@@ -75,7 +75,7 @@ def share_of_ones(path: str) -> float:
                 "def wait(validated, trained):\n    trained.after(validated.outputs['Output'])",
                 "KFP cannot compile the pipeline with your line",
             ),
-            ("wait = ['validate-features', 'train-model']", "that is a list"),
+            ("wait = ['validate-features', 'train-model']", "that is of the type list"),
         ],
     ),
     "6.3": Answers(
@@ -127,6 +127,10 @@ def believable(auc, register):
             (
                 "def believable(auc, register):\n    with dsl.If(auc >= 0.9):\n        with dsl.If(auc <= 0.65):\n            register()",
                 "the gate ran the step for []",
+            ),
+            (
+                "def believable(auc, register):\n    with dsl.If(auc >= 0.65), dsl.If(auc < 1):\n        register()",
+                "write it with a decimal point",
             ),
         ],
     ),

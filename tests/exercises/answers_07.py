@@ -38,7 +38,7 @@ def promote(client, name, version):
             ),
             (
                 'def promote(client, name, version):\n    client.set_registered_model_alias(name, "production", version)',
-                "no alias `previous`",
+                "no alias `previous` says what served before. The model's aliases: production.",
             ),
             (
                 """
@@ -56,6 +56,15 @@ def promote(client, name, version):
     client.set_registered_model_alias(name, "previous", served.version)
 """,
                 "production names version 1",
+            ),
+            (
+                """
+def promote(client, name, version):
+    served = client.get_model_version_by_alias(name, "production")
+    client.delete_registered_model_alias(name, "production")
+    client.set_registered_model_alias(name, "previous", served.version)
+""",
+                "production names none",
             ),
             (
                 'def promote(client, name, version):\n    client.transition(name, version, "production")',
@@ -123,7 +132,7 @@ tokyo_hour["event_timestamp"] = NOW + timedelta(hours=9)
                 "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW + timedelta(days=9))",
                 "the row lies 216 hours after `NOW`",
             ),
-            ("tokyo_hour = NOW + timedelta(hours=9)", "that is a Timestamp"),
+            ("tokyo_hour = NOW + timedelta(hours=9)", "that is of the type Timestamp"),
             ("tokyo_hour = old_hour.assign(driver_id='Ada')", "the row's driver has no number"),
             ("tokyo_hour = old_hour.drop(columns='acc_rate')", "the row lacks acc_rate"),
         ],
