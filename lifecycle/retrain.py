@@ -1,9 +1,9 @@
 """Retraining: the compiled pipeline on a window of labelled days, challenger against champion, and an alias that moves only for a better model.
 
-One door for a notebook, a schedule and a cluster::
+One door for whoever retrains: somebody at a terminal, a schedule, a cluster::
 
-    python -m lifecycle.retrain --pipeline training_pipeline.yaml --feature-repo feature_repo --labels labels.parquet \\
-        --reference SAVED_DATASET --model NAME --alias production --outputs retraining --begin 2025-03-22 --end 2025-04-04
+    python -m lifecycle.retrain --pipeline pipeline.yaml --feature-repo feature_repo --labels labels.parquet \\
+        --reference SAVED_DATASET --model NAME --alias production --outputs retraining --begin 2031-03-22 --end 2031-04-04
 
 It says in one sentence what it did, and why. Whatever goes wrong, the champion keeps serving.
 """
@@ -332,7 +332,7 @@ def _moment(text: str) -> pd.Timestamp:
     except ValueError:
         moment = pd.NaT
     if moment is pd.NaT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2025-03-22 or 2025-03-22T06:00")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2031-03-22 or 2031-03-22T06:00")
     return moment
 
 

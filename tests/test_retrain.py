@@ -249,7 +249,7 @@ def test_a_time_that_is_none_is_refused(later, capsys, end):
     with pytest.raises(SystemExit) as ended:
         main(command(later, end=end))
     assert ended.value.code == 2
-    assert f"argument --end: {end!r} is no time; write it as 2025-03-22" in capsys.readouterr().err
+    assert f"argument --end: {end!r} is no time; write it as 2031-03-22" in capsys.readouterr().err
 
 
 # --- the champion
