@@ -1,9 +1,9 @@
 """Retraining: the compiled pipeline on a window of labelled days, challenger against champion, and an alias that moves only for a better model.
 
-One door for a notebook, a schedule and a cluster::
+One door for a person, a schedule and a cluster::
 
-    python -m lifecycle.retrain --pipeline training_pipeline.yaml --feature-repo feature_repo --labels labels.parquet \\
-        --model NAME --alias production --outputs retraining --begin 2025-03-22 --end 2025-04-04
+    python -m lifecycle.retrain --pipeline compiled.yaml --feature-repo feature_repo --labels labels.parquet \\
+        --model NAME --alias production --outputs retraining --reference SAVED_DATASET
 
 It says in one sentence what it did, and why. Whatever goes wrong, the champion keeps serving.
 """
@@ -106,8 +106,8 @@ def usable_labels(
     counts = held_out[contract.label].value_counts()
     if min(counts.get(0, 0), counts.get(1, 0)) < FEWEST:
         raise NotRetrained(
-            f"too few labels: the held-out days from {held_out.event_timestamp.min():%Y-%m-%d} on have {counts.get(1, 0)} ones and {counts.get(0, 0)} zeros, "
-            f"and a comparison needs {FEWEST} of each. Wait for more."
+            f"too few labels: {len(kept)} rows between {begin:%Y-%m-%d} and {end:%Y-%m-%d}, of which the held-out ones have {counts.get(1, 0)} ones and "
+            f"{counts.get(0, 0)} zeros; a comparison needs {FEWEST} of each. Wait for more."
         )
     return kept, contradictory
 
