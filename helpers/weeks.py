@@ -41,7 +41,7 @@ class Weeks:
 
     Attributes:
         stats: hourly rows, columns as in ``driver_stats.parquet``.
-        profile: daily rows, columns as in ``driver_profile.parquet``.
+        profile: daily rows, columns as in ``driver_profile.parquet`` but for ``tenure_days``, which goes on from the committed file.
         labels: ``driver_id``, ``event_timestamp``, ``label``, and ``created``: when the outcome was known.
         probability: the true probability of ``label == 1``, a float per row of ``labels``. No feature may hold it.
     """
@@ -139,8 +139,13 @@ def six_weeks_later(workspace: Workspace) -> Workspace:
         The home. Its ``driver_labels.parquet`` has a label for each question of the six weeks too; when it was known is in ``Weeks.labels``.
     """
     home = workspace.path / "six_weeks_later"
+    database, aside = home / "workspace" / "mlflow.db", workspace.path / ".six_weeks_later.mlflow.db"
+    if database.exists():  # this process may have connections to it, which would not find a new file: it is filled anew
+        database.rename(aside)
     shutil.rmtree(home, ignore_errors=True)
     later = create_home(home, seed=workspace.seed, source=workspace.home)
+    if aside.exists():
+        aside.rename(database)
     weeks = generate(workspace.seed)
     profile = pd.read_parquet(later.data / "driver_profile.parquet")
     joined = profile.groupby("driver_id").tenure_days.max()

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import bootstrap, rankdata
 
 FEWEST = 20
-"""Rows of each outcome below which no comparison is made: an interval from less says nothing."""
+"""Entities with each outcome below which no comparison is made. With so many, a resample that draws none of them does not happen (exp(-20))."""
 RESAMPLES = 999
 
 
@@ -57,6 +57,20 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((rankdata(scores)[ones].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
 
 
+def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame) -> None:
+    """Raise TooFewLabels when an interval from these rows would say nothing.
+
+    Args:
+        labels: n outcomes, 0 or 1.
+        entities: n rows of join keys.
+    """
+    ones, zeros = (len(entities[np.asarray(labels) == outcome].drop_duplicates()) for outcome in (1, 0))
+    if min(ones, zeros) < FEWEST:
+        raise TooFewLabels(
+            f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {FEWEST} of each."
+        )
+
+
 def compare(
     labels: Sequence[int] | np.ndarray,
     champion: Sequence[float] | np.ndarray,
@@ -79,14 +93,10 @@ def compare(
         seed: of the resamples, so that the same rows give the same interval.
 
     Raises:
-        TooFewLabels: fewer than ``FEWEST`` rows of one outcome.
+        TooFewLabels: see ``check_enough``.
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
-    ones = int(y.sum())
-    if min(ones, len(y) - ones) < FEWEST:
-        raise TooFewLabels(
-            f"{ones} ones and {len(y) - ones} zeros to compare two models on; at least {FEWEST} of each are needed."
-        )
+    check_enough(y, entities)
     groups = list(entities.reset_index(drop=True).groupby(list(entities.columns)).indices.values())
 
     def gain(drawn: np.ndarray) -> float:

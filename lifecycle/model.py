@@ -61,7 +61,7 @@ def hyperparameters(model: Pipeline) -> dict[str, float | int | str]:
     """
     try:
         regression, powers = model["logisticregression"], model["polynomialfeatures"]
-        weights = "balanced" if regression.class_weight == "balanced" else "equal"
+        weights = {None: "equal", "balanced": "balanced"}[regression.class_weight]
         return {"C": float(regression.C), "degree": int(powers.degree), "weights": weights}
     except (AttributeError, KeyError, TypeError):
         raise ValueError("the model is not of the kind that lifecycle.model.new_model makes.") from None

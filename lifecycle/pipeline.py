@@ -277,7 +277,10 @@ def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatu
         client.set_terminated(run.info.run_id, "FINISHED" if status.state == "SUCCEEDED" else "FAILED")
 
 
-@dsl.pipeline(name="training-pipeline", description="Retrieve, validate, train, evaluate; register if good enough.")
+@dsl.pipeline(
+    name="training-pipeline",
+    description="Retrieve, validate, train, evaluate, compare; register if good enough and better.",
+)
 def training(
     feature_repo: str,
     labels: str,
@@ -293,7 +296,7 @@ def training(
     threshold: float,
     champion: str = "",
 ) -> None:
-    """Retrieve, validate, train, evaluate; register when both gates open; close the run in any case.
+    """Retrieve, validate, train, evaluate, compare; register when both gates open; close the run in any case.
 
     Args:
         feature_repo: folder of ``feature_store.yaml``.

@@ -15,6 +15,8 @@ import fcntl
 import os
 import re
 import sys
+import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +26,13 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from lifecycle.comparison import FEWEST
+from lifecycle.comparison import TooFewLabels, check_enough
 from lifecycle.contract import FeatureContract
 from lifecycle.model import hyperparameters, split
-from lifecycle.versions import Version, VersionRefused, behind_alias, read
+from lifecycle.versions import Version, behind_alias, read
 
+WINDOW = pd.Timedelta(days=14)
+"""How much is trained and compared on, when nobody says where the window begins."""
 MOST_CONTRADICTIONS = 0.05
 """Share of the questions with both answers, above which labels are not believed. Below it those questions are left out."""
 LATE = pd.Timedelta(days=2)
@@ -58,64 +62,81 @@ class Outcome:
     run_id: str
 
 
+@contextmanager
+def _in_words(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn an error of a tool into NotRetrained: ``what``, and the first line of what the tool says."""
+    try:
+        yield
+    except errors as error:
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise NotRetrained(f"{what}: {line.rstrip('.')}.") from None
+
+
 def usable_labels(
-    labels: pd.DataFrame, contract: FeatureContract, begin: pd.Timestamp, end: pd.Timestamp
+    labels: pd.DataFrame,
+    contract: FeatureContract,
+    begin: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """The labels of a window that a model can be trained and compared on, and how many contradictory rows were left out.
+    """The labels of a window that a model can be trained and compared on, and how many contradictory questions were left out.
 
     Args:
         labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further columns are dropped.
         contract: of the champion.
-        begin: first moment of the window, UTC.
-        end: last moment.
+        begin: first moment of the window, UTC; ``WINDOW`` before its end when left out.
+        end: last moment; that of the newest label when left out.
 
     Raises:
         NotRetrained: a column is missing; times without a time zone; a label other than 0 and 1; nothing in the window; no labels at its end; too many contradictions;
-            fewer than ``lifecycle.comparison.FEWEST`` of one outcome among the held-out rows.
+            too few entities with each outcome among the held-out rows, see ``lifecycle.comparison``.
     """
-    key = [*contract.join_keys, *contract.request_fields, "event_timestamp"]
-    missing = [name for name in (*key, contract.label) if name not in labels]
+    keys = list(contract.join_keys)
+    question = [*keys, *contract.request_fields, "event_timestamp"]
+    missing = [name for name in (*question, contract.label) if name not in labels]
     if missing:
         raise NotRetrained(f"the label table has no column {', '.join(missing)}; it has {', '.join(labels.columns)}.")
     if not isinstance(labels.event_timestamp.dtype, pd.DatetimeTZDtype):
         raise NotRetrained("the times of the labels have no time zone: write them in UTC.")
-    rows = labels.loc[labels.event_timestamp.between(begin, end), [*key, contract.label]]
+    newest = labels.event_timestamp.max()
+    if pd.isna(newest):
+        raise NotRetrained("the label table has no label.")
+    end = end or newest
+    begin = begin or end - WINDOW
+    rows = labels.loc[labels.event_timestamp.between(begin, end), [*question, contract.label]]
     if rows.empty:
-        newest = labels.event_timestamp.max()
         raise NotRetrained(
             f"no labels between {begin:%Y-%m-%d} and {end:%Y-%m-%d}; the newest is of {newest:%Y-%m-%d %H:%M}."
         )
-    if not rows[contract.label].isin([0, 1]).all():
-        strange = sorted(set(rows[contract.label].astype(str)) - {"0", "1"})[:5]
-        raise NotRetrained(f"labels must be 0 or 1; there is {', '.join(strange)}.")
+    strange = rows.loc[~rows[contract.label].isin([0, 1]), contract.label].unique().tolist()
+    if strange:
+        raise NotRetrained(f"labels must be 0 or 1; there is {', '.join(map(repr, strange[:5]))}.")
     newest = rows.event_timestamp.max()
     if end - newest > LATE:
         raise NotRetrained(
             f"no labels for the newest days: the window ends on {end:%Y-%m-%d}, the last label is of {newest:%Y-%m-%d %H:%M}. "
             "Wait for them, or end the window earlier."
         )
-    questions = rows.groupby(key)[contract.label]
-    both = questions.transform("nunique") > 1
-    contradictory = len(rows[both].drop_duplicates(key))
-    if contradictory > MOST_CONTRADICTIONS * questions.ngroups:
+    asked = rows.groupby(question)[contract.label]
+    both = asked.transform("nunique") > 1
+    contradictory = len(rows[both].drop_duplicates(question))
+    if contradictory > MOST_CONTRADICTIONS * asked.ngroups:
         raise NotRetrained(
-            f"{contradictory} of {questions.ngroups} questions have both answers, 0 and 1. Find out which is right before a model learns from them."
+            f"{contradictory} of {asked.ngroups} questions have both answers, 0 and 1. Find out which is right before a model learns from them."
         )
-    kept = rows[~both].drop_duplicates(key).sort_values(["event_timestamp", *contract.join_keys], ignore_index=True)
+    kept = rows[~both].drop_duplicates(question).astype({contract.label: "int64"})
+    kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
     _, held_out = split(kept)
-    counts = held_out[contract.label].value_counts()
-    if min(counts.get(0, 0), counts.get(1, 0)) < FEWEST:
-        raise NotRetrained(
-            f"too few labels: {len(kept)} rows between {begin:%Y-%m-%d} and {end:%Y-%m-%d}, of which the held-out ones have {counts.get(1, 0)} ones and "
-            f"{counts.get(0, 0)} zeros; a comparison needs {FEWEST} of each. Wait for more."
-        )
+    with _in_words("wait for more labels, those of the held-out days are too few to compare on", TooFewLabels):
+        check_enough(held_out[contract.label], held_out[keys])
     return kept, contradictory
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".retraining.lock").open("a") as file:
+    with _in_words(f"{folder.name}/ cannot be written", OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".retraining.lock").open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -132,13 +153,14 @@ def promote(registry: mlflow.MlflowClient, model: str, alias: str, champion: Ver
         NotRetrained: the alias was moved meanwhile, or deleted.
     """
     try:
-        now = behind_alias(registry, model, alias).number
+        now = behind_alias(registry, model, alias)
+        moved = f"moved from version {champion.number} to {now.number}"
     except MlflowException:
-        now = "none"
-    if now != champion.number:
+        now, moved = None, f"taken from version {champion.number}"
+    if now != champion:
         raise NotRetrained(
-            f"{alias} was moved from version {champion.number} to {now} while version {challenger} was trained. "
-            f"It was not compared with {now}, so the alias stays there; version {challenger} is registered."
+            f"{alias} was {moved} while version {challenger} was trained. Version {challenger} is registered, and was compared with {champion.number} alone, "
+            "so the alias stays as it is."
         )
     registry.set_registered_model_alias(model, alias, challenger)
 
@@ -150,8 +172,8 @@ def retrain(
     model: str,
     alias: str,
     outputs: Path,
-    begin: pd.Timestamp,
-    end: pd.Timestamp,
+    begin: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
     *,
     reference: str,
     experiment: str = "retraining",
@@ -170,7 +192,7 @@ def retrain(
         model: the registered model.
         alias: names the champion.
         outputs: folder for what the run leaves: its labels, its log, the files of its steps. One retraining at a time works in it.
-        begin: first moment of the window, UTC.
+        begin: first moment of the window, UTC; see ``usable_labels``.
         end: last moment.
         reference: saved dataset whose expectation suite the data must meet.
         experiment: of MLflow, for the pipeline's runs.
@@ -180,20 +202,19 @@ def retrain(
     Raises:
         NotRetrained: for a reason that its message gives. The alias was not moved.
     """
+    outputs = outputs.resolve()
     with _alone(outputs):
         registry = mlflow.MlflowClient()
-        try:
+        with _in_words(f"the champion, {alias} of {model}, was not found", MlflowException):
             champion = behind_alias(registry, model, alias)
-            fitted, contract = read(model, champion)
-        except MlflowException as error:
-            raise NotRetrained(f"{alias} of {model} names no version to beat ({str(error).splitlines()[0]}).") from None
-        except VersionRefused as error:
-            raise NotRetrained(f"version {champion.number}, which {alias} names, cannot be read: {error}.") from None
-        try:
+        with _in_words(f"version {champion.number}, which {alias} names, cannot be trained again", Exception):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="X does not have valid feature names")  # they are compared
+                fitted, contract = read(model, champion)
+            settings = hyperparameters(fitted)
+        with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
             rows, contradictory = usable_labels(pd.read_parquet(labels), contract, begin, end)
-        except (OSError, ValueError) as error:
-            raise NotRetrained(f"{labels.name} cannot be read as a label table: {str(error).splitlines()[0]}") from None
-        name = _new_name(experiment, end)
+        name = f"retraining {rows.event_timestamp.max():%Y-%m-%d} {uuid.uuid4().hex[:8]}"
         used = outputs / f"{name}.parquet"
         rows.to_parquet(used)
         _run(
@@ -201,7 +222,7 @@ def retrain(
             outputs,
             outputs / f"{name}.log",
             {
-                "feature_repo": str(feature_repo),
+                "feature_repo": str(feature_repo.resolve()),
                 "labels": str(used),
                 "feature_service": contract.feature_service,
                 "label": contract.label,
@@ -211,7 +232,7 @@ def retrain(
                 "model_name": model,
                 "threshold": threshold,
                 "champion": champion.number,
-                **hyperparameters(fitted),
+                **settings,
             },
         )
         (parent,) = mlflow.search_runs(
@@ -242,26 +263,13 @@ def retrain(
         return Outcome(True, said, champion.number, challenger, parent.info.run_id)
 
 
-def _new_name(experiment: str, end: pd.Timestamp) -> str:
-    found = mlflow.get_experiment_by_name(experiment)
-    stem = f"retraining {end:%Y-%m-%d}"
-    earlier = (
-        mlflow.search_runs([found.experiment_id], f"attributes.run_name LIKE '{stem}%'", output_format="list")
-        if found
-        else []
-    )
-    return f"{stem} {len(earlier) + 1}"
-
-
 def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
     from kfp import components, local
 
     from lifecycle.pipeline import local_run
 
-    try:
+    with _in_words(f"{pipeline.name} is no compiled pipeline", Exception):
         from_file = components.load_component_from_file(str(pipeline))
-    except Exception as error:
-        raise NotRetrained(f"{pipeline.name} is no compiled pipeline: {str(error).splitlines()[0]}") from None
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(outputs), raise_on_error=True)
     try:
         with local_run(log):
@@ -273,7 +281,7 @@ def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
     except RuntimeError:
         failed = re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*FAILURE", log.read_text())
         step = failed[1] if failed else "a step"
-        raise NotRetrained(f"{step} failed, so there is no challenger; its own words are in {log}.") from None
+        raise NotRetrained(f"{step} failed; its own words are in {log}.") from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -297,39 +305,35 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hold", action="store_true", help="register a better challenger, and do not promote it")
     given = parser.parse_args(argv)
     try:
-        end = given.end or _newest(given.labels)
-        begin = given.begin or end - pd.Timedelta(days=14)
         outcome = retrain(
             given.pipeline,
             given.feature_repo,
             given.labels,
             given.model,
             given.alias,
-            given.outputs.resolve(),
-            begin,
-            end,
+            given.outputs,
+            given.begin,
+            given.end,
             reference=given.reference,
             experiment=given.experiment,
             threshold=given.threshold,
             hold=given.hold,
         )
     except NotRetrained as reason:
-        print(f"not retrained, the champion keeps serving: {reason}")
+        print(f"nothing was promoted: {reason}")
         return 2
     print(outcome.said)
     return 0
 
 
 def _moment(text: str) -> pd.Timestamp:
-    moment = pd.Timestamp(text)
-    return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-
-
-def _newest(labels: Path) -> pd.Timestamp:
     try:
-        return pd.read_parquet(labels, columns=["event_timestamp"]).event_timestamp.max()
-    except (OSError, ValueError) as error:
-        raise NotRetrained(f"{labels.name} cannot be read as a label table: {str(error).splitlines()[0]}") from None
+        moment = pd.to_datetime(text, utc=True)
+    except ValueError:
+        moment = pd.NaT
+    if moment is pd.NaT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2025-03-22 or 2025-03-22T06:00")
+    return moment
 
 
 if __name__ == "__main__":
