@@ -332,7 +332,7 @@ def _moment(text: str) -> pd.Timestamp:
     except ValueError:
         moment = pd.NaT
     if moment is pd.NaT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2025-03-22 or 2025-03-22T06:00")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2030-03-22 or 2030-03-22T06:00")
     return moment
 
 
