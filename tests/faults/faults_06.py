@@ -36,9 +36,14 @@ def the_gate_is_always_open(ns):
     ns["tasks"][ns["gate"]]["triggerPolicy"]["condition"] = "true"
 
 
-@fault("06", "claim-orchestrate", says="register behind the gate")
-def register_stands_before_the_gate(ns):
-    ns["behind_gate"] = []
+@fault("06", "claim-orchestrate", says="compare behind the gate")
+def nobody_compares(ns):
+    ns["behind_gate"] = {ns["second_gate"]: ns["behind_gate"][ns["second_gate"]]}
+
+
+@fault("06", "claim-orchestrate", says="register behind both gates")
+def register_stands_before_the_second_gate(ns):
+    ns["behind_second"] = {}
 
 
 @fault("06", "claim-one-parent-run", says="the steps are")
