@@ -1,6 +1,6 @@
 """Six weeks after the workshop's clock, in which the world changes: the data of notebook 08.
 
-One quiet week; two weeks of covariate drift, in which fewer drivers are in form and all else stays as it was; three weeks of concept drift, in which a
+One quiet week; two weeks of covariate drift, in which all drivers are out of form and all else stays as it was; three weeks of concept drift, in which a
 bonus for accepting trips turns the relation around: who accepts more now converts less. ``data/README.md`` has the figures, for several seeds.
 """
 
