@@ -264,7 +264,7 @@ EXERCISES = [
         "look at the values of week 1 and of week 2, and put the threshold well between them.",
         worked="""
 # In standard deviations of the reference: a normed Wasserstein distance has no bins and counts no rows.
-# Good weeks stay near 0.1, and in weeks 2 and 3 the conversion rate moved by more than half of one.
+# Good weeks stay near 0.1, and in weeks 2 and 3 two features moved by about a half and more.
 steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
 """,
     ),

@@ -126,6 +126,10 @@ def usable_labels(
     kept = rows[~both].drop_duplicates(question).astype({contract.label: "int64"})
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
     _, held_out = split(kept)
+    if held_out.empty:
+        raise NotRetrained(
+            f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no held-out days to compare on. Wait for more."
+        )
     with _in_words("wait for more labels, those of the held-out days are too few to compare on", TooFewLabels):
         check_enough(held_out[contract.label], held_out[keys])
     return kept, contradictory

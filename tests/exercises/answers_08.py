@@ -7,7 +7,7 @@ ANSWERS = {
             """
 from evidently.metrics import ValueDrift
 
-steady_report = Report([ValueDrift(column="conv_rate", method="jensenshannon", threshold=0.17)])
+steady_report = Report([ValueDrift(column="acc_rate", method="jensenshannon", threshold=0.12)])
 """,
         ],
         wrong=[
@@ -30,7 +30,7 @@ steady_report = Report([ValueDrift(column="conv_rate", method="jensenshannon", t
                 """
 from evidently.metrics import MeanValue
 
-steady_report = Report([MeanValue(column="conv_rate")])
+steady_report = Report([MeanValue(column="acc_rate")])
 """,
                 "asks no column whether it drifted",
             ),
