@@ -51,19 +51,25 @@ def a_threshold_so_low_that_a_quiet_week_passes_it(ns):
     ns["alarms"].loc["Feast's windows", 1] = True
 
 
-@fault("08", "claim-concept-needs-labels", says="did not fall in weeks 4 to 6")
-def the_auc_recovers_for_a_week(ns):
-    ns["alarms"].loc["AUC", 5] = False
-
-
-@fault("08", "claim-concept-needs-labels", says="fell early")
+@fault("08", "claim-concept-needs-labels", says="lost before the relation changed")
 def the_auc_falls_with_the_features(ns):
-    ns["alarms"].loc["AUC", 2] = True
+    ns["auc_view"][[2, 3]] -= 0.2
+
+
+@fault("08", "claim-concept-needs-labels", says="did not suffer")
+def the_auc_stays_as_it_was(ns):
+    ns["auc_view"][[4, 5, 6]] = ns["auc_before"]
 
 
 @fault("08", "claim-concept-needs-labels", says="cost only")
 def the_relation_hardly_changes(ns):
-    ns["auc_view"][[4, 5, 6]] = ns["auc_view"][[1, 2, 3]].mean() - 0.01
+    ns["auc_view"][[1, 2, 3]] = ns["auc_before"] - 0.04
+    ns["auc_view"][[4, 5, 6]] = ns["auc_before"] - 0.06
+
+
+@fault("08", "claim-concept-needs-labels", says="no alarm for it")
+def nobody_is_called(ns):
+    ns["alarms"].loc["AUC"] = False
 
 
 @fault("08", "claim-alert-before-refusal", says="should still answer")
