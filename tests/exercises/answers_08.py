@@ -136,6 +136,7 @@ def more_evidence(rows):
             ("def more_evidence(rows):\n    return rows.drop(columns='driver_id')", "no column driver_id"),
             ("def more_evidence(rows):\n    return len(rows)", "something of the type int"),
             ("def more_evidence(rows):\n    return rows.driver", "`more_evidence` failed: AttributeError"),
+            ("more_evidence = everything", "that is of the type DataFrame"),
         ],
     ),
 }
