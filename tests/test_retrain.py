@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import HARD_TO_QUOTE, apply, save_reference
+from feast import FeatureStore
 from served import register, training
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -281,8 +282,6 @@ def test_a_champion_whose_files_are_lost_cannot_be_trained_again(later, client, 
 
 
 def test_a_champion_of_another_kind_cannot_be_trained_again(later, client, capsys, tmp_path):
-    from feast import FeatureStore
-
     frame, contract = training(FeatureStore(repo_path=str(later.feature_repo)), "rates")
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame[contract.columns], frame.label)
     example = frame[contract.columns].head()
@@ -340,15 +339,19 @@ def test_promotion_leaves_an_alias_alone_that_was_moved_or_taken_away_or_names_a
 # --- with the pipeline, which takes most of a minute each time
 
 
-def test_a_model_of_the_new_weeks_takes_the_place_the_server_follows_and_the_old_one_can_be_called_back(
-    later, client, labels, tmp_path
-):
-    from feast import FeatureStore
-
+@pytest.fixture
+def server(later, client):
+    """What the model server scores with, in this process, at the end of the window; it looks twenty times a second."""
     end = pd.Timestamp(END, tz="UTC")
-    store = FeatureStore(repo_path=str(later.feature_repo))
-    store.materialize(end - pd.Timedelta(days=2), end)
-    server = FeatureModel(MODEL, later.feature_repo, "production", now=end.timestamp(), watch=0.05)
+    FeatureStore(repo_path=str(later.feature_repo)).materialize(end - pd.Timedelta(days=2), end)
+    made = FeatureModel(MODEL, later.feature_repo, "production", now=end.timestamp(), watch=0.05)
+    yield made
+    made.stop()
+
+
+def test_a_model_of_the_new_weeks_takes_the_place_the_server_follows_and_the_old_one_can_be_called_back(
+    later, client, server, labels, tmp_path
+):
     drivers = [{"driver_id": number} for number in (1001, 1002, 1003)]
     before, served = server.score(drivers)
     assert served == "1"
@@ -372,7 +375,9 @@ def test_a_model_of_the_new_weeks_takes_the_place_the_server_follows_and_the_old
         ".parquet",
     ]
     used = pd.read_parquet(later.path / "retraining" / f"{run.info.run_name}.parquet")
-    assert used.event_timestamp.min() >= pd.Timestamp(BEGIN, tz="UTC") and used.event_timestamp.max() <= end
+    assert used.event_timestamp.min() >= pd.Timestamp(BEGIN, tz="UTC") and used.event_timestamp.max() <= pd.Timestamp(
+        END, tz="UTC"
+    )
     assert not used.duplicated(["driver_id", "event_timestamp"]).any()
     old, theirs = (mlflow.sklearn.load_model(f"models:/{MODEL}/{number}") for number in ("1", new))
     assert hyperparameters(theirs) == hyperparameters(old) == {"C": 10.0, "degree": 2, "weights": "equal"}
@@ -382,12 +387,12 @@ def test_a_model_of_the_new_weeks_takes_the_place_the_server_follows_and_the_old
     client.set_registered_model_alias(MODEL, "production", "1")
     eventually(lambda: server.score(drivers)[1] == "1", "the server did not go back")
     assert np.array_equal(server.score(drivers)[0], before)
-    server.stop()
 
 
 def test_a_model_that_is_not_better_is_not_even_registered(later, client, capsys):
     before = numbers(client)
-    assert main(command(later, begin="2025-03-01", end="2025-03-12T23:00", experiment="not better")) == 0
+    drift = {"begin": "2025-03-08", "end": "2025-03-21T23:00"}  # of the features alone
+    assert main(command(later, **drift, experiment="not better")) == 0
     said = capsys.readouterr().out
     assert said.startswith("version 1 keeps serving: the challenger is not better, AUC 0.") and said.count("\n") == 1
     assert numbers(client) == before and in_production(client) == "1"
