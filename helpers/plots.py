@@ -203,9 +203,9 @@ def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, s
         for y, name in enumerate(names)
         if name
     }
-    fig, ax = figure(width=2.0 * len(columns), height=0.95 * tallest)
+    fig, ax = figure(width=2.3 * len(columns), height=0.95 * tallest)
     arrows = [(a, b, "") for a, b in sorted(edges) if a in places and b in places]  # sorted: the same picture each time
-    boxes(ax, places, arrows, size=(2.2, 0.5))
+    boxes(ax, places, arrows, size=(2.1, 0.5))
     show(fig, alt)
 
 

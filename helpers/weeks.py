@@ -98,7 +98,7 @@ def _driver(seed: int, number: int) -> tuple[dict, dict, dict]:
         "driver": np.full(asked.size, number),
         "second": asked * 3600,
         "label": label,
-        "created": asked * 3600 + 86_400 + rng.integers(60, 3600, asked.size),
+        "created": asked * 3600 + int(LABEL_DELAY.total_seconds()) + rng.integers(60, 3600, asked.size),
         "probability": probability,
     }
     return stats, profile, labels

@@ -199,6 +199,8 @@ _NOISE = [
     ("Support for class-based `config` is deprecated", DeprecationWarning),  # between Kubeflow's SDK and pydantic
     (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
     (r"numpy\.core is deprecated", DeprecationWarning),  # between Evidently and NumPy 2
+    ("invalid escape sequence", DeprecationWarning),  # in Evidently, when Python 3.11 compiles it: the first time
+    ("invalid escape sequence", SyntaxWarning),  # the same from Python 3.12 on
     (r"(Call to deprecated function|Use of deprecated class) 'Dependency", DeprecationWarning),  # Evidently, litestar
 ]
 

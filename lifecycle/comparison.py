@@ -97,7 +97,7 @@ def compare(
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
     check_enough(y, entities)
-    groups = list(entities.reset_index(drop=True).groupby(list(entities.columns)).indices.values())
+    groups = list(entities.reset_index(drop=True).groupby(list(entities.columns), dropna=False).indices.values())
 
     def gain(drawn: np.ndarray) -> float:
         rows = np.concatenate([groups[number] for number in drawn])

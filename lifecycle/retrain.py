@@ -1,9 +1,9 @@
 """Retraining: the compiled pipeline on a window of labelled days, challenger against champion, and an alias that moves only for a better model.
 
-One door for whoever retrains: somebody at a terminal, a schedule, a cluster::
+One door for a person, a schedule and a cluster::
 
-    python -m lifecycle.retrain --pipeline pipeline.yaml --feature-repo feature_repo --labels labels.parquet \\
-        --reference SAVED_DATASET --model NAME --alias production --outputs retraining --begin 2031-03-22 --end 2031-04-04
+    python -m lifecycle.retrain --pipeline compiled.yaml --feature-repo feature_repo --labels labels.parquet \\
+        --model NAME --alias production --outputs retraining --reference SAVED_DATASET
 
 It says in one sentence what it did, and why. Whatever goes wrong, the champion keeps serving.
 """
@@ -126,6 +126,10 @@ def usable_labels(
     kept = rows[~both].drop_duplicates(question).astype({contract.label: "int64"})
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
     _, held_out = split(kept)
+    if held_out.empty:
+        raise NotRetrained(
+            f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no held-out days to compare on. Wait for more."
+        )
     with _in_words("wait for more labels, those of the held-out days are too few to compare on", TooFewLabels):
         check_enough(held_out[contract.label], held_out[keys])
     return kept, contradictory
@@ -332,7 +336,7 @@ def _moment(text: str) -> pd.Timestamp:
     except ValueError:
         moment = pd.NaT
     if moment is pd.NaT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2031-03-22 or 2031-03-22T06:00")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2030-03-22 or 2030-03-22T06:00")
     return moment
 
 

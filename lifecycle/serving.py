@@ -33,11 +33,12 @@ from fastapi import HTTPException
 from feast import FeatureStore, RepoConfig, ValueType
 from feast.types import PrimitiveFeastType
 from kserve import InferOutput, InferRequest, InferResponse, Model
-from prometheus_client import Counter, Gauge, Info
+from prometheus_client import Counter, Gauge, Histogram, Info
 
 from lifecycle.contract import ContractError, FeatureContract
 from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool, one_line
 from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows, Server, rows_of_v1, rows_of_v2
+from lifecycle.prediction_log import Answer, Layout, PredictionLog
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
 SKEW = 60.0
@@ -49,12 +50,10 @@ _LOOK = Gauge("lifecycle_registry_look_timestamp_seconds", "Last successful look
 _FOLLOWS = Gauge("lifecycle_follows", "1 while the registries are looked at.", ["model_name"])
 _READY = Gauge("lifecycle_ready", "0 while a definition is not that of the training.", ["model_name"])
 _AGE = Gauge("lifecycle_feature_age_seconds", "Oldest value of the last request.", ["model_name", "feature"])
-_LIMIT = Gauge(
-    "lifecycle_feature_age_limit_seconds", "Age from which on a value is refused.", ["model_name", "feature"]
+_AGE_LIMIT = Gauge(
+    "lifecycle_feature_age_limit_seconds", "Time to live of a stored feature, if it has one.", ["model_name", "feature"]
 )
-_UNLOGGED = Counter(
-    "lifecycle_unlogged_predictions", "Rows answered and not kept in the log.", ["model_name", "reason"]
-)
+_SCORE = Histogram("lifecycle_score", "Scores.", ["model_name"], buckets=[tenth / 10 for tenth in range(1, 11)])
 _KEPT_OUT = Counter(
     "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
 )
@@ -81,6 +80,7 @@ class Loaded:
         store: the feature store with the definitions of the moment of loading; see ``pinned``.
         folder: holds the copy of the registry.
         store_file: what tells one online store in a file from another that takes its place; None for a store that is a server.
+        layout: of the prediction log; None when the feature service has no ``logging_config``.
     """
 
     version: Version
@@ -92,6 +92,7 @@ class Loaded:
     store: FeatureStore
     folder: tempfile.TemporaryDirectory
     store_file: tuple[int, int] | None
+    layout: Layout | None
 
 
 def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
@@ -170,7 +171,8 @@ class FeatureModel(Model):
         name: of the registered model, and of the model in the URL.
         feature_repo: folder of ``feature_store.yaml``.
         alias: of the model version to serve. When the alias moves, the server follows without a restart: it looks every ``watch`` seconds, and loads.
-        now: the clock in seconds since 1970 for the age of features; the wall clock when left out.
+        now: the clock in seconds since 1970 for the age of features and the time of a logged prediction; the wall clock when left out. It may be
+            set while the server runs.
         watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at most.
 
     Requests name entities by the join keys of the model's feature contract: V1 ``{"instances": [{key: value, ...}, ...]}``, V2 one input of shape
@@ -180,6 +182,8 @@ class FeatureModel(Model):
     A version that must not serve never replaces the one that does; ``lifecycle.versions`` says which those are. When a definition in the feature
     registry is no longer that of the training, the server stops: it refuses with 503, and is not ready, until the definition is back or the alias
     names a version that was trained with the new one. Until it notices, it answers by the old definition, so no answer mixes two.
+
+    Answers are kept when the feature service asks for it; see ``lifecycle.prediction_log``.
 
     Raises:
         lifecycle.versions.VersionRefused: the version that the alias names must not serve.
@@ -197,14 +201,13 @@ class FeatureModel(Model):
         # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the next would wait for the connection and hold
         # Python's own lock meanwhile: the whole server would stand still.
         self.pool = Pool(1 if self.store.config.online_store.type == "sqlite" else THREADS)
+        self.log = PredictionLog(name, self._say)
         self._take(self._load(behind_alias(self.registry, name, alias)))
         self._wanted = self.loaded.version
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
         _KEPT_OUT.labels(name)  # 0 from the first look on: a counter that begins with its first event has no increase
-        for reason in ("full", "failed", "stopped"):
-            _UNLOGGED.labels(name, reason)
         self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
@@ -215,18 +218,21 @@ class FeatureModel(Model):
         store = pinned(self.store, Path(folder.name), contract.definitions)
         contract.check(store)  # what is compared is what serves
         inputs = input_types(store, contract)
-        loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file)
+        layout = Layout.of_service(store, contract.feature_service)
+        loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file, layout)
         # The first read opens the store, and is not on a customer's time.
         self._features(loaded, [{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])
         return loaded
 
-    def _take(self, loaded: Loaded) -> None:
+    def _take(self, loaded: Loaded, measured: Collection[str] = ()) -> None:
         self.loaded, self.not_ready, self._refusal = loaded, "", ""
-        for gauge in (_AGE, _LIMIT):  # a feature of the last version alone would keep its age for ever
-            gauge.clear()
+        for feature in measured:  # by the version before
+            _AGE_LIMIT.remove(self.name, feature)
+            if feature not in loaded.oldest:
+                _AGE.remove(self.name, feature)
         for feature, limit in loaded.oldest.items():
             if math.isfinite(limit):
-                _LIMIT.labels(self.name, feature).set(limit)
+                _AGE_LIMIT.labels(self.name, feature).set(limit)
         _SERVED.labels(self.name).info({"version": loaded.version.number, "model_id": loaded.version.model_id})
 
     def _noted(self) -> None:
@@ -249,8 +255,9 @@ class FeatureModel(Model):
                 pause = min(2 * pause, 5)
 
     def stop(self) -> None:
-        """Look no more. KServe calls this when the server ends."""
+        """Look no more, and write what the prediction log still holds. KServe calls this when the server ends."""
         self._end.set()
+        self.log.close()
 
     def _look(self) -> None:
         """Compare what serves with what both registries and the online store say now."""
@@ -272,7 +279,7 @@ class FeatureModel(Model):
                 self._said = ""  # the next trouble is news, even if it is the same
             return
         try:
-            self._take(self._load(wanted))
+            self._take(self._load(wanted), measured=self.loaded.oldest)
         except BaseException as error:
             # Any caller may read the status: what is not a refusal of ours may name files of this machine, and is for the log.
             ours = isinstance(error, VersionRefused | ContractError)
@@ -331,7 +338,8 @@ class FeatureModel(Model):
             if found := _invalid(loaded, columns, values, place, now):
                 reasons[place] = found
         for name in loaded.oldest:
-            if times := [found for found in values[f"{name}__ts"] if found]:
+            # A request that began before the alias moved must not bring back what was removed then.
+            if loaded is self.loaded and (times := [found for found in values[f"{name}__ts"] if found]):
                 _AGE.labels(self.name, name).set(now - min(times))
         if reasons:
             raise _no_valid_features(rows, reasons)
@@ -341,6 +349,11 @@ class FeatureModel(Model):
             for place in np.flatnonzero(~np.isfinite(scores)).tolist():
                 reasons[place] = "out of range", ", ".join(f"{name} {values[name][place]:g}" for name in columns)
             raise _no_valid_features(rows, reasons)
+        observe = _SCORE.labels(self.name).observe
+        for score in scores.tolist():
+            observe(score)
+        if loaded.layout:
+            self.log.add(Answer(loaded.layout, now, rows, values, scores, loaded.version.number))
         return scores, loaded.version.number
 
     def get_input_types(self) -> list[dict]:

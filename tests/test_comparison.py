@@ -111,3 +111,14 @@ def test_it_says_what_it_found_in_words_and_as_figures():
         f"AUC {found.challenger:.3f} against {found.champion:.3f}, a gain of {gain:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on 450 rows"
     )
     assert found.figures() == {name: getattr(found, name) for name in ("rows", "champion", "challenger", "low", "high")}
+
+
+def test_rows_without_a_key_are_one_entity_and_none_is_dropped():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 400)
+    good, poor = labels + random.normal(0, 1, 400), -labels + random.normal(0, 1, 400)
+    keyed = np.arange(400) % 2 == 0
+    keys = pd.DataFrame({"key": np.where(keyed, np.arange(400) % 97, np.nan)})
+    # With the rows that have a key alone, the challenger would be far better.
+    found = compare(labels, np.where(keyed, poor, good), np.where(keyed, good, poor), keys)
+    assert found.low < 0 < found.high

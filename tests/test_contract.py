@@ -63,7 +63,7 @@ def shown(cell) -> str:
 
 def test_there_are_notebooks_and_each_number_is_used_once():
     numbers = [path.name[:2] for path in FILES]
-    assert numbers == [f"{n:02d}" for n in range(len(FILES))] and len(FILES) >= 8
+    assert numbers == [f"{n:02d}" for n in range(len(FILES))] and len(FILES) >= 9
 
 
 def test_the_header_says_what_you_do_learn_need_and_should_know(path, cells):

@@ -300,6 +300,13 @@ def test_lifecycle_knows_no_word_of_the_story():
     assert found == {}
 
 
+def test_a_process_that_ends_does_not_look_for_garbage():
+    # What is registered first runs last.
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); import lifecycle"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_each_thing_is_written_once():
     text = {path.name: path.read_text() for path in sorted((REPOSITORY / "lifecycle").glob("*.py"))}
     for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):

@@ -130,7 +130,7 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
     assert "feature_selection" not in said and "driver_reference" not in said and "made by selection" not in said
     assert f"Deleted. Your notebooks in {mine.path / COPIES} stay, and the record of your exercises." in said
 
-    gone = {name for name in before if any(fnmatch(name, p) for n in ("05", "06", "07") for p in MADE[n].files)}
+    gone = {name for name in before if any(fnmatch(name, p) for n in ("05", "06", "07", "08") for p in MADE[n].files)}
     assert len(gone) > 10 and entries(mine) == before - gone
     assert (mine.path / RECORD).read_text().count("solved") == 1 and (mine.path / COPIES / "mine.ipynb").exists()
     assert ask(mine, "SELECT name FROM experiments") == {"Default", "feature_selection"}
@@ -142,7 +142,7 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
     assert ask(
         mine, "SELECT count(*) FROM logged_models WHERE experiment_id NOT IN (SELECT experiment_id FROM experiments)"
     ) == {0}
-    assert {path.name[:2] for path in (mine.path / "executed").iterdir()} & {"04", "05", "06", "07"} == {"04"}
+    assert {path.name[:2] for path in (mine.path / "executed").iterdir()} & {"04", "05", "06", "07", "08"} == {"04"}
 
     registry = feature_registry(mine)
     assert registry.saved_datasets == registry_before.saved_datasets

@@ -161,9 +161,13 @@ BAD_LABELS = {
     "too few days": (
         lambda rows: rows,
         {"begin": "2025-04-04"},
-        "wait for more labels, those of the held-out days are too few to compare on: 0 of the entities have a label 1 and 0 a label 0, and a comparison needs 20 of each.",
+        "labels from 2025-04-04 to 2025-04-04 are too few: they leave no held-out days to compare on. Wait for more.",
     ),
-    "one outcome alone": (lambda rows: rows.assign(label=1), {}, "and 0 a label 0, and a comparison needs 20 of each."),
+    "one outcome alone": (
+        lambda rows: rows.assign(label=1),
+        {},
+        "wait for more labels, those of the held-out days are too few to compare on: 148 of the entities have a label 1 and 0 a label 0, and a comparison needs 20 of each.",
+    ),
     "too few drivers": (lambda rows: rows[rows.driver_id < 1015], {}, "are too few to compare on"),
     "keys are lists": (lambda rows: rows.assign(driver_id=[[1]] * len(rows)), {}, "cannot be read as a label table"),
 }
@@ -249,7 +253,7 @@ def test_a_time_that_is_none_is_refused(later, capsys, end):
     with pytest.raises(SystemExit) as ended:
         main(command(later, end=end))
     assert ended.value.code == 2
-    assert f"argument --end: {end!r} is no time; write it as 2031-03-22" in capsys.readouterr().err
+    assert f"argument --end: {end!r} is no time; write it as 2030-03-22" in capsys.readouterr().err
 
 
 # --- the champion

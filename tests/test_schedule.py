@@ -86,8 +86,11 @@ def test_recurring_run_and_workflow_call_the_door_with_the_same_words(committed)
     assert {word.split("/")[1] for word in words if word.startswith("/")} == {VOLUME.strip("/")}
 
 
-def test_the_door_takes_these_words(committed, capsys):
-    assert retrain.main(container(committed)["args"]) == 2  # a wrong word would be SystemExit
-    assert "driver_labels.parquet cannot be read as a label table" in capsys.readouterr().out
+def test_the_door_takes_these_words(committed, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace(VOLUME, str(tmp_path)) for word in container(committed)["args"]]
+    assert retrain.main(words) == 2  # a wrong word would be SystemExit
+    assert "production of driver_conversion, was not found" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        retrain.main([*container(committed)["args"], "--no-such-option"])
+        retrain.main([*words, "--no-such-option"])

@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -175,6 +176,8 @@ def catch_up(workspace: Workspace, number: str) -> int:
     """Run what is missing for notebook ``number``, and nothing else. Ends with whoever holds the other end of standard input."""
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     os.environ[CATCHING_UP] = number
+    # `missing` asks MLflow, and this process has no filters of a notebook's.
+    warnings.filterwarnings("ignore", message=r"(?s).*``noload`` loader strategy is deprecated")
     with one_at_a_time(workspace):
         gone = missing(workspace, number)  # looked up again: somebody may just have made it
         notebooks = [path for path in choose() if path.name[:2] in gone]

@@ -94,6 +94,28 @@ def test_monitoring_is_completed_when_every_view_failed(reproduction):
 
 
 @watch
+def test_two_threads_that_use_the_duckdb_store_hang(reproduction):
+    said = reproduction.alone()
+    assert "Timeout (0:00:20)!" in said and "_to_duckdb_relation" in said
+    assert "done" not in said.splitlines()
+
+
+@watch
+def test_the_duckdb_store_writes_no_partitions_and_a_relative_path_anywhere(reproduction):
+    names = reproduction()
+    assert "No such file or directory" in names["said"]["no folder"]
+    assert "it was not found in the table" in names["said"]["parts"]
+    [file] = (names["here"] / "elsewhere" / "log").iterdir()
+    assert file.name.endswith("-{i}.parquet")
+    assert list((names["here"] / "log").iterdir()) == []
+
+
+@watch
+def test_the_log_of_computed_features_has_no_join_keys(reproduction):
+    assert "driver_id" not in reproduction()["columns"]
+
+
+@watch
 def test_indirect_lineage_links_a_feature_to_services_that_do_not_read_it(reproduction):
     assert {"a", "b"} <= reproduction()["claimed"]
 
