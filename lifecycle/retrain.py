@@ -169,6 +169,15 @@ def promote(registry: mlflow.MlflowClient, model: str, alias: str, champion: Ver
     registry.set_registered_model_alias(model, alias, challenger)
 
 
+def _kept(registry: mlflow.MlflowClient, model: str, alias: str, champion: Version) -> str:
+    try:
+        kept = behind_alias(registry, model, alias) == champion
+    except MlflowException:
+        kept = False
+    number = champion.number
+    return f"version {number} keeps serving" if kept else f"{alias} no longer names version {number}, and was not moved"
+
+
 def retrain(
     pipeline: Path,
     feature_repo: Path,
@@ -253,10 +262,11 @@ def retrain(
         compared = next((step.data.tags["outcome"] for step in steps if "outcome" in step.data.tags), "")
         without = f" ({contradictory} questions with both answers were left out)" if contradictory else ""
         if not made:
-            said = f"version {champion.number} keeps serving: the challenger is not better, {compared}"
+            said = f"the challenger is not better, {compared}"
             if not compared:
                 auc = next(step.data.metrics["auc"] for step in steps if "auc" in step.data.metrics)
-                said = f"version {champion.number} keeps serving: the challenger's AUC is {auc:.3f}, below {threshold}"
+                said = f"the challenger's AUC is {auc:.3f}, below {threshold}"
+            said = f"{_kept(registry, model, alias, champion)}: {said}"
             return Outcome(False, f"{said}{without}.", champion.number, None, parent.info.run_id)
         challenger = made[0].version
         if hold:

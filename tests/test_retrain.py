@@ -27,7 +27,7 @@ from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home
 from lifecycle.model import hyperparameters, new_model
-from lifecycle.retrain import NotRetrained, main, promote, usable_labels
+from lifecycle.retrain import NotRetrained, _kept, main, promote, usable_labels
 from lifecycle.serving import FeatureModel
 from lifecycle.versions import behind_alias, read
 from workshop import commands
@@ -315,6 +315,15 @@ def test_promotion_moves_the_alias_of_the_champion_that_was_compared(client):
     champion = behind_alias(client, MODEL, "production")
     promote(client, MODEL, "production", champion, "2")
     assert in_production(client) == "2"
+
+
+def test_a_closed_gate_says_that_the_champion_serves_only_while_it_does(client):
+    champion = behind_alias(client, MODEL, "production")
+    assert _kept(client, MODEL, "production", champion) == "version 1 keeps serving"
+    client.set_registered_model_alias(MODEL, "production", "2")
+    assert _kept(client, MODEL, "production", champion) == "production no longer names version 1, and was not moved"
+    client.delete_registered_model_alias(MODEL, "production")
+    assert _kept(client, MODEL, "production", champion).startswith("production no longer names version 1")
 
 
 def test_promotion_leaves_an_alias_alone_that_was_moved_or_taken_away_or_names_a_model_made_anew(client, tmp_path):
