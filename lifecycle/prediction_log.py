@@ -128,7 +128,7 @@ class Layout:
         self._inputs = [name for part in entity_columns(store, service) for name in part]
         self._features = [(p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features]
         self._service = copy.copy(service)
-        # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another thread hangs both. The files are the same
+        # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another thread can hang both. The files are the same
         # with the Dask store, which writes them with pyarrow.
         self._store = FeatureStore(
             config=RepoConfig(
