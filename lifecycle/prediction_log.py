@@ -7,7 +7,8 @@ The log is on for a model whose feature service has a ``logging_config`` in the 
 
 A row is a scored entity: the columns of Feast's own schema, and ``score`` and ``model_version``. A refused request has no score and leaves no row.
 
-No answer waits for the log. What is not on disk yet is lost when the process is killed: the rows of the last ``EVERY`` seconds and of the write that
+No answer waits for the log, but its thread takes its share of Python's lock: with one client that asks without a pause (1,300 requests a second on two
+cores) the median stayed at 0.73 ms, and p99 rose from 0.9 to 1.5 ms. What is not on disk yet is lost when the process is killed: the rows of the last ``EVERY`` seconds and of the write that
 the kill interrupts. Nothing is lost when it ends in order. Files are not forced to disk (fsync): a power failure may cost more.
 
 A server adds to its newest file until that is an hour old or holds ``FILE_ROWS`` rows, and replaces it whole each time. So a reader never meets half
