@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FeatureStore
 from scipy.signal import lfilter
@@ -104,16 +103,6 @@ def _driver(seed: int, number: int) -> tuple[dict, dict, dict]:
     return stats, profile, labels
 
 
-def _table(parts: list[dict]) -> pd.DataFrame:
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def times(name: str) -> pd.Series:
-        return pd.Series(NOW.as_unit("us") + pd.to_timedelta(columns.pop(name), unit="s").as_unit("us"))
-
-    keys = {"driver_id": columns.pop("driver") + data.FIRST_DRIVER, "event_timestamp": times("second")}
-    return pd.DataFrame({**keys, **columns, "created": times("created")})
-
-
 def generate(seed: int, drivers: int = DRIVERS) -> Weeks:
     """The six weeks that follow the history of ``seed``, for its first ``drivers`` drivers.
 
@@ -122,9 +111,11 @@ def generate(seed: int, drivers: int = DRIVERS) -> Weeks:
     made = [_driver(seed, number) for number in range(drivers)]
     silent = [n for n in range(drivers) if n % EXPIRED_EVERY == EXPIRED_EVERY - 1]
     unrated = [n for n in range(drivers) if n % UNRATED_EVERY == UNRATED_FIRST]
-    stats = _table([stats for n, (stats, _, _) in enumerate(made) if n not in silent])
-    profile = _table([profile for n, (_, profile, _) in enumerate(made) if n not in unrated])
-    labels = _table([labels for _, _, labels in made]).sort_values(["event_timestamp", "driver_id"], ignore_index=True)
+    stats = data._frame([stats for n, (stats, _, _) in enumerate(made) if n not in silent], 0)
+    profile = data._frame([profile for n, (_, profile, _) in enumerate(made) if n not in unrated], 0)
+    labels = data._frame([labels for _, _, labels in made], 0).sort_values(
+        ["event_timestamp", "driver_id"], ignore_index=True
+    )
     probability = labels.pop("probability").to_numpy()
     return Weeks(stats, profile, labels, probability)
 
@@ -152,9 +143,10 @@ def six_weeks_later(workspace: Workspace) -> Workspace:
     days = (weeks.profile.event_timestamp - NOW).dt.days + 1
     weeks.profile["tenure_days"] = weeks.profile.driver_id.map(joined) + days
     for name, new in zip(data.FILES, (weeks.stats, weeks.profile, weeks.labels), strict=True):
-        path, schema = later.data / name, data.SCHEMAS[name]
+        path = later.data / name
+        schema = pq.read_schema(path)  # with the seed that the file carries
         longer = pd.concat([pd.read_parquet(path), new[schema.names]], ignore_index=True)
-        pq.write_table(pa.Table.from_pandas(longer, schema=schema, preserve_index=False), path)
+        pq.write_table(data._table(longer, schema), path)
     for name in ("registry.db", "online_store.db"):
         shutil.copy(workspace.path / name, later.path / name)
     with (

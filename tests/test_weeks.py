@@ -237,6 +237,7 @@ def test_the_home_of_the_six_weeks_has_the_cards_schemas_and_goes_on_from_the_hi
     later = weeks.six_weeks_later(company)
     for name, table in zip(data.FILES, ("stats", "profile", "labels"), strict=True):
         assert pq.read_schema(later.data / name).remove_metadata() == data.SCHEMAS[name], name
+        assert b"workshop.seed" in pq.read_schema(later.data / name).metadata, name
         found = pd.read_parquet(later.data / name)
         history = pd.read_parquet(company.data / name)
         pd.testing.assert_frame_equal(found.head(len(history)), history)
