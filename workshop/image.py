@@ -100,8 +100,7 @@ def build(engine: str, base: str = "", wheels: Path | None = None) -> None:
     command += ["--network", "none"] if wheels else []
     if not wheels and os.environ.get("PIP_INDEX_URL"):
         command += ["--build-arg", "PIP_INDEX_URL"]  # without a value: the engine takes it from the environment
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
-    command += ["--build-arg", f"REVISION={git.stdout.strip()}"] if git.returncode == 0 else []
+    command += ["--build-arg", f"REVISION={revision}"] if (revision := _revision()) else []
     with tempfile.TemporaryDirectory(prefix="image-") as folder:
         lay_out(Path(folder), wheels)
         if subprocess.run([*command, "."], cwd=folder).returncode:
@@ -109,6 +108,13 @@ def build(engine: str, base: str = "", wheels: Path | None = None) -> None:
                 f"{engine} did not build {IMAGE}; its last lines above say why. Without a network, give WHEELS= and a BASE= "
                 "that the engine holds; the wheels must be for that base's system and minor version of Python."
             )
+
+
+def _revision() -> str:
+    """Of the clone; empty where there is no git, or no clone."""
+    if not shutil.which("git"):
+        return ""
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
 
 
 def main(argv: list[str] | None = None) -> int:
