@@ -18,9 +18,8 @@ from typing import TextIO
 from kfp import dsl, kubernetes
 
 from lifecycle import IMAGE
+from lifecycle.cluster import CLAIM, LOGIN, TRACKING, VOLUME
 
-VOLUME = "/ml-lifecycle"
-"""Where a step on a cluster finds the feature repository and the data."""
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
 
@@ -72,9 +71,11 @@ def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
     The local runner leaves out the last three, and warns in its log that the limits have no effect.
     """
-    kubernetes.use_config_map_as_env(task, "mlflow", {"tracking-uri": "MLFLOW_TRACKING_URI"})
-    kubernetes.use_secret_as_env(task, "mlflow-login", {"password": "MLFLOW_TRACKING_PASSWORD"})
-    kubernetes.mount_pvc(task, pvc_name="ml-lifecycle", mount_path=VOLUME)
+    config_map, address = TRACKING
+    secret, password = LOGIN
+    kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
+    kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
+    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=VOLUME)
     return task.set_cpu_limit("1").set_memory_limit("2Gi")
 
 

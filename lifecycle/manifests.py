@@ -1,0 +1,498 @@
+"""What a cluster gets, as Kubernetes objects: rendered here from the objects that ran on this machine.
+
+::
+
+    python -m lifecycle.manifests FOLDER  # render again, from what the manifests in FOLDER say
+
+Plain dictionaries, in the words of Kubernetes' own documentation; ``round_trip`` reads them with the official Python classes.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from lifecycle import IMAGE
+from lifecycle.cluster import (
+    CLAIM,
+    LOGIN,
+    MLFLOW_PORT,
+    MLFLOW_URI,
+    NAMESPACE,
+    REDIS_ADDRESS,
+    REDIS_PORT,
+    SERVER_PORT,
+    SETTINGS,
+    STORES,
+    TRACKING,
+    USER,
+    VOLUME,
+)
+
+Manifest = dict[str, Any]
+
+REDIS_IMAGE = "docker.io/library/redis:7.4.2"
+FEATURE_REPO = f"{VOLUME}/feature_repo"
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# Without the last word each pod would get variables of each Service, and MLflow and Redis read some of these names as settings of their own.
+POD: Manifest = {"securityContext": POD_SECURITY, "enableServiceLinks": False}
+"""What each pod has: a user who is not root, and no variables but its own."""
+CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+READ_ONLY: Manifest = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
+_SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
+_SCRATCH_AT: Manifest = {"name": "scratch", "mountPath": "/tmp"}
+VOLUMES: Manifest = {"name": "ml-lifecycle", "persistentVolumeClaim": {"claimName": CLAIM}}
+MOUNT: Manifest = {"name": "ml-lifecycle", "mountPath": VOLUME}
+
+
+def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> Manifest:
+    """What a container is promised, and what it may take at most.
+
+    Args:
+        cpu: cores that it is promised, such as ``"250m"`` (a quarter).
+        memory: bytes that it is promised, such as ``"1Gi"``.
+        cpu_limit: cores that it may take.
+        memory_limit: bytes above which it is ended.
+    """
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu_limit, "memory": memory_limit}}
+
+
+def tracking_environment() -> list[Manifest]:
+    """MLflow's address and the password for it, by reference: what ``lifecycle.pipeline.on_cluster`` gives a step, for any other container."""
+    name, key = TRACKING
+    secret, password = LOGIN
+    return [
+        {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}},
+        {"name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": {"name": secret, "key": password}}},
+        {"name": "HOME", "value": "/tmp"},  # the root file system is read-only
+    ]
+
+
+def kubernetes_name(name: str) -> str:
+    """``name`` as Kubernetes allows it: lower case, hyphens for underscores."""
+    return name.lower().replace("_", "-")
+
+
+def namespace() -> Manifest:
+    """The namespace. The label lets Katib put its metrics collector beside each trial."""
+    labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+
+
+def volume_claim() -> Manifest:
+    """The volume that all share: feature repository, data, registry, MLflow's database and artifacts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": CLAIM},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}},
+    }
+
+
+def tracking_config() -> Manifest:
+    """The ConfigMap in which each step finds MLflow's address."""
+    name, key = TRACKING
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: MLFLOW_URI}}
+
+
+def cluster_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the cluster's MLflow.
+
+    The registry's place is relative to the feature repository, so it lands on the volume.
+
+    Args:
+        settings: of this machine, as read from the file.
+    """
+    changed = copy.deepcopy(dict(settings))
+    changed["online_store"] = {"type": "redis", "connection_string": REDIS_ADDRESS}
+    if "mlflow" in changed:
+        changed["mlflow"]["tracking_uri"] = MLFLOW_URI
+    return changed
+
+
+def settings_config(settings: Mapping[str, Any]) -> Manifest:
+    """The ConfigMap with Feast's settings for the cluster.
+
+    Args:
+        settings: of this machine, as read from ``feature_store.yaml``.
+    """
+    name, key = SETTINGS
+    text = yaml.safe_dump(cluster_settings(settings), sort_keys=False)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
+
+
+def _service(name: str, port: int) -> Manifest:
+    ports = [{"name": name, "port": port, "targetPort": port}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports},
+    }
+
+
+def _deployment(name: str, container: Manifest, volumes: list[Manifest]) -> Manifest:
+    pod = {**POD, "containers": [container], "volumes": volumes}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},  # two at a time would write to one volume
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+        },
+    }
+
+
+def redis() -> list[Manifest]:
+    """Redis as online store, in memory alone: materializing again fills it."""
+    container = {
+        "name": "redis",
+        "image": REDIS_IMAGE,
+        "args": ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"],
+        "ports": [{"containerPort": REDIS_PORT}],
+        "readinessProbe": {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5},
+        "livenessProbe": {"tcpSocket": {"port": REDIS_PORT}, "periodSeconds": 20},
+        "resources": resources("100m", "256Mi", "1", "1Gi"),
+        "securityContext": READ_ONLY,
+        "volumeMounts": [{"name": "scratch", "mountPath": "/data"}],
+    }
+    return [_deployment("redis", container, [_SCRATCH]), _service("redis", REDIS_PORT)]
+
+
+def mlflow_server() -> list[Manifest]:
+    """MLflow's server, with its database and its artifacts on the volume. It asks for no login: reach it from inside the cluster only."""
+    # It answers only callers who call it by one of these names, against pages that rebind a name. A probe calls by the pod's address.
+    names = ["mlflow", f"mlflow.{NAMESPACE}", f"mlflow.{NAMESPACE}.svc.cluster.local", "localhost", "127.0.0.1"]
+    allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
+    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [{"name": "Host", "value": "mlflow"}]}}
+    container = {
+        "name": "mlflow",
+        "image": IMAGE,
+        "command": ["mlflow", "server"],
+        "args": [
+            "--host=0.0.0.0",
+            f"--port={MLFLOW_PORT}",
+            "--workers=1",  # SQLite has one writer
+            f"--backend-store-uri=sqlite:///{VOLUME}/mlflow.db",
+            f"--artifacts-destination={VOLUME}/mlflow-artifacts",
+            f"--allowed-hosts={allowed}",
+        ],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},
+            {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},
+            {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
+        ],
+        "ports": [{"containerPort": MLFLOW_PORT}],
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},  # the first start makes the tables
+        "readinessProbe": {**health, "periodSeconds": 10},
+        "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
+        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "securityContext": READ_ONLY,
+        "volumeMounts": [MOUNT, _SCRATCH_AT],
+    }
+    return [_deployment("mlflow", container, [VOLUMES, _SCRATCH]), _service("mlflow", MLFLOW_PORT)]
+
+
+def apply_features() -> Manifest:
+    """The job that puts the cluster's settings beside the definitions on the volume, and applies them there.
+
+    Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not have.
+    """
+    name, key = SETTINGS
+    words = f"cp /settings/{key} {FEATURE_REPO}/{key} && exec feast -c {FEATURE_REPO} apply"
+    container = {
+        "name": "apply",
+        "image": IMAGE,
+        "command": ["sh", "-ec", words],
+        "workingDir": VOLUME,
+        "env": tracking_environment(),
+        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "securityContext": READ_ONLY,
+        "volumeMounts": [MOUNT, _SCRATCH_AT, {"name": "settings", "mountPath": "/settings", "readOnly": True}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        **POD,
+        "containers": [container],
+        "volumes": [VOLUMES, _SCRATCH, {"name": "settings", "configMap": {"name": name}}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "apply-features"},
+        "spec": {"backoffLimit": 1, "template": {"spec": pod}},
+    }
+
+
+def feature_store(project: str) -> Manifest:
+    """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature repository.
+
+    Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository where it lies; ``apply_features``
+    applies it.
+
+    Args:
+        project: Feast's name of the project, as in ``feature_store.yaml``.
+    """
+    secret, _ = STORES
+    server = {"resources": resources("250m", "1Gi", "1", "2Gi"), "volumeMounts": [MOUNT]}
+    return {
+        "apiVersion": "feast.dev/v1",
+        "kind": "FeatureStore",
+        "metadata": {"name": kubernetes_name(project)},
+        "spec": {
+            "feastProject": project,
+            "feastProjectDir": {"packaged": {"featureRepoPath": FEATURE_REPO, "image": IMAGE}},
+            "services": {
+                "disableInitContainers": True,
+                "securityContext": POD_SECURITY,
+                "volumes": [VOLUMES],
+                "registry": {
+                    "local": {
+                        "persistence": {"file": {"path": f"{VOLUME}/workspace/registry.db"}},
+                        "server": server,
+                    }
+                },
+                "offlineStore": {"persistence": {"file": {"type": "duckdb"}}, "server": server},
+                "onlineStore": {
+                    "persistence": {"store": {"type": "redis", "secretRef": {"name": secret}}},
+                    "server": server,
+                },
+            },
+        },
+    }
+
+
+def inference_service(model: str, alias: str = "production", now: float | None = None) -> Manifest:
+    """A KServe InferenceService: the model server of ``lifecycle.serving`` in the lifecycle's image, as KServe's Standard mode runs it.
+
+    Args:
+        model: registered name in MLflow.
+        alias: of the version to serve; moving it needs no new deployment.
+        now: clock for the age of features, seconds since 1970; the cluster's own when left out.
+    """
+    container = {
+        "name": "kserve-container",  # KServe takes the container of this name for the model's
+        "image": IMAGE,
+        "command": ["python", "-m", "lifecycle.serving"],
+        "args": serving_arguments(model, alias, now),
+        "env": tracking_environment(),
+        "ports": [{"name": "http1", "containerPort": SERVER_PORT, "protocol": "TCP"}],
+        "startupProbe": _probe(f"/v2/models/{model}/ready", 5, 60),  # imports, then the version's model
+        "readinessProbe": _probe(f"/v2/models/{model}/ready", 5, 2),
+        "livenessProbe": _probe("/v2/health/live", 20, 3),
+        "resources": resources("500m", "1Gi", "1", "2Gi"),
+        "securityContext": READ_ONLY,
+        "volumeMounts": [MOUNT, _SCRATCH_AT],
+    }
+    predictor = {
+        "minReplicas": 1,
+        "maxReplicas": 3,
+        **POD,
+        "containers": [container],
+        "volumes": [VOLUMES, _SCRATCH],
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": kubernetes_name(model),
+            "namespace": NAMESPACE,  # KServe's client posts an object to the namespace that it names
+            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
+        },
+        "spec": {"predictor": predictor},
+    }
+
+
+def serving_arguments(model: str, alias: str, now: float | None = None) -> list[str]:
+    """The command line of ``lifecycle.serving`` in a container; see ``inference_service``."""
+    words = ["--feature-repo", FEATURE_REPO, "--model", model, "--alias", alias]
+    words += ["--host", "0.0.0.0", "--port", str(SERVER_PORT), "--hosts", "*"]
+    return words if now is None else [*words, "--now", str(now)]
+
+
+def _probe(path: str, seconds: int, failures: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": SERVER_PORT}, "periodSeconds": seconds, "failureThreshold": failures}
+
+
+@dataclass(frozen=True)
+class Project:
+    """What differs from one project to the next: the objects that ran on this machine, and their names.
+
+    Args:
+        settings: ``feature_store.yaml`` of this machine, as read.
+        model: registered name in MLflow.
+        experiment: what ``lifecycle.katib.experiment`` rendered.
+        alias: of the version to serve.
+        train_job: a TrainJob with the runtime that it names, if there is one.
+    """
+
+    settings: Mapping[str, Any]
+    model: str
+    experiment: Manifest
+    alias: str = "production"
+    train_job: tuple[Manifest, ...] = ()
+
+
+def render(project: Project) -> dict[str, list[Manifest]]:
+    """All manifests of a project, by file. The folders are three, in the order in which a cluster takes them.
+
+    ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the volume, ``models`` needs the features.
+    """
+    files = {
+        "base/namespace.yaml": [namespace()],
+        "base/volume.yaml": [volume_claim()],
+        "base/config.yaml": [tracking_config(), settings_config(project.settings)],
+        "base/redis.yaml": redis(),
+        "base/mlflow.yaml": mlflow_server(),
+        "features/apply.yaml": [apply_features()],
+        "features/feature_store.yaml": [feature_store(project.settings["project"])],
+        "models/experiment.yaml": [project.experiment],
+        "models/inference_service.yaml": [inference_service(project.model, project.alias)],
+    }
+    if project.train_job:
+        files["models/train_job.yaml"] = list(project.train_job)
+    for folder in ("base", "features", "models"):
+        names = sorted(Path(file).name for file in files if file.startswith(f"{folder}/"))
+        files[f"{folder}/kustomization.yaml"] = [_kustomization(folder, names)]
+    return files
+
+
+def _kustomization(folder: str, names: list[str]) -> Manifest:
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "metadata": {"name": folder},
+        "namespace": NAMESPACE,
+        "resources": names,
+    }
+
+
+def write(folder: Path, files: Mapping[str, list[Manifest]]) -> None:
+    """Write each file of ``render`` below ``folder``.
+
+    Args:
+        folder: is made where it is not there.
+        files: documents by the file's name.
+    """
+    for name, documents in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text(documents))
+
+
+def text(documents: list[Manifest]) -> str:
+    """Documents as YAML, without the anchors that a value used twice would get."""
+    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120)
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _block(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Plain.add_representer(str, _block)
+
+
+def read(folder: Path) -> dict[str, list[Manifest]]:
+    """What ``write`` wrote: the documents by file.
+
+    Args:
+        folder: with the rendered manifests.
+    """
+    paths = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).as_posix(): list(yaml.safe_load_all(path.read_text())) for path in paths}
+
+
+def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
+    """Rendered anew by today's code, for the project that the manifests are of.
+
+    Args:
+        files: of an earlier ``render``.
+    """
+    from lifecycle import katib
+
+    name, key = SETTINGS
+    [settings] = [one["data"][key] for one in files["base/config.yaml"] if one["metadata"]["name"] == name]
+    [service] = files["models/inference_service.yaml"]
+    [container] = service["spec"]["predictor"]["containers"]
+    words = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
+    [experiment] = files["models/experiment.yaml"]
+    return render(
+        Project(
+            settings=yaml.safe_load(settings),
+            model=words["--model"],
+            alias=words["--alias"],
+            experiment=katib.again(experiment),
+            train_job=tuple(files.get("models/train_job.yaml", ())),
+        )
+    )
+
+
+def round_trip(manifest: Manifest) -> Manifest | None:
+    """``manifest`` read by the official Python class of its kind and written again; None where there is no such class.
+
+    The classes drop a field that they do not know, without a word: compare.
+
+    Args:
+        manifest: an object of Kubernetes, KServe, Katib or Kubeflow Trainer.
+    """
+    group = manifest["apiVersion"].rpartition("/")[0]
+    if group == "kubeflow.org":
+        from lifecycle import katib
+
+        return katib.round_trip(manifest)
+    if group == "trainer.kubeflow.org":
+        from kubeflow_trainer_api import models
+
+        return getattr(models, f"TrainerV1alpha1{manifest['kind']}").from_dict(manifest).to_dict()
+    return _by_class(manifest, group)
+
+
+def _by_class(manifest: Manifest, group: str) -> Manifest | None:
+    """The same for classes of the Kubernetes client's make, KServe's among them."""
+    from kubernetes import client
+
+    if group == "serving.kserve.io":
+        import kserve.models
+
+        for name in dir(kserve.models):  # the client looks a field's class up among its own
+            if name.startswith("V1beta1") and not hasattr(client.models, name):
+                setattr(client.models, name, getattr(kserve.models, name))
+    version = manifest["apiVersion"].rpartition("/")[2]
+    kind = f"{version[0].upper()}{version[1:]}{manifest['kind']}"
+    if not hasattr(client.models, kind):
+        return None
+    api = client.ApiClient()
+    found = api.deserialize(SimpleNamespace(data=json.dumps(manifest)), kind)
+    return api.sanitize_for_serialization(found)
+
+
+def main() -> None:
+    """The command line: render a folder's manifests again."""
+    parser = argparse.ArgumentParser(prog="python -m lifecycle.manifests", description="Render manifests again.")
+    parser.add_argument("folder", type=Path, help="with manifests that were rendered before")
+    folder = parser.parse_args().folder
+    write(folder, again(read(folder)))
+
+
+if __name__ == "__main__":
+    main()
