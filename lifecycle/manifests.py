@@ -486,6 +486,47 @@ def _by_class(manifest: Manifest, group: str) -> Manifest | None:
     return api.sanitize_for_serialization(found)
 
 
+def problems(manifest: Manifest) -> list[str]:
+    """What is wrong with a manifest, as far as the official Python classes can tell: unknown and missing fields, wrong types. Empty if nothing is.
+
+    They check no value beyond its type: a misspelled word in a field of text passes. A kind without a class is asked for its name alone.
+
+    Args:
+        manifest: an object of Kubernetes, KServe, Katib or Kubeflow Trainer.
+    """
+    found = [] if manifest.get("metadata", {}).get("name") else ["metadata.name is missing"]
+    try:
+        back = round_trip(manifest)
+    except (ValueError, TypeError, AttributeError) as error:  # how the classes refuse what they cannot read
+        return [*found, f"{manifest['kind']} cannot be read: {error}"]
+    if back is not None:
+        found += _differences(manifest, back, "")
+    if manifest["kind"] == "Experiment":  # for Katib's class the template of the trials' job is any dictionary
+        job = manifest.get("spec", {}).get("trialTemplate", {}).get("trialSpec", {})
+        found += [f"trialSpec: {problem}" for problem in problems({"metadata": {"name": "trial"}, **job})]
+    return found
+
+
+def _differences(given: Any, read: Any, place: str) -> list[str]:
+    """Where what was read is not what was given."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        found = []
+        for name in [*given, *(read.keys() - given.keys())]:
+            where = f"{place}.{name}".lstrip(".")
+            if name not in read:
+                found.append(f"{where} is not known")
+            elif name not in given:
+                found.append(f"{where} is missing")
+            else:
+                found += _differences(given[name], read[name], where)
+        return found
+    if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        pairs = enumerate(zip(given, read, strict=True))
+        return [one for number, (a, b) in pairs for one in _differences(a, b, f"{place}[{number}]")]
+    same = given == read and type(given) is type(read)
+    return [] if same else [f"{place} is {given!r}, and was read as {read!r}"]
+
+
 def main() -> None:
     """The command line: render a folder's manifests again."""
     parser = argparse.ArgumentParser(prog="python -m lifecycle.manifests", description="Render manifests again.")

@@ -9,13 +9,13 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
 from pathlib import Path
 from typing import TextIO
 
-from kfp import dsl, kubernetes
+from kfp import components, dsl, kubernetes
 
 from lifecycle import IMAGE
 from lifecycle.cluster import CLAIM, LOGIN, TRACKING, VOLUME
@@ -64,6 +64,20 @@ def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
         builtins.print, sys.executable = own_print, own_path
         root.handlers[:] = own_handlers  # a handler that stays writes to a log that is closed
         root.setLevel(own_level)
+
+
+def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps: bool = False) -> None:
+    """Run a compiled pipeline from its file, with the local runner that ``kfp.local.init`` chose.
+
+    Args:
+        file: the compiled pipeline.
+        arguments: of the pipeline, by name.
+        log: file to append the runner's output to.
+        show_steps: print a line when a step has ended.
+    """
+    compiled = components.load_component_from_file(str(file))
+    with local_run(log, show_steps):
+        compiled(**arguments)
 
 
 def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
