@@ -15,7 +15,7 @@ from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle import IMAGE
-from lifecycle.manifests import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
+from lifecycle.cluster import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient

@@ -21,68 +21,32 @@ import yaml
 from lifecycle import IMAGE
 from lifecycle.cluster import (
     CLAIM,
-    LOGIN,
+    CONTAINER_SECURITY,
     MLFLOW_PORT,
     MLFLOW_URI,
+    MOUNT,
     NAMESPACE,
+    POD,
+    POD_SECURITY,
     REDIS_ADDRESS,
     REDIS_PORT,
-    SERVER_PORT,
     SETTINGS,
     STORES,
     TRACKING,
-    USER,
     VOLUME,
+    VOLUMES,
+    kubernetes_name,
+    resources,
+    tracking_environment,
 )
+from lifecycle.inference_service import container, inference_service
 
 Manifest = dict[str, Any]
 
 REDIS_IMAGE = "docker.io/library/redis:7.4.2"
 FEATURE_REPO = f"{VOLUME}/feature_repo"
-POD_SECURITY: Manifest = {
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "fsGroup": USER,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-# Without the last word each pod would get variables of each Service, and MLflow and Redis read some of these names as settings of their own.
-POD: Manifest = {"securityContext": POD_SECURITY, "enableServiceLinks": False}
-"""What each pod has: a user who is not root, and no variables but its own."""
-CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 READ_ONLY: Manifest = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
 _SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
-_SCRATCH_AT: Manifest = {"name": "scratch", "mountPath": "/tmp"}
-VOLUMES: Manifest = {"name": "ml-lifecycle", "persistentVolumeClaim": {"claimName": CLAIM}}
-MOUNT: Manifest = {"name": "ml-lifecycle", "mountPath": VOLUME}
-
-
-def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> Manifest:
-    """What a container is promised, and what it may take at most.
-
-    Args:
-        cpu: cores that it is promised, such as ``"250m"`` (a quarter).
-        memory: bytes that it is promised, such as ``"1Gi"``.
-        cpu_limit: cores that it may take.
-        memory_limit: bytes above which it is ended.
-    """
-    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu_limit, "memory": memory_limit}}
-
-
-def tracking_environment() -> list[Manifest]:
-    """MLflow's address and the password for it, by reference: what ``lifecycle.pipeline.on_cluster`` gives a step, for any other container."""
-    name, key = TRACKING
-    secret, password = LOGIN
-    return [
-        {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}},
-        {"name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": {"name": secret, "key": password}}},
-        {"name": "HOME", "value": "/tmp"},  # the root file system is read-only
-    ]
-
-
-def kubernetes_name(name: str) -> str:
-    """``name`` as Kubernetes allows it: lower case, hyphens for underscores."""
-    return name.lower().replace("_", "-")
 
 
 def namespace() -> Manifest:
@@ -143,8 +107,8 @@ def _service(name: str, port: int) -> Manifest:
     }
 
 
-def _deployment(name: str, container: Manifest, volumes: list[Manifest]) -> Manifest:
-    pod = {**POD, "containers": [container], "volumes": volumes}
+def _deployment(name: str, server: Manifest, volumes: list[Manifest]) -> Manifest:
+    pod = {**POD, "containers": [server], "volumes": volumes}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -160,7 +124,7 @@ def _deployment(name: str, container: Manifest, volumes: list[Manifest]) -> Mani
 
 def redis() -> list[Manifest]:
     """Redis as online store, in memory alone: materializing again fills it."""
-    container = {
+    server = {
         "name": "redis",
         "image": REDIS_IMAGE,
         "args": ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"],
@@ -171,7 +135,7 @@ def redis() -> list[Manifest]:
         "securityContext": READ_ONLY,
         "volumeMounts": [{"name": "scratch", "mountPath": "/data"}],
     }
-    return [_deployment("redis", container, [_SCRATCH]), _service("redis", REDIS_PORT)]
+    return [_deployment("redis", server, [_SCRATCH]), _service("redis", REDIS_PORT)]
 
 
 def mlflow_server() -> list[Manifest]:
@@ -180,7 +144,7 @@ def mlflow_server() -> list[Manifest]:
     names = ["mlflow", f"mlflow.{NAMESPACE}", f"mlflow.{NAMESPACE}.svc.cluster.local", "localhost", "127.0.0.1"]
     allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
     health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [{"name": "Host", "value": "mlflow"}]}}
-    container = {
+    server = {
         "name": "mlflow",
         "image": IMAGE,
         "command": ["mlflow", "server"],
@@ -192,20 +156,16 @@ def mlflow_server() -> list[Manifest]:
             f"--artifacts-destination={VOLUME}/mlflow-artifacts",
             f"--allowed-hosts={allowed}",
         ],
-        "env": [
-            {"name": "HOME", "value": "/tmp"},
-            {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},
-            {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
-        ],
+        "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
         "ports": [{"containerPort": MLFLOW_PORT}],
         "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},  # the first start makes the tables
         "readinessProbe": {**health, "periodSeconds": 10},
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
         "resources": resources("250m", "1Gi", "1", "2Gi"),
-        "securityContext": READ_ONLY,
-        "volumeMounts": [MOUNT, _SCRATCH_AT],
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [MOUNT],
     }
-    return [_deployment("mlflow", container, [VOLUMES, _SCRATCH]), _service("mlflow", MLFLOW_PORT)]
+    return [_deployment("mlflow", server, [VOLUMES]), _service("mlflow", MLFLOW_PORT)]
 
 
 def apply_features() -> Manifest:
@@ -215,21 +175,21 @@ def apply_features() -> Manifest:
     """
     name, key = SETTINGS
     words = f"cp /settings/{key} {FEATURE_REPO}/{key} && exec feast -c {FEATURE_REPO} apply"
-    container = {
+    applying = {
         "name": "apply",
         "image": IMAGE,
         "command": ["sh", "-ec", words],
         "workingDir": VOLUME,
         "env": tracking_environment(),
         "resources": resources("250m", "1Gi", "1", "2Gi"),
-        "securityContext": READ_ONLY,
-        "volumeMounts": [MOUNT, _SCRATCH_AT, {"name": "settings", "mountPath": "/settings", "readOnly": True}],
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [MOUNT, {"name": "settings", "mountPath": "/settings", "readOnly": True}],
     }
     pod = {
         "restartPolicy": "Never",
         **POD,
-        "containers": [container],
-        "volumes": [VOLUMES, _SCRATCH, {"name": "settings", "configMap": {"name": name}}],
+        "containers": [applying],
+        "volumes": [VOLUMES, {"name": "settings", "configMap": {"name": name}}],
     }
     return {
         "apiVersion": "batch/v1",
@@ -277,58 +237,6 @@ def feature_store(project: str) -> Manifest:
     }
 
 
-def inference_service(model: str, alias: str = "production", now: float | None = None) -> Manifest:
-    """A KServe InferenceService: the model server of ``lifecycle.serving`` in the lifecycle's image, as KServe's Standard mode runs it.
-
-    Args:
-        model: registered name in MLflow.
-        alias: of the version to serve; moving it needs no new deployment.
-        now: clock for the age of features, seconds since 1970; the cluster's own when left out.
-    """
-    container = {
-        "name": "kserve-container",  # KServe takes the container of this name for the model's
-        "image": IMAGE,
-        "command": ["python", "-m", "lifecycle.serving"],
-        "args": serving_arguments(model, alias, now),
-        "env": tracking_environment(),
-        "ports": [{"name": "http1", "containerPort": SERVER_PORT, "protocol": "TCP"}],
-        "startupProbe": _probe(f"/v2/models/{model}/ready", 5, 60),  # imports, then the version's model
-        "readinessProbe": _probe(f"/v2/models/{model}/ready", 5, 2),
-        "livenessProbe": _probe("/v2/health/live", 20, 3),
-        "resources": resources("500m", "1Gi", "1", "2Gi"),
-        "securityContext": READ_ONLY,
-        "volumeMounts": [MOUNT, _SCRATCH_AT],
-    }
-    predictor = {
-        "minReplicas": 1,
-        "maxReplicas": 3,
-        **POD,
-        "containers": [container],
-        "volumes": [VOLUMES, _SCRATCH],
-    }
-    return {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": {
-            "name": kubernetes_name(model),
-            "namespace": NAMESPACE,  # KServe's client posts an object to the namespace that it names
-            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
-        },
-        "spec": {"predictor": predictor},
-    }
-
-
-def serving_arguments(model: str, alias: str, now: float | None = None) -> list[str]:
-    """The command line of ``lifecycle.serving`` in a container; see ``inference_service``."""
-    words = ["--feature-repo", FEATURE_REPO, "--model", model, "--alias", alias]
-    words += ["--host", "0.0.0.0", "--port", str(SERVER_PORT), "--hosts", "*"]
-    return words if now is None else [*words, "--now", str(now)]
-
-
-def _probe(path: str, seconds: int, failures: int) -> Manifest:
-    return {"httpGet": {"path": path, "port": SERVER_PORT}, "periodSeconds": seconds, "failureThreshold": failures}
-
-
 @dataclass(frozen=True)
 class Project:
     """What differs from one project to the next: the objects that ran on this machine, and their names.
@@ -362,7 +270,9 @@ def render(project: Project) -> dict[str, list[Manifest]]:
         "features/apply.yaml": [apply_features()],
         "features/feature_store.yaml": [feature_store(project.settings["project"])],
         "models/experiment.yaml": [project.experiment],
-        "models/inference_service.yaml": [inference_service(project.model, project.alias)],
+        "models/inference_service.yaml": [
+            inference_service(kubernetes_name(project.model), project.model, project.alias)
+        ],
     }
     if project.train_job:
         files["models/train_job.yaml"] = list(project.train_job)
@@ -433,8 +343,8 @@ def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
     name, key = SETTINGS
     [settings] = [one["data"][key] for one in files["base/config.yaml"] if one["metadata"]["name"] == name]
     [service] = files["models/inference_service.yaml"]
-    [container] = service["spec"]["predictor"]["containers"]
-    words = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
+    given = container(service)["args"]
+    words = dict(zip(given[::2], given[1::2], strict=True))
     [experiment] = files["models/experiment.yaml"]
     return render(
         Project(
