@@ -393,7 +393,20 @@ def _by_class(manifest: Manifest, group: str) -> Manifest | None:
         return None
     api = client.ApiClient()
     found = api.deserialize(SimpleNamespace(data=json.dumps(manifest)), kind)
+    _check_types(found, kind)
     return api.sanitize_for_serialization(found)
+
+
+def _check_types(found: Any, kind: str, place: str = "") -> None:
+    """Raise a TypeError where a list or a dictionary stands for a number or a text: the client leaves it as it is."""
+    plain = {"str": str, "int": int, "float": float, "bool": bool}.get(kind)
+    if plain and found is not None and not isinstance(found, plain):
+        raise TypeError(f"{place} is {found!r}, which is no {kind}")
+    for name, inner in getattr(found, "openapi_types", {}).items():
+        _check_types(getattr(found, name), inner, f"{place}.{found.attribute_map[name]}".lstrip("."))
+    if isinstance(found, list) and kind.startswith("list["):
+        for number, one in enumerate(found):
+            _check_types(one, kind[5:-1], f"{place}[{number}]")
 
 
 def problems(manifest: Manifest) -> list[str]:
