@@ -1,10 +1,17 @@
 """Several machines in small: Feast's registry, online and offline servers and MLflow's server, each a process of its own, asked by a client that has
 nothing but their addresses."""
 
+import json
+import os
+import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -211,15 +218,14 @@ print(run.info.run_id, *model.predict_proba(rows[:5])[:, 1].tolist())
 def tracking(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracking") / HARD_TO_QUOTE
     folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        with tracking_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as server:
-            yield server
+    with tracking_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as server:
+        yield server
 
 
 def tracking_server(database: str, folder) -> Service:
     """MLflow's server: the database at one address, the files of runs and models in a folder that clients reach through the server alone."""
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1"]
+    command = ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"]  # seven more processes that nothing here uses
+    command += [sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", (folder / "artifacts").as_uri()]
     return Service("MLflow", command, health="/health", log=folder / "mlflow.log")
 
@@ -263,3 +269,157 @@ def test_a_model_registered_over_http_by_one_process_is_loaded_by_another(mlflow
 
 def test_mlflows_server_listens_on_loopback_alone(tracking):
     assert {socket.laddr.ip for socket in listening(tracking._keeper.pid)} == {HOST}
+
+
+# One PostgreSQL for Feast's registry, its online store and MLflow's tracking.
+
+DATABASES = ("features", "applied_at_once", "shared_at_once", "tracking")
+OWNER = "workshop"
+
+
+def postgres_program(name: str) -> str | None:
+    """A program of PostgreSQL. Debian keeps the server's outside the PATH."""
+    kept = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(kept[-1]) if kept else None)
+
+
+def as_server_user(folder: Path) -> list[str]:
+    """What goes before a command of PostgreSQL, which refuses to run as root: the name of a user that then owns ``folder``."""
+    if os.geteuid() != 0:
+        return []
+    names = [entry.pw_name for entry in pwd.getpwall()]
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    for parent in folder.parents:  # pytest's folders are closed to everybody else
+        if parent.owner() == "root" and str(parent).startswith(tempfile.gettempdir() + os.sep):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server on loopback with the databases of ``DATABASES``."""
+    psycopg = pytest.importorskip("psycopg", reason="PostgreSQL's driver is in the group dev: `uv sync --group dev`")
+    initdb, server = postgres_program("initdb"), postgres_program("postgres")
+    if not (initdb and server):
+        pytest.skip("no PostgreSQL on this machine. On Debian or Ubuntu: sudo apt-get install postgresql")
+    folder = tmp_path_factory.mktemp("postgres") / HARD_TO_QUOTE
+    folder.mkdir()
+    user = as_server_user(folder)
+    make = [*user, initdb, "-D", folder / "data", "-U", OWNER, "-A", "trust", "--no-sync", "--encoding=UTF8"]
+    done = subprocess.run(make, capture_output=True, text=True, cwd="/", env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0, done.stderr
+    command = [*user, server, "-D", folder / "data", "-p", "{port}", "-c", f"listen_addresses={HOST}"]
+    command += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
+    with Service("PostgreSQL", command, health=None, log=folder.parent / "postgres.log") as running:
+        until_open(psycopg, running)
+        with psycopg.connect(host=HOST, port=running.port, user=OWNER, dbname="postgres", autocommit=True) as admin:
+            for name in DATABASES:
+                admin.execute(f"CREATE DATABASE {name}")
+        yield running
+
+
+def until_open(psycopg, server: Service) -> None:
+    """It accepts connections a moment before it answers them."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(host=HOST, port=server.port, user=OWNER, dbname="postgres").close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def database(server: Service, name: str) -> str:
+    return f"postgresql+psycopg://{OWNER}@{HOST}:{server.port}/{name}"
+
+
+@pytest.fixture(scope="module")
+def on_postgres(postgres, filled):
+    """The course's definitions and its drivers' features, with registry and online store in PostgreSQL."""
+    from feast import FeatureStore
+
+    from helpers import registry
+
+    home = create_home(filled.home.parent / "on postgres")
+    settings = yaml.safe_load((home.feature_repo / "feature_store.yaml").read_text())
+    place = {"host": HOST, "port": postgres.port, "database": "features", "user": OWNER, "password": "-"}
+    settings["registry"] = {"registry_type": "sql", "path": database(postgres, "features")}
+    settings["online_store"] = {"type": "postgres", "sslmode": "disable", **place}
+    settings.pop("mlflow")
+    (home.feature_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+    store = FeatureStore(repo_path=str(home.feature_repo))
+    registry.apply(store, home.feature_repo)
+    store.materialize(NOW - timedelta(days=30), NOW)
+    return store
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_with_registry_and_online_store_in_postgres_every_value_is_the_same(local, on_postgres, labels, service):
+    here = historical_features(local, labels, local.get_feature_service(service))
+    there = historical_features(on_postgres, labels, on_postgres.get_feature_service(service))
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+    rows = drivers(labels)
+    if service == "driver_training":
+        rows = [{"driver_id": row["driver_id"]} for row in rows]
+    online_here = local.get_online_features(local.get_feature_service(service), rows).to_df()
+    online_there = on_postgres.get_online_features(on_postgres.get_feature_service(service), rows).to_df()
+    assert online_there.notna().any().all()
+    pd.testing.assert_frame_equal(online_there[online_here.columns], online_here, check_exact=True)
+
+
+def test_postgres_listens_on_loopback_alone_and_holds_what_was_applied(postgres, on_postgres):
+    import psycopg
+
+    assert {socket.laddr.ip for socket in listening(postgres._keeper.pid)} == {HOST}
+    with psycopg.connect(host=HOST, port=postgres.port, user=OWNER, dbname="features") as connection:
+        views = connection.execute("SELECT feature_view_name FROM feature_views").fetchall()
+        values = connection.execute("SELECT count(*) FROM driver_ranking_driver_hourly_stats").fetchone()
+    assert {name for (name,) in views} == {"driver_hourly_stats", "driver_daily_profile"}
+    assert values[0] > 100
+
+
+def at_once(folder: Path, registry: dict[str, str], shared: bool = False) -> dict:
+    """What overlap.py counts: four processes that apply at the same moment, five times."""
+    store = {"project": "at_once", "provider": "local", "registry": registry, "entity_key_serialization_version": 3}
+    store |= {"offline_store": {"type": "duckdb"}}
+    store |= {"online_store": {"type": "sqlite", "path": str(folder / "online_store.db")}}
+    settings = {"store": store, "file": str(folder / "file.parquet"), "shared": shared}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-W", "ignore", Path(__file__).with_name("overlap.py"), folder / "settings.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["ended"] == [0, 0, 0, 0], found
+    return found
+
+
+def test_what_four_processes_apply_at_the_same_moment_is_all_kept_in_postgres(postgres, tmp_path):
+    found = at_once(tmp_path, {"registry_type": "sql", "path": database(postgres, "applied_at_once")})
+    assert found["said"] == []
+    assert found["kept"] == found["applied"] == 40
+
+
+def test_one_new_view_that_four_processes_apply_at_once_is_refused_aloud_and_a_second_try_keeps_all(postgres, tmp_path):
+    found = at_once(tmp_path, {"registry_type": "sql", "path": database(postgres, "shared_at_once")}, shared=True)
+    assert found["said"], "no two processes met: this run shows nothing"
+    assert {line.split(":")[0] for line in found["said"]} == {"IntegrityError"}
+    assert found["kept"] == found["applied"] == 40
+
+
+def test_a_registry_file_loses_what_is_applied_at_the_same_moment_and_says_nothing(tmp_path):
+    """Why several writers want a database; docs/upstream.md has the section."""
+    found = at_once(tmp_path, {"registry_type": "file", "path": str(tmp_path / "registry.db")})
+    assert found["said"] == []
+    assert found["kept"] < found["applied"]
+
+
+def test_mlflows_server_in_front_of_postgres_gives_the_published_model_to_another_process(mlflow, postgres, tmp_path):
+    folder = tmp_path / "tracking"
+    folder.mkdir()
+    with tracking_server(database(postgres, "tracking"), folder) as server:
+        run, *scores = published(server, tmp_path / "elsewhere")
+        assert loaded(server, run) == [float(score) for score in scores]
+    assert not list(tmp_path.rglob("*.db")), "a database file was written beside PostgreSQL"
