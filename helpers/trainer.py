@@ -89,7 +89,6 @@ class LocalRuntime:
             "LIFECYCLE_RENDEZVOUS": f"{meeting}/workers",
             "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
             "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
         }
 
     def remove(self, job: str) -> int:
@@ -98,3 +97,22 @@ class LocalRuntime:
         for path in left:
             shutil.rmtree(path)
         return len(left)
+
+
+def train_and_lose_a_worker(parameters: dict | None = None, **named: object) -> None:
+    """As ``lifecycle.shipped.train``, but worker 1 is killed after epoch 110. Shipped as text as well.
+
+    Args:
+        parameters: the arguments of ``lifecycle.distributed.work``.
+        named: the same.
+    """
+    import os
+    import signal
+
+    from lifecycle.distributed import work
+
+    def lose(rank: int, epoch: int) -> None:
+        if rank == 1 and epoch == 110:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    work(**(parameters or named), after_epoch=lose)

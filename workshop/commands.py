@@ -25,7 +25,7 @@ from workshop import claims
 from workshop.reset import COPIES, reset
 from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
-PIPELINE = "training_pipeline.yaml"
+PIPELINE, TRAIN_JOB = "training_pipeline.yaml", "train_job.yaml"
 WHEELS = REPOSITORY / "wheels"
 
 
@@ -211,7 +211,9 @@ def notebooks() -> int:
             nbformat.write(clean(notebook), NOTEBOOKS / f"{result.name}.ipynb")
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
-        shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
+        for made in (PIPELINE, TRAIN_JOB):
+            if (workspace.path / made).exists():  # without its extra, a notebook is left out
+                shutil.copy(workspace.path / made, REPOSITORY / "cluster" / made)
     claims.write()
     return 0
 
