@@ -177,10 +177,8 @@ def test_workflows_hold_fixed_actions_and_no_credentials():
         workflow = yaml.safe_load(text)
         assert workflow["permissions"] == {"contents": "read"}
         for job in workflow["jobs"].values():
-            assert job.get("permissions", {}) in (
-                {},
-                {"pull-requests": "write"},
-            )  # tests/test_workflows.py says who may write
+            # tests/test_workflows.py says who may write
+            assert job.get("permissions", {}) in ({}, {"pull-requests": "write"})
             checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
             assert checkouts or "permissions" in job
             assert all(step["with"]["persist-credentials"] is False for step in checkouts)
