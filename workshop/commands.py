@@ -23,7 +23,7 @@ from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
 from workshop import claims
 from workshop.reset import COPIES, reset
-from workshop.runner import NOTEBOOKS, run
+from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
 PIPELINE = "training_pipeline.yaml"
 WHEELS = REPOSITORY / "wheels"
@@ -201,7 +201,7 @@ def notebooks() -> int:
     with tempfile.TemporaryDirectory() as folder:
         workspace = create_home(Path(folder) / "home")
         copies = workspace.path / "executed"
-        results = run(sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), workspace, copies)
+        results = run(with_extras(choose()), workspace, copies)
         failed = [result for result in results if result.failure]
         if failed:
             print(f"error: {failed[0].name}: {failed[0].failure}\nNothing was stored.", file=sys.stderr)
