@@ -133,6 +133,7 @@ NEEDS: dict[str, list[_Need]] = {
     "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
     "07": [_REGISTRY, _SUITE, _PIPELINE],
     "08": [_REGISTRY, _SUITE, _PRODUCTION],
+    "11": [_REGISTRY, _SELECTED],
 }
 
 

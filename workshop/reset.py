@@ -81,6 +81,7 @@ MADE = {
         fills_online=True,
     ),
     "08": Made(files=("six_weeks_later",)),
+    "11": Made(files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")),
 }
 
 
