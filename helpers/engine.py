@@ -56,9 +56,13 @@ class SparkCluster:
         assert spec and spec.origin
         # Spark's scripts and Java's class path do not quote what they are given, and a clone's path may need it.
         (folder / "spark").symlink_to(Path(spec.origin).parent)
+        core = next((folder / "spark" / "jars").glob("spark-core_*.jar")).name
         self.environment = {
             **os.environ,
             "SPARK_HOME": str(folder / "spark"),
+            "SPARK_SCALA_VERSION": core.removeprefix("spark-core_").partition("-")[
+                0
+            ],  # a worker asks before it starts an executor
             "SPARK_LOCAL_IP": HOST,
             "SPARK_WORKER_DIR": str(folder / "work"),
             "SPARK_LOCAL_DIRS": str(folder / "local"),
