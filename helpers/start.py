@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from helpers import checks, damage, data, registry
+from helpers import checks, damage, data, extras, registry
 from helpers.workspace import (
     WorkshopError,
     Workspace,
@@ -136,6 +136,8 @@ NEEDS: dict[str, list[_Need]] = {
     "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
     "07": [_REGISTRY, _SUITE, _PIPELINE],
     "08": [_REGISTRY, _SUITE, _PRODUCTION],
+    "09": [_REGISTRY, _SELECTED],
+    "11": [_REGISTRY, _SELECTED],
 }
 
 
@@ -174,6 +176,8 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     if not isinstance(seed, int):
         raise WorkshopError(f"seed = {seed!r}: a seed is a whole number of 0 or more.")
     check_environment()
+    if found := extras.lacking(number):
+        raise WorkshopError(f"this notebook needs more than the others: {found}")
     workspace = locate(seed)
     check_room(workspace.path)
     configure(workspace)
