@@ -315,6 +315,8 @@ def test_mlflow_s_server_starts_with_these_words_and_answers_who_may_ask(tmp_pat
 def test_redis_starts_with_these_words(tmp_path):
     from redis import Redis
 
+    if not shutil.which("redis-server"):
+        pytest.skip("no redis-server here")
     [one] = DOCUMENTS["Deployment/redis"]["spec"]["template"]["spec"]["containers"]
     words = on_this_machine(one["args"], tmp_path, 6379)
     with Service("Redis", [*words, "--bind", services.HOST], health=None, log=tmp_path / "redis.log") as server:
@@ -337,11 +339,11 @@ if VALIDATOR.exists():  # not beside every clone; the tests above need nothing b
         done = validated(FOLDER)
         assert done.returncode == 0, done.stdout
 
-    OF_THEIRS = [mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "TrainJob/"))]
-
-    @pytest.mark.parametrize("name, place, value", OF_THEIRS, ids=said)
-    def test_by_these_schemas_a_planted_mistake_is_noticed(tmp_path, name, place, value):
-        wrong = changed(DOCUMENTS[name], place, value)
-        (tmp_path / "wrong.yaml").write_text(manifests.text([wrong]))
+    def test_by_these_schemas_planted_mistakes_are_noticed(tmp_path):
+        theirs = [mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "TrainJob/"))]
+        for number, (name, place, value) in enumerate(theirs):
+            (tmp_path / f"{number}.yaml").write_text(manifests.text([changed(DOCUMENTS[name], place, value)]))
         done = validated(tmp_path)
-        assert done.returncode == 1 and " errors" in done.stdout
+        assert done.returncode == 1 and len(theirs) == 6
+        for number in range(len(theirs)):
+            assert re.search(rf"/{number}\.yaml\[0\]: \w+: \d+ errors", done.stdout), theirs[number]
