@@ -39,6 +39,28 @@ INPUTS = {"feature_service": "rates", "label": "label"}
 COMPILED = REPOSITORY / "cluster" / commands.PIPELINE
 
 
+MOVED_IN = """
+feast -c feature_repo apply
+exec python - "$0" <<'END'
+import sys
+import pandas as pd
+from feast import FeatureStore
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+store = FeatureStore(repo_path="feature_repo")
+tags = store.registry.get_saved_dataset(sys.argv[1], store.project).tags
+labels = pd.read_parquet("data/driver_labels.parquet").head(200)
+store.create_saved_dataset(
+    from_=store.get_historical_features(labels, store.get_feature_service("rates_and_rating")),
+    name=sys.argv[1], tags=tags, allow_overwrite=True,
+    storage=SavedDatasetFileStorage(path="/ml-lifecycle/workspace/reference.parquet"),
+)
+END
+"""
+"""What makes a home at home on the volume: its registry names the sources and the saved data set by the paths of the host. ``feast apply`` mends the
+first; the second is saved anew."""
+
+
 @pytest.fixture(scope="session")
 def docker():
     """Runs the docker program and gives what it prints."""
@@ -91,8 +113,7 @@ def world(tmp_path_factory, docker, image):
             else:
                 user = f"{os.getuid()}:{os.getgid()}"
             mounted = ["--network", "host", "--user", user, "--volume", f"{volume.home}:{VOLUME}"]
-            # Its registry names the sources by the paths of the host. As notebook 06 says: `feast apply` there mends it.
-            docker("run", "--rm", *mounted, image, "feast", "-c", f"{VOLUME}/feature_repo", "apply")
+            docker("run", "--rm", *mounted, image, "sh", "-ec", MOVED_IN, REFERENCE)
             yield SimpleNamespace(
                 laptop=laptop, volume=volume, tracking=server.url, user=user, mounted=mounted, folder=folder
             )
@@ -218,7 +239,7 @@ def test_it_says_what_it_is_and_runs_as_nobody_in_particular(docker, image):
 
 
 def test_the_pipeline_runs_from_its_file_with_each_step_in_a_container_and_registers_an_equal_model(
-    world, in_processes, in_containers
+    world, in_containers, in_processes
 ):
     import mlflow
 
