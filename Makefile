@@ -50,10 +50,11 @@ endif
 	fi; \
 	[ -z "$$WHEELS" ] && command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
 	[ -z "$$WHEELS" ] || uv export --quiet --frozen --no-emit-project | uv pip install --python $(VENV) --no-index --no-deps --require-hashes -r -; \
-	uv sync --frozen --python $(VENV); \
+	uv sync --frozen --python $(VENV) $$([ ! -s .extras ] || echo --inexact); \
+	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks progress reset wheels image bench drills
+.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -77,6 +78,12 @@ progress: .venv/current ## which exercises you have solved; OF=folder for a room
 
 reset: .venv/current ## empty workspace/ but for your notebooks, after asking; ONLY=05 for what 05 and later ones made
 	@$(VENV) -m workshop.commands reset $(if $(ONLY),--only $(ONLY))
+
+distributed: .venv/current ## add PyTorch, for notebook 09; INDEX=address to look there first
+	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
+
+orchestrators: .venv/current ## add Flyte, for notebook 11; INDEX=address to look there first
+	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels

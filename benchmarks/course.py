@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 
+from helpers import extras
 from helpers.workspace import create_home
 from workshop import runner
 
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH")]))
     rows = []
     for notebook in runner.choose(before=arguments.before):
+        if extras.lacking(notebook.name[:2]):
+            continue
         seen, copy = home / "imports" / notebook.stem, workspace.path / "executed" / notebook.name
         seen.mkdir(parents=True)
         os.environ["WORKSHOP_IMPORTS"] = str(seen)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
+    from kubeflow.trainer import TrainerClient
 
 
 class Captured:
@@ -37,4 +38,16 @@ def captured_client(namespace: str = "ml-lifecycle") -> tuple[OptimizerClient, l
     client.backend.trainer_backend = TrainerBackend.__new__(TrainerBackend)
     for backend in (client.backend, client.backend.trainer_backend):
         backend.custom_api, backend.namespace = api, namespace
+    return client, api.sent
+
+
+def captured_trainer(namespace: str = "ml-lifecycle") -> tuple[TrainerClient, list[dict]]:
+    """The same for a ``TrainerClient``."""
+    from kubeflow.trainer import TrainerClient
+    from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
+
+    api = Captured()
+    client = TrainerClient.__new__(TrainerClient)
+    client.backend = KubernetesBackend.__new__(KubernetesBackend)
+    client.backend.custom_api, client.backend.namespace = api, namespace
     return client, api.sent

@@ -11,22 +11,12 @@ from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec, V1beta1
 from kubernetes import client
 
 from lifecycle import IMAGE
-from lifecycle.pipeline import VOLUME
+from lifecycle.cluster import MOUNT, POD_SECURITY, VOLUME, VOLUMES, resources, tracking_environment
 
 PORT = 8080
 """Where the server listens in its container: KServe's own default, and that of the image's health check."""
 CONTAINER = "kserve-container"
 """KServe looks for the model server under this name."""
-
-
-def environment() -> list[client.V1EnvVar]:
-    """The tracking address and its password, from the same config map and secret as a pipeline step's."""
-    address = client.V1ConfigMapKeySelector(name="mlflow", key="tracking-uri")
-    password = client.V1SecretKeySelector(name="mlflow-login", key="password")
-    return [
-        client.V1EnvVar("MLFLOW_TRACKING_URI", value_from=client.V1EnvVarSource(config_map_key_ref=address)),
-        client.V1EnvVar("MLFLOW_TRACKING_PASSWORD", value_from=client.V1EnvVarSource(secret_key_ref=password)),
-    ]
 
 
 def inference_service(
@@ -52,29 +42,33 @@ def inference_service(
         image=IMAGE,
         command=["python", "-m", "lifecycle.serving"],
         args=arguments,
-        env=environment(),
+        env=tracking_environment(),
         ports=[client.V1ContainerPort(container_port=port, protocol="TCP")],
+        # Imports, then the version's model. The other two begin when this has passed.
+        startup_probe=_asks(f"/v2/models/{model}/ready", port, period_seconds=5, failure_threshold=60),
         readiness_probe=_asks(f"/v2/models/{model}/ready", port),
-        liveness_probe=_asks("/v2/health/live", port, initial_delay_seconds=60),
-        resources=client.V1ResourceRequirements(limits={"cpu": "1", "memory": "2Gi"}),
+        liveness_probe=_asks("/v2/health/live", port),
+        resources=resources("500m", "1Gi", "1", "2Gi"),
         security_context=client.V1SecurityContext(
             allow_privilege_escalation=False,
             run_as_non_root=True,
             capabilities=client.V1Capabilities(drop=["ALL"]),
             seccomp_profile=client.V1SeccompProfile(type="RuntimeDefault"),
         ),
-        volume_mounts=[client.V1VolumeMount(name="ml-lifecycle", mount_path=VOLUME)],
+        volume_mounts=[MOUNT],
     )
-    claim = client.V1PersistentVolumeClaimVolumeSource(claim_name="ml-lifecycle")
     predictor = V1beta1PredictorSpec(
         min_replicas=replicas,
+        security_context=POD_SECURITY,
+        enable_service_links=False,  # else variables of each Service in the namespace would be settings to MLflow
         containers=[server],
-        volumes=[client.V1Volume(name="ml-lifecycle", persistent_volume_claim=claim)],
+        volumes=[VOLUMES],
     )
     service = V1beta1InferenceService(
         api_version="serving.kserve.io/v1beta1",
         kind="InferenceService",
-        metadata=client.V1ObjectMeta(name=name),
+        # A Deployment and a Service, without Knative.
+        metadata=client.V1ObjectMeta(name=name, annotations={"serving.kserve.io/deploymentMode": "Standard"}),
         spec=V1beta1InferenceServiceSpec(predictor=predictor),
     )
     return client.ApiClient().sanitize_for_serialization(service)

@@ -25,9 +25,9 @@ from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
 from workshop import claims
 from workshop.reset import COPIES, reset
-from workshop.runner import NOTEBOOKS, run
+from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
-PIPELINE = "training_pipeline.yaml"
+PIPELINE, TRAIN_JOB = "training_pipeline.yaml", "train_job.yaml"
 WHEELS = REPOSITORY / "wheels"
 
 
@@ -203,7 +203,7 @@ def notebooks() -> int:
     with tempfile.TemporaryDirectory() as folder:
         workspace = create_home(Path(folder) / "home")
         copies = workspace.path / "executed"
-        results = run(sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), workspace, copies)
+        results = run(with_extras(choose()), workspace, copies)
         failed = [result for result in results if result.failure]
         if failed:
             print(f"error: {failed[0].name}: {failed[0].failure}\nNothing was stored.", file=sys.stderr)
@@ -213,7 +213,9 @@ def notebooks() -> int:
             nbformat.write(clean(notebook), NOTEBOOKS / f"{result.name}.ipynb")
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
-        shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
+        for made in (PIPELINE, TRAIN_JOB):
+            if (workspace.path / made).exists():  # without its extra, a notebook is left out
+                shutil.copy(workspace.path / made, REPOSITORY / "cluster" / made)
     claims.write()
     return 0
 

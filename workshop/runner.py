@@ -16,7 +16,7 @@ import warnings
 from datetime import datetime
 from pathlib import Path
 
-from helpers import data
+from helpers import data, extras
 from helpers.start import CATCHING_UP, missing, one_at_a_time
 from helpers.workspace import (
     FULL,
@@ -50,6 +50,15 @@ def choose(only: str | None = None, first: str | None = None, before: str | None
     if only:
         return [path for path in notebooks if path.name[:2] == only]
     return [path for path in notebooks if (first or "00") <= path.name[:2] < (before or "99")]
+
+
+def with_extras(notebooks: list[Path]) -> list[Path]:
+    """The notebooks that this environment has everything for; the others are told, with what they lack."""
+    lacking = {path: extras.lacking(path.name[:2]) for path in notebooks}
+    for path, found in lacking.items():
+        if found:
+            print(f"{path.stem} is left out: {found}", flush=True)
+    return [path for path, found in lacking.items() if not found]
 
 
 def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) -> Result:
@@ -198,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--needed-by", metavar="NN", help="with --home: what `begin` starts to catch up")
     arguments = parser.parse_args(argv)
     try:
-        notebooks = choose(arguments.only, arguments.first)
+        notebooks = with_extras(choose(arguments.only, arguments.first))
+        if not notebooks:
+            raise WorkshopError("there is nothing to run: see the lines above.")
         if arguments.home:
             home = arguments.home.resolve()
             data.check_files(home / "data")

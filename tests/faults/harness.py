@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pytest
 from faults import FOLDER, load
 from nbclient.exceptions import CellExecutionError
 from nbval.plugin import coalesce_streams
@@ -21,6 +22,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
+from helpers import extras
 from helpers.workspace import REPOSITORY, Workspace
 from workshop import runner
 
@@ -133,9 +135,20 @@ def execute(notebook: Path, output: Path, workspace: Workspace, folder: Path = F
     return Execution(notebook, result, output, tried, answered)
 
 
-@functools.cache
+def skip_without_extras(notebook: Path) -> None:
+    """Skip the test when this environment lacks what the notebook needs beyond the default installation."""
+    if found := extras.lacking(notebook.name[:2]):
+        pytest.skip(f"{notebook.stem}: {found}")
+
+
 def once(notebook: Path, workspace: Workspace) -> Execution:
-    """The only execution of a notebook of the course in this home; its copy is where the runner's would be."""
+    """The only execution of a notebook of the course in this home; its copy is where the runner's would be. Without its extra: skipped."""
+    skip_without_extras(notebook)
+    return _once(notebook, workspace)
+
+
+@functools.cache
+def _once(notebook: Path, workspace: Workspace) -> Execution:
     return execute(notebook, workspace.path / "executed" / notebook.name, workspace)
 
 
