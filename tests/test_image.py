@@ -23,17 +23,17 @@ import yaml
 from conftest import apply, save_reference
 from packaging.requirements import Requirement
 
+from helpers.containers import lacking
 from helpers.data import NOW
 from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
 from lifecycle import IMAGE, katib, pipeline
+from lifecycle.cluster import USER, VOLUME
 from lifecycle.inference_service import container, inference_service
-from lifecycle.pipeline import VOLUME
 from workshop import commands
 from workshop.image import build, engine
 
-USER = 10001
 CHOICE = {"C": 0.5, "degree": 2, "weights": "balanced"}
 INPUTS = {"feature_service": "rates", "label": "label"}
 COMPILED = REPOSITORY / "cluster" / commands.PIPELINE
@@ -225,6 +225,11 @@ print(json.dumps({
     assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in found["packages"]} == wanted
     assert "/site-packages/" in found["place"]
     assert found["found"] == [] and found["compilers"] == []
+
+
+def test_a_notebook_sees_whether_the_image_is_there(image):
+    assert lacking(image) == ""
+    assert lacking("nobody-built-it:1") == "Docker holds no image nobody-built-it:1 yet; `make image` builds it"
 
 
 def test_it_says_what_it_is_and_runs_as_nobody_in_particular(docker, image):
