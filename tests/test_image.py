@@ -309,13 +309,13 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_the_local_o
         ]
         live = requests.get(f"{there.url}{found['livenessProbe']['httpGet']['path']}", timeout=10)
         docker("exec", name, *health_check(docker, image))
-        processes = docker("top", name, "-eo", "uid,args")
+        processes = docker("top", name, "-eo", "pid,uid,args")
     assert [one.status_code for one in answers] == [200, 200], answers[0].text
     scores = [one.json()["predictions"] for one in answers]
     assert len(set(scores[0])) > 10 and scores[0] == pytest.approx(scores[1], abs=1e-12)
     assert answers[0].json()["model_version"] == in_containers.version
     assert live.status_code == 200
-    assert {line.split()[0] for line in processes.splitlines()[1:]} == {world.user.split(":")[0]}
+    assert {line.split()[1] for line in processes.splitlines()[1:]} == {world.user.split(":")[0]}
 
 
 def health_check(docker, image: str) -> list[str]:
