@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from helpers.workspace import REPOSITORY
 
-EXTRAS = {"09": "distributed"}
+EXTRAS = {"09": "distributed", "11": "orchestrators"}
 """Notebook and dependency group; the door of `make` that adds a group has the group's name."""
 
 

@@ -82,6 +82,7 @@ MADE = {
     ),
     "08": Made(files=("six_weeks_later",)),
     "09": Made(files=("distributed", "train_job.yaml"), experiments=("distributed_training",)),
+    "11": Made(files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")),
 }
 
 

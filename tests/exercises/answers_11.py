@@ -1,0 +1,176 @@
+from answers import Answers
+
+ANSWERS = {
+    "11.1": Answers(
+        right=[
+            """
+def labels_of(path):
+    rows = Path(path).read_text()
+    return File.from_existing_remote(str(path), file_cache_key=str(len(rows)) + rows)
+""",
+            """
+import hashlib
+
+def labels_of(path):
+    with open(path, "rb") as file:
+        return File(path=str(path), hash=hashlib.file_digest(file, "md5").hexdigest())
+""",
+        ],
+        wrong=[
+            ("def labels_of(path):\n    return File.from_existing_remote(str(path))", "answered from the cache"),
+            (
+                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=str(Path(path).stat().st_size))",
+                "Path, name and size are as before",
+            ),
+            (
+                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=str(time.time_ns()))",
+                "the same file ran the task again",
+            ),
+            (
+                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=f'{path} {Path(path).read_text()}')",
+                "a copy of the file ran the task again",
+            ),
+            ("def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()", "the function gave a str"),
+            ("def labels_of(path):\n    return File.from_existing_remote(key=path)", "your function fails: TypeError"),
+            ("labels_of = File.from_existing_remote(str(labels_file))", "that is of the type File"),
+        ],
+    ),
+    "11.2": Answers(
+        right=[
+            """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    tasks = []
+    for seconds in lengths:
+        tasks.append(asyncio.ensure_future(pause(seconds, notes)))
+    waited = [await task for task in tasks]
+    return max(waited)
+""",
+        ],
+        wrong=[
+            (
+                """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    return max([await pause(seconds, notes) for seconds in lengths])
+""",
+                "one after the other",
+            ),
+            (
+                """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    first, second = lengths[:2]
+    return max(await asyncio.gather(pause(first, notes), pause(second, notes)))
+""",
+                "for 4 numbers the notes hold 2 pauses",
+            ),
+            (
+                """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    return sum(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
+""",
+                "the largest is 0.5",
+            ),
+            (
+                """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    return max(lengths)
+""",
+                "the notes hold 0 pauses",
+            ),
+            (
+                """
+async def longest(lengths: list[float], notes: str) -> float:
+    return max(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
+""",
+                "that is a plain function, and no task",
+            ),
+            (
+                """
+@training.task
+async def longest(notes: str, seconds: float) -> float:
+    return await pause(seconds, notes)
+""",
+                "it should take lengths and notes",
+            ),
+            (
+                """
+@training.task
+async def longest(lengths: list[float], notes: str) -> float:
+    return max(asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
+""",
+                "the workflow fails: RuntimeUserError",
+            ),
+        ],
+    ),
+    "11.3": Answers(
+        right=[
+            """
+@training.task(retries=flyte.RetryStrategy(count=2))
+async def careful(kind: str, tries: str) -> int:
+    try:
+        return warehouse(kind, tries)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        raise flyte.errors.NonRecoverableError(f"not tried again: {error}")
+""",
+        ],
+        wrong=[
+            (
+                """
+@training.task(retries=2)
+async def careful(kind: str, tries: str) -> int:
+    return warehouse(kind, tries)
+""",
+                "a broken table was asked 3 times",
+            ),
+            (
+                """
+@training.task
+async def careful(kind: str, tries: str) -> int:
+    return warehouse(kind, tries)
+""",
+                "a hiccup should pass on the third try",
+            ),
+            (
+                """
+@training.task(retries=2)
+async def careful(kind: str, tries: str) -> int:
+    try:
+        return warehouse(kind, tries)
+    except Exception as error:
+        raise flyte.errors.NonRecoverableError(str(error))
+""",
+                "a hiccup should pass on the third try",
+            ),
+            (
+                """
+@training.task(retries=2)
+async def careful(kind: str, tries: str) -> int:
+    try:
+        return warehouse(kind, tries)
+    except ValueError:
+        return 0
+""",
+                "a broken table gave 0",
+            ),
+            (
+                """
+@training.task(retries=2)
+async def careful(kind: str, tries: str) -> int:
+    try:
+        return warehouse(kind, tries)
+    except ValueError:
+        raise flyte.errors.NonRecoverableError("broken")
+""",
+                "needs the warehouse's own words",
+            ),
+            ("careful = ask", "a broken table was asked 3 times"),
+            ("def careful(kind, tries):\n    return warehouse(kind, tries)", "that is a plain function"),
+        ],
+    ),
+}
