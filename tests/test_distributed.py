@@ -11,7 +11,6 @@ import harness
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from helpers import trainer
 from helpers.capture import captured_trainer
@@ -281,18 +280,6 @@ def train_job(inputs: dict, workers: int) -> dict:
     assert distributed.submit(client, "a-training", inputs, workers) == "a-training"
     (found,) = sent
     return found
-
-
-def test_the_committed_train_job_is_what_the_notebook_renders():
-    committed = yaml.safe_load((REPOSITORY / "cluster" / "train_job.yaml").read_text())
-    assert distributed.round_trip(committed) == committed
-    assert committed["kind"] == "TrainJob" and committed["spec"]["trainer"]["numNodes"] == 2
-    command = committed["spec"]["trainer"]["command"][-1]
-    arguments = eval(command.split("train(**")[-1].split(")\n")[0])
-    assert train_job(arguments, 2) | {"metadata": committed["metadata"]} == committed
-    assert str(REPOSITORY) not in command and all(
-        "/ml-lifecycle" in arguments[n] for n in ("feature_repo", "labels", "folder")
-    )
 
 
 def test_a_misspelled_field_and_a_wrong_type_are_noticed():
