@@ -155,10 +155,16 @@ def pair(tmp_path_factory) -> Pair:
 
 # Few moments, so that many rows share one, and many are as old as a time to live, a microsecond more or less.
 MOMENTS = [NOON + hour * HOUR + part * MICROSECOND for hour in range(5) for part in (0, 0, 0, -1, 1)]
-times = st.sampled_from([*MOMENTS, *MOMENTS, None])
+times, times_or_null = st.sampled_from([*MOMENTS, None, None]), st.sampled_from([*MOMENTS, *[None] * 8])
 drivers, cities = st.sampled_from([1, 1, 1, 2, None]), st.sampled_from(["a", "a", "", None])
 rows = st.fixed_dictionaries(
-    {"driver": drivers, "city": cities, "time": times, "created": times, "n": st.sampled_from([0.5, 0.25, None])}
+    {
+        "driver": drivers,
+        "city": cities,
+        "time": times,
+        "created": times_or_null,
+        "n": st.sampled_from([0.5, 0.25, None]),
+    }
 )
 asked_rows = st.fixed_dictionaries(
     {"driver_id": drivers, "city": cities, "other_id": drivers, "event_timestamp": times}
