@@ -137,6 +137,7 @@ NEEDS: dict[str, list[_Need]] = {
     "07": [_REGISTRY, _SUITE, _PIPELINE],
     "08": [_REGISTRY, _SUITE, _PRODUCTION],
     "09": [_REGISTRY, _SELECTED],
+    "10": [_REGISTRY, _SUITE, _TUNED, _PIPELINE, _PRODUCTION],
     "11": [_REGISTRY, _SELECTED],
 }
 

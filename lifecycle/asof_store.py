@@ -169,7 +169,7 @@ def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
     Without ``only_known`` a row answers from its event time, and of rows with one event time the last written counts.
     With it, a row answers once it has happened and has been written; what is written late about an earlier time than is known already never does.
     """
-    table = view.table.drop_null([view.time, *view.keys])
+    table = view.table.drop_null(view.time)
     columns = {_OWN + name: table[name] for name in [*view.keys, *view.features.values()]}
     columns |= {_TIME: table[view.time], _SINCE: table[view.time]}
     if view.created is None:

@@ -80,7 +80,7 @@ def backend() -> str:
     """
     chosen = os.environ.get("BACKEND") or "local"
     if chosen not in BACKENDS:
-        raise ValueError(f"BACKEND is {chosen!r}. Set it to 'local' or 'kubernetes', or unset it: then it is 'local'.")
+        raise ValueError(f"BACKEND is {chosen!r}: set it to 'local' or 'kubernetes', or unset it: then it is 'local'.")
     return chosen
 
 

@@ -161,7 +161,7 @@ def work(
         fingerprint = {"contract": contract.to_dict(), **settings, "rows": _digest(questions)}
         training = Training(rows, contract, settings, int(counts.sum()), rank, workers)
         began_at = training.load(place / CHECKPOINT, fingerprint, epochs)
-        print(f"worker {rank} of {workers}: {len(rows)} rows to train on, from epoch {began_at}", flush=True)
+        print(f"worker {rank} of {workers}: trains on {len(rows)} rows, from epoch {began_at}", flush=True)
 
         for epoch in range(began_at + 1, epochs + 1):
             training.step()
@@ -446,21 +446,21 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
     )
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
-    from lifecycle.pipeline import VOLUME
+    from lifecycle.cluster import MOUNT, TRACKING, VOLUMES
     from lifecycle.shipped import train
 
     # What `TrainerClient().get_runtime("torch-distributed")` gives on a cluster with Kubeflow's own runtimes.
     runtime_trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
     runtime_trainer.set_command(constants.TORCH_COMMAND)
     runtime = Runtime(name="torch-distributed", trainer=runtime_trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
-    volume = {"name": "ml-lifecycle", "persistentVolumeClaim": {"claimName": "ml-lifecycle"}}
-    address = {"name": "mlflow", "key": "tracking-uri"}
+    config_map, address = TRACKING
+    source = {"configMapKeyRef": {"name": config_map, "key": address}}
     container = ContainerPatch(
         name=constants.NODE,
-        env=[{"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": address}}],
-        volume_mounts=[{"name": "ml-lifecycle", "mountPath": VOLUME}],
+        env=[{"name": "MLFLOW_TRACKING_URI", "valueFrom": source}],
+        volume_mounts=[MOUNT],
     )
-    pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[volume], containers=[container]))
+    pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[VOLUMES], containers=[container]))
     nodes = ReplicatedJobPatch(name=constants.NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
     jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[nodes]))
     patch = RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))

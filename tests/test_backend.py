@@ -23,7 +23,7 @@ DONE = {"status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}
 
 
 class Recorder(ThreadingHTTPServer):
-    """Stands where an API server would: keeps each request, and answers with what ``answers`` holds for the end of its path, else with its body."""
+    """Stands where an API server would: keeps each request, and answers with what ``answers`` holds for the end of its path; else what is sent exists, and what is asked for does not."""
 
     def __init__(self, answers: dict[str, dict]):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.sent.append((self.command, path, body))
         found = [answer for end, answer in self.server.answers.items() if f"{self.command} {path}".endswith(end)]
         said = json.dumps(found[0] if found else body).encode()
-        self.send_response(200)
+        self.send_response(200 if found or self.command != "GET" else 404)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
@@ -182,6 +182,61 @@ print(server.running)
     assert service == FILES["models/inference_service.yaml"][0]
     assert said.splitlines()[-2:] == ["http://the-server True", "False"]
     assert asked[-1] == "DELETE"
+
+
+def test_notebook_09_sends_the_committed_job_and_waits_for_its_end(tmp_path):
+    program = """
+import shutil
+import yaml
+from kubeflow.trainer import KubernetesBackendConfig, TrainerClient
+from helpers.capture import captured_trainer
+from lifecycle import distributed
+Code = lambda text, language: text
+contract = SimpleNamespace(feature_service="rates_and_rating", label="label")
+shutil.rmtree = lambda *given, **named: None
+Path.write_text = lambda self, text: None
+run("09", "train-021", "train-064", "train-068b")
+print(cluster.get_job(submitted).status)
+"""
+    [job] = FILES["models/train_job.yaml"]
+    ended = {
+        **job,
+        "status": {
+            "conditions": [
+                {
+                    "type": "Complete",
+                    "status": "True",
+                    "reason": "done",
+                    "message": "",
+                    "lastTransitionTime": "2025-03-01T00:00:00Z",
+                }
+            ]
+        },
+    }
+    ended["metadata"] = {**job["metadata"], "namespace": NAMESPACE, "creationTimestamp": "2025-03-01T00:00:00Z"}
+    container = {"name": "node", "image": "ml-lifecycle:1.0"}
+    labels = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    jobs = {"metadata": {"labels": labels}, "spec": {"template": {"spec": {"containers": [container]}}}}
+    runtime = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "ClusterTrainingRuntime",
+        "metadata": {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}},
+        "spec": {
+            "mlPolicy": {"numNodes": 1, "torch": {}},
+            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": jobs}]}},
+        },
+    }
+    answers = {
+        "/configmaps/kubeflow-trainer-public": {"data": {"kubeflow_trainer_version": "v2.3.0"}},
+        "GET /apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/torch-distributed": runtime,
+        "/trainjobs/driver-training": ended,
+        "/pods": {"kind": "PodList", "apiVersion": "v1", "items": []},
+    }
+    with recorder(answers) as server:
+        said = ran(server, tmp_path, program)
+        [sent] = server.posted(f"/namespaces/{NAMESPACE}/trainjobs")
+    assert sent == job
+    assert said.splitlines()[-1] == "Complete"
 
 
 def test_a_failed_experiment_is_told_with_the_cluster_s_reason_and_a_slow_one_after_a_time():

@@ -96,4 +96,8 @@ on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job/app
 on create --namespace "$NAMESPACE" configmap notebooks --from-literal="LIFECYCLE_IMAGE=$IMAGE" --from-literal="LIFECYCLE_NAMESPACE=$NAMESPACE"
 on apply --namespace "$NAMESPACE" -f cluster/kind/notebooks.yaml
 on wait --for=condition=Complete --timeout=7200s --namespace "$NAMESPACE" job/notebooks
+if [ -n "$dry_run" ]; then
+  echo "Nothing was run."
+  exit
+fi
 echo "The executed notebooks lie on the volume, in workspace/executed. cluster/kind/down.sh removes the cluster with all that is in it."
