@@ -1,6 +1,6 @@
 """The point-in-time join on a distributed engine, Spark with a master and two workers on this machine, beside DuckDB: docs/engine.json.
 
-python -m benchmarks.engine [--sizes 1000x20000 10000x100000 100000x1000000] [--rounds 1] [--out docs]
+python -m benchmarks.engine [--sizes 1000x20000 10000x100000 30000x300000] [--rounds 1] [--out docs]
 
 Each contestant has a process of its own and retrieves the same questions twice; the second time counts, when every engine has started.
 Memory is the greatest sum over the processes that take part, of Spark with master, workers and their executors.
@@ -131,10 +131,17 @@ def pays_from(curves: dict[str, dict[str, float]]) -> float | None:
     return max(0.0, slower / gained) if gained > 0 else None
 
 
+def write(runs: list[dict], out: Path) -> None:
+    """What was measured so far, the fitted lines, and where they cross, as ``engine.json``."""
+    curves = {contestant: curve(runs, contestant) for contestant in CONTESTANTS}
+    measured = {"machine": machine(), "runs": runs, "curves": curves, "pays_from_million_rows": pays_from(curves)}
+    (out / "engine.json").write_text(json.dumps(measured, indent=1) + "\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine")
-    sizes = ["1000x20000", "10000x100000", "100000x1000000"]
+    sizes = ["1000x20000", "10000x100000", "30000x300000"]
     parser.add_argument("--sizes", nargs="+", default=sizes, help="questions x rows of the view")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs")
@@ -158,9 +165,7 @@ def main(argv: list[str] | None = None) -> int:
                 found = run(contestant, table, spark)
                 runs.append({"round": number, "questions": questions, "rows": rows} | found)
                 print(f"{contestant}, {size}: {found['seconds']:.2f} s, {found['peak_mb']:.0f} MB", flush=True)
-    curves = {contestant: curve(runs, contestant) for contestant in CONTESTANTS}
-    measured = {"machine": machine(), "runs": runs, "curves": curves, "pays_from_million_rows": pays_from(curves)}
-    (arguments.out / "engine.json").write_text(json.dumps(measured, indent=1) + "\n")
+            write(runs, arguments.out)  # after each size: the next one may take long
     return 0
 
 
