@@ -175,7 +175,8 @@ def history(cluster: SparkCluster, feature_repo: Path, service: str, entities: P
     Raises:
         WorkshopError: it failed; the message carries the end of what it said.
     """
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "helpers.engine", feature_repo, service, entities, answer]
+    command: list[str | Path] = [sys.executable, "-P", "-W", "ignore", "-m", "helpers.engine"]
+    command += [feature_repo, service, entities, answer]
     done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, cwd=cluster.folder)
     if done.returncode:
         raise WorkshopError(f"the retrieval on Spark failed:\n{done.stderr[-1500:]}")
