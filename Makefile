@@ -54,7 +54,7 @@ endif
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators wheels bench drills
+.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -87,6 +87,9 @@ orchestrators: .venv/current ## add Flyte, for notebook 11; INDEX=address to loo
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels
+
+image: .venv/current ## the container image of cluster/Dockerfile; ENGINE=podman, BASE=another image, WHEELS=/path/to/wheels where there is no network
+	@$(VENV) -m workshop.image $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS")
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -156,8 +156,8 @@ def selection(size: dict, folder: Path) -> list:
 
 
 def online(size: dict, folder: Path) -> list:
-    """Requests in process and over HTTP."""
-    contestants, counts = ["in_process", "over_http"], size["online"]
+    """Requests in process, the same with a prediction log, and over HTTP."""
+    contestants, counts = ["in_process", "logged", "over_http"], size["online"]
     options, says = ["--requests", counts["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
     return taking_turns("online", contestants, counts["rounds"], folder, options, says)
 

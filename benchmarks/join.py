@@ -1,4 +1,4 @@
-"""The point-in-time join: Feast on DuckDB, a hand-written DuckDB ASOF join, pandas. One contestant, one process.
+"""The point-in-time join: Feast on DuckDB and on the project's ASOF store, a hand-written DuckDB ASOF join, pandas. One contestant, one process.
 
 python -m benchmarks.join make --rows 1000000 --questions 100000 --folder DIR
 python -m benchmarks.join feast|feast_batches|feast_asof|asof|pandas --folder DIR --ttl-hours 168
@@ -51,8 +51,8 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def with_feast(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Feast's own call on its DuckDB store."""
+def with_feast(folder: Path, ttl: timedelta, offline_store: str = "duckdb") -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Feast's own call, on its DuckDB store or another."""
     import ibis
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.types import Float64, Int64
@@ -61,7 +61,7 @@ def with_feast(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.Data
         project="benchmark",
         provider="local",
         registry=str(folder / f"registry_{ttl.total_seconds():.0f}.db"),
-        offline_store={"type": "duckdb"},
+        offline_store={"type": offline_store},
         online_store=None,
         entity_key_serialization_version=3,
     )
@@ -84,33 +84,8 @@ def with_feast_batches(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame],
 
 
 def with_feast_asof(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Feast's own call, with one function of its DuckDB store replaced: the plan of the join. It shows what that plan costs."""
-    import ibis
-    from feast.infra.offline_stores import ibis as feast_ibis
-
-    feast_ibis.point_in_time_join = asof_plan
-    # Ibis hands the questions over as a stream of unknown length; DuckDB guesses one row, and for a few rows it would join in a nested loop.
-    ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
-    return with_feast(folder, ttl)
-
-
-def asof_plan(
-    entity_table, feature_tables, event_timestamp_col, event_expire_timestamp_fn=None, filter_by_created_timestamp=False
-):
-    """What Feast's ``point_in_time_join`` gives, by an ASOF join per view in place of a join with every valid row and a ranking of them."""
-    import ibis
-
-    answer = entity_table.drop("entity_row_id")
-    for view, time_field, created, keys, features, ttl in feature_tables:
-        order = [view[time_field].desc(), *([view[created].desc()] if created else [])]
-        latest = ibis.row_number().over(group_by=[*keys, time_field], order_by=order) == 0
-        view = view.filter(latest).select(**{f"_{k}": k for k in keys}, _time=time_field, **{f: f for f in features})
-        same = [answer[given] == view[f"_{own}"] for own, given in keys.items()]
-        joined = answer.asof_join(view, on=answer[event_timestamp_col] >= view["_time"], predicates=same)
-        valid = joined["_time"] + ibis.literal(ttl) >= joined[event_timestamp_col]
-        joined = joined.mutate(**{name: valid.ifelse(joined[name], ibis.null()) for name in features} if ttl else {})
-        answer = joined.select(*answer.columns, *features)
-    return answer
+    """Feast's own call on the project's offline store, whose plan is an ASOF join."""
+    return with_feast(folder, ttl, offline_store="lifecycle.asof_store.AsofOfflineStore")
 
 
 def with_asof(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:

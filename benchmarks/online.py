@@ -1,6 +1,6 @@
-"""Online prediction, features and model: in process, and through KServe's server at one client.
+"""Online prediction, features and model: in process, with and without the prediction log, and through KServe's server at one client.
 
-python -m benchmarks.online prepare|in_process|over_http --home DIR --requests 2000
+python -m benchmarks.online prepare|in_process|logged|over_http --home DIR --requests 2000
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.homes import SERVICE
 from helpers import data
 from helpers.services import HOST, Service, milliseconds
 from helpers.start import MODEL
@@ -39,11 +41,35 @@ def timed(ask: Callable[[int], float], known: list[int], requests: int) -> dict:
 
 
 def in_process(workspace: Workspace, requests: int) -> dict:
-    """The server's own class, called directly."""
+    """The server's own class, called directly. Long enough for several writes of a prediction log."""
     from lifecycle.serving import FeatureModel
 
     model = FeatureModel(MODEL, workspace.feature_repo, ALIAS, now=data.NOW.timestamp())
-    return timed(lambda driver: float(model.score([{"driver_id": driver}])[0][0]), drivers(workspace), requests)
+    found = timed(lambda driver: float(model.score([{"driver_id": driver}])[0][0]), drivers(workspace), 5 * requests)
+    model.stop()
+    return found
+
+
+def logged(workspace: Workspace, requests: int) -> dict:
+    """The same with a prediction log, for as long as this takes."""
+    import IPython.core.history  # noqa: F401  before Feast: lifecycle/serving.py says why
+    from feast import FeatureStore
+    from feast.feature_logging import LoggingConfig
+    from feast.infra.offline_stores.file_source import FileLoggingDestination
+
+    store = FeatureStore(repo_path=str(workspace.feature_repo))
+    service = store.get_feature_service(SERVICE)
+    folder = workspace.path / "prediction_log"
+    service.logging_config = LoggingConfig(destination=FileLoggingDestination(path=str(folder)))
+    store.apply(service)
+    try:
+        found = in_process(workspace, requests)
+    finally:
+        service.logging_config = None
+        store.apply(service)
+    kept = sum(len(pd.read_parquet(file)) for file in folder.glob("*.parquet"))
+    shutil.rmtree(folder)
+    return found | {"kept": kept}
 
 
 def over_http(workspace: Workspace, requests: int) -> dict:
@@ -65,7 +91,7 @@ def over_http(workspace: Workspace, requests: int) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """The command line of the process of one contestant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
-    parser.add_argument("what", choices=["prepare", "in_process", "over_http"])
+    parser.add_argument("what", choices=["prepare", "in_process", "logged", "over_http"])
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--requests", type=int, default=2000)
     arguments = parser.parse_args(argv)
@@ -76,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     workspace = Workspace(arguments.home.resolve())
     configure(workspace)
-    found = {"in_process": in_process, "over_http": over_http}[arguments.what](workspace, arguments.requests)
+    contestants = {"in_process": in_process, "logged": logged, "over_http": over_http}
+    found = contestants[arguments.what](workspace, arguments.requests)
     print(json.dumps({"contestant": arguments.what, **found}))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lifecycle.cluster import NAMESPACE
+
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
+    from kubeflow.trainer import TrainerClient
 
 
 class Captured:
@@ -22,7 +25,7 @@ class Captured:
         return body
 
 
-def captured_client(namespace: str = "ml-lifecycle") -> tuple[OptimizerClient, list[dict]]:
+def captured_client(namespace: str = NAMESPACE) -> tuple[OptimizerClient, list[dict]]:
     """An ``OptimizerClient`` without a cluster, and the list in which what it would send is found.
 
     Its constructor needs a cluster's address; this leaves it out, and so touches what version 0.5 keeps private.
@@ -37,4 +40,16 @@ def captured_client(namespace: str = "ml-lifecycle") -> tuple[OptimizerClient, l
     client.backend.trainer_backend = TrainerBackend.__new__(TrainerBackend)
     for backend in (client.backend, client.backend.trainer_backend):
         backend.custom_api, backend.namespace = api, namespace
+    return client, api.sent
+
+
+def captured_trainer(namespace: str = NAMESPACE) -> tuple[TrainerClient, list[dict]]:
+    """The same for a ``TrainerClient``."""
+    from kubeflow.trainer import TrainerClient
+    from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
+
+    api = Captured()
+    client = TrainerClient.__new__(TrainerClient)
+    client.backend = KubernetesBackend.__new__(KubernetesBackend)
+    client.backend.custom_api, client.backend.namespace = api, namespace
     return client, api.sent

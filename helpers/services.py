@@ -14,11 +14,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from helpers.workspace import REPOSITORY, WorkshopError
+
+if TYPE_CHECKING:
+    from kserve import KServeClient
 
 HOST = "127.0.0.1"
 MONITORING = REPOSITORY / "cluster" / "monitoring"
@@ -144,6 +147,35 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class Deployed:
+    """A model server that KServe runs on a cluster: what is asked of it is what is asked of ``Service``.
+
+    Args:
+        client: KServe's.
+        name: of the InferenceService.
+        namespace: where it was created.
+
+    Raises:
+        RuntimeError: it was not ready in time; KServe's own message shows its state.
+    """
+
+    def __init__(self, client: KServeClient, name: str, namespace: str, polling: float = 5):
+        self._client, self._name, self._namespace = client, name, namespace
+        client.wait_isvc_ready(name, namespace=namespace, polling_interval=polling)
+        self.url = client.get(name, namespace=namespace)["status"]["address"]["url"]
+
+    @property
+    def running(self) -> bool:
+        """Whether KServe says that it is ready."""
+        return bool(self._name and self._client.is_isvc_ready(self._name, namespace=self._namespace))
+
+    def stop(self) -> None:
+        """Delete the InferenceService; KServe ends its pods. Safe to call twice."""
+        if self._name:
+            self._client.delete(self._name, namespace=self._namespace)
+            self._name = ""
 
 
 def redis(log: Path) -> Service | None:

@@ -21,6 +21,7 @@ from helpers.workspace import (
     locate,
     quiet,
 )
+from lifecycle.cluster import backend
 
 MODEL = "driver_conversion"
 """The registered model's name in MLflow."""
@@ -67,21 +68,23 @@ def check_environment() -> dict[str, str]:
 
 def _registry_exists(workspace: Workspace) -> bool:
     """Whether the registry is there, with the online store, whose tables only an apply makes. (A read that fails leaves an empty file.)"""
-    files = [workspace.path / name for name in ("registry.db", "online_store.db")]
+    names = ["registry.db"] if backend() == "kubernetes" else ["registry.db", "online_store.db"]
+    files = [workspace.path / name for name in names]
     return all(file.exists() and file.stat().st_size for file in files)
 
 
 def _model_versions(workspace: Workspace, made_by: str) -> bool:
     """Whether the newest version with this tag is there, with its files: database and artifacts are two places, and one can be lost."""
-    if not (workspace.path / "mlflow.db").exists():
+    on_server = backend() == "kubernetes"
+    if not on_server and not (workspace.path / "mlflow.db").exists():
         return False
     from mlflow import MlflowClient
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     client = MlflowClient(workspace.tracking_uri)
     versions = client.search_model_versions(f"name = '{MODEL}' and tag.made_by = '{made_by}'")
-    if not versions:
-        return False
+    if not versions or on_server:  # files behind a server are the server's concern
+        return bool(versions)
     newest = max(versions, key=lambda version: int(version.version))
     files = local_file_uri_to_path(client.get_model_version_download_uri(MODEL, newest.version))
     return (Path(files) / "MLmodel").exists()
@@ -133,6 +136,8 @@ NEEDS: dict[str, list[_Need]] = {
     "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
     "07": [_REGISTRY, _SUITE, _PIPELINE],
     "08": [_REGISTRY, _SUITE, _PRODUCTION],
+    "09": [_REGISTRY, _SELECTED],
+    "10": [_REGISTRY, _SUITE, _TUNED, _PIPELINE, _PRODUCTION],
     "11": [_REGISTRY, _SELECTED],
 }
 

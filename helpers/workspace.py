@@ -15,6 +15,7 @@ from pathlib import Path
 
 from helpers import data
 from helpers.errors import Told
+from lifecycle.cluster import VOLUME, backend
 
 NOW = data.NOW
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -52,7 +53,9 @@ class Workspace:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's database as an absolute address: MLflow's own default depends on the working directory."""
+        """MLflow's database as an absolute address: MLflow's own default depends on the working directory. On a cluster its server's."""
+        if backend() == "kubernetes":
+            return os.environ.get("MLFLOW_TRACKING_URI", "")
         return f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
 
 
@@ -219,6 +222,28 @@ def current() -> Workspace:
     return _current
 
 
+def _check_backend(workspace: Workspace) -> None:
+    """With ``BACKEND=kubernetes``, steps get paths of this process: it must see the volume where they do, and the same MLflow.
+
+    Raises:
+        WorkshopError: ``BACKEND`` is an unknown word, the home is not the volume, or the tracking address is that of no server.
+    """
+    try:
+        chosen = backend()
+    except ValueError as error:
+        raise WorkshopError(str(error)) from None
+    if chosen == "local":
+        return
+    if workspace.home != Path(VOLUME):
+        raise WorkshopError(
+            f"BACKEND=kubernetes needs the home {VOLUME}, where steps on the cluster find it, and this one is {workspace.home}. See cluster/README.md, or unset BACKEND."
+        )
+    if not workspace.tracking_uri.startswith("http"):
+        raise WorkshopError(
+            "BACKEND=kubernetes needs MLflow's server, the same for this notebook and for the steps. Set MLFLOW_TRACKING_URI to its address, or unset BACKEND."
+        )
+
+
 def configure(workspace: Workspace) -> None:
     """Point every tool of this process, and of the processes it starts, at the workspace.
 
@@ -226,6 +251,7 @@ def configure(workspace: Workspace) -> None:
     zone, so that what a tool prints in local time is the same on every machine.
     """
     global _current
+    _check_backend(workspace)
     _current = workspace
     workspace.path.mkdir(parents=True, exist_ok=True)
     os.chdir(workspace.path)

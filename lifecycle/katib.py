@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle import IMAGE
+from lifecycle.cluster import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
     from kubeflow.trainer import Runtime
+    from kubernetes.client import CustomObjectsApi
 
 
 def trial(C: str, degree: str, weights: str, feature_repo: str, labels: str, feature_service: str, label: str) -> float:
@@ -143,8 +146,9 @@ def experiment(
     arguments += [f"--{given}={value}" for given, value in inputs.items()]
     container: dict[str, Any] = {"name": "trial", "image": IMAGE}
     container |= {"command": ["python", "-m", "lifecycle.katib"], "args": arguments}
-    container |= {"resources": {"limits": {"cpu": "1", "memory": "2Gi"}}}
-    pod = {"restartPolicy": "Never", "containers": [container]}
+    container |= {"resources": resources("500m", "1Gi", "1", "2Gi"), "securityContext": CONTAINER_SECURITY}
+    container |= {"volumeMounts": [MOUNT]}
+    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [VOLUMES]}
     job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": {"spec": pod}}}
     references = [models.V1beta1TrialParameterSpec(name=choice, reference=choice) for choice in space]
     spec = models.V1beta1ExperimentSpec(
@@ -162,6 +166,70 @@ def experiment(
     return models.V1beta1Experiment(
         apiVersion="kubeflow.org/v1beta1", kind="Experiment", metadata=metadata, spec=spec
     ).to_dict()
+
+
+def again(manifest: dict[str, Any]) -> dict[str, Any]:
+    """An Experiment rendered anew by today's code, for the same name, space, inputs and numbers.
+
+    Args:
+        manifest: from an earlier ``experiment``.
+    """
+    spec = manifest["spec"]
+    [container] = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"]
+    words = dict(word.removeprefix("--").split("=", 1) for word in container["args"])
+    space = distributions(spec["parameters"])
+    inputs = {word: value for word, value in words.items() if word not in space}
+    return experiment(
+        manifest["metadata"]["name"], space, inputs, spec["maxTrialCount"], parallel=spec["parallelTrialCount"]
+    )
+
+
+def finished(
+    api: CustomObjectsApi, name: str, namespace: str, patience: float = 3600, every: float = 10
+) -> dict[str, Any]:
+    """The Experiment once the cluster has ended it.
+
+    Args:
+        api: of the Kubernetes client.
+        name: of the Experiment.
+        namespace: where it was created.
+        patience: seconds to wait in all.
+        every: seconds between two looks.
+
+    Raises:
+        RuntimeError: the Experiment failed; the message carries the cluster's reason.
+        TimeoutError: it has not ended in time.
+    """
+    until = time.monotonic() + patience
+    while True:
+        found = api.get_namespaced_custom_object("kubeflow.org", "v1beta1", namespace, "experiments", name)
+        for condition in found.get("status", {}).get("conditions", []):
+            if condition["status"] == "True" and condition["type"] == "Succeeded":
+                return found
+            if condition["status"] == "True" and condition["type"] == "Failed":
+                raise RuntimeError(f"the Experiment {name} failed: {condition.get('message', 'no reason given')}")
+        if time.monotonic() > until:
+            raise TimeoutError(
+                f"the Experiment {name} has not ended within {patience:.0f} s. Look at its trials' pods."
+            )
+        time.sleep(every)
+
+
+def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """The choices of the best trial, of the types that ``space`` has: Katib keeps all as text.
+
+    Args:
+        ended: the Experiment with its status.
+        space: the search space, by hyperparameter.
+    """
+    chosen = {found["name"]: found["value"] for found in ended["status"]["currentOptimalTrial"]["parameterAssignments"]}
+    read: dict[str, Any] = {}
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            [read[name]] = [choice for choice in distribution.choices if str(choice) == chosen[name]]
+        else:
+            read[name] = int(chosen[name]) if isinstance(distribution, IntDistribution) else float(chosen[name])
+    return read
 
 
 def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -9,18 +9,17 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
 from pathlib import Path
 from typing import TextIO
 
-from kfp import dsl, kubernetes
+from kfp import components, dsl, kubernetes
 
 from lifecycle import IMAGE
+from lifecycle.cluster import CLAIM, LOGIN, TRACKING, VOLUME
 
-VOLUME = "/ml-lifecycle"
-"""Where a step on a cluster finds the feature repository and the data."""
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
 
@@ -67,14 +66,30 @@ def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
         root.setLevel(own_level)
 
 
+def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps: bool = False) -> None:
+    """Run a compiled pipeline from its file, with the local runner that ``kfp.local.init`` chose.
+
+    Args:
+        file: the compiled pipeline.
+        arguments: of the pipeline, by name.
+        log: file to append the runner's output to.
+        show_steps: print a line when a step has ended.
+    """
+    compiled = components.load_component_from_file(str(file))
+    with local_run(log, show_steps):
+        compiled(**arguments)
+
+
 def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """What a step needs on a cluster: limits, the tracking address, its password, and a volume.
 
     The local runner leaves out the last three, and warns in its log that the limits have no effect.
     """
-    kubernetes.use_config_map_as_env(task, "mlflow", {"tracking-uri": "MLFLOW_TRACKING_URI"})
-    kubernetes.use_secret_as_env(task, "mlflow-login", {"password": "MLFLOW_TRACKING_PASSWORD"})
-    kubernetes.mount_pvc(task, pvc_name="ml-lifecycle", mount_path=VOLUME)
+    config_map, address = TRACKING
+    secret, password = LOGIN
+    kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
+    kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
+    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=VOLUME)
     return task.set_cpu_limit("1").set_memory_limit("2Gi")
 
 

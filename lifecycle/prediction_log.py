@@ -60,6 +60,8 @@ MOST_ROWS = 20_000
 """Rows that wait to be written. Further ones are answered and not kept."""
 ENOUGH = 2_000
 """Waiting rows that are written without waiting for the time."""
+SLICE, BREATH = 20, 0.001
+"""Answers that become rows at once, a fraction of a millisecond, and seconds of rest between: Python runs one thread at a time, and requests come first."""
 FILE_ROWS = 10_000
 """From which on a file is not added to."""
 HOUR = 3600.0
@@ -297,14 +299,21 @@ class PredictionLog:
         with self._lock:
             answers, self._answers = self._answers, []
         for layout, group in groupby(answers, key=lambda answer: answer.layout):
-            found = list(group)
-            try:
-                self._tables.append((layout, layout.table(found)))
-            except BaseException as error:  # whatever it is: this thread must not end
-                rows = sum(len(answer.rows) for answer in found)
-                self._done(rows)
-                self._lost(rows, "failed")
-                self._say(f"{rows} predictions do not fit their log: {type(error).__name__}: {error}")
+            found, parts, lost, why = list(group), [], 0, ""
+            for start in range(0, len(found), SLICE):
+                part = found[start : start + SLICE]
+                try:
+                    parts.append(layout.table(part))
+                except BaseException as error:  # whatever it is: this thread must not end
+                    lost += sum(len(answer.rows) for answer in part)
+                    why = f"{type(error).__name__}: {error}"
+                self._closed.wait(BREATH)
+            if lost:
+                self._done(lost)
+                self._lost(lost, "failed")
+                self._say(f"{lost} predictions do not fit their log: {why}")
+            if parts:
+                self._tables.append((layout, pa.concat_tables(parts)))
         while self._tables:
             layout, table = self._tables[0]
             try:

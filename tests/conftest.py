@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 HARD_TO_QUOTE = "Übung d'été (1) [2]"
 """A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the path of its experiment "Default" into SQL
 as Python prints it."""
+collect_ignore = [] if sys.platform == "linux" else ["test_image.py"]  # containers are Linux
 SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
 
 
 def pytest_configure(config):
     # A test that starts a program gives it this environment; byte code on disk keeps its start short.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_report_header():
+    return [f"left out on {sys.platform}: {name}" for name in collect_ignore]
 
 
 def said_aloud(report):
@@ -80,6 +86,22 @@ def store(applied) -> FeatureStore:
 def course(tmp_path_factory) -> Workspace:
     """The home that test_notebooks.py goes through in order. Others find there what the notebooks made."""
     return create_home(tmp_path_factory.mktemp("the whole course") / HARD_TO_QUOTE)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory) -> Path:
+    """A folder that `make wheels` filled."""
+    from helpers.workspace import WorkshopError
+    from workshop import commands
+
+    folder = tmp_path_factory.mktemp("a stick") / "the wheels, for all"
+    try:
+        commands.wheels(folder)
+    except WorkshopError as error:
+        if "does not answer" in str(error):
+            pytest.skip(str(error))
+        raise
+    return folder
 
 
 @pytest.fixture(scope="session")

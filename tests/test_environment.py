@@ -21,6 +21,8 @@ from packaging.specifiers import SpecifierSet
 from helpers.workspace import REPOSITORY
 
 PROJECT = REPOSITORY / "pyproject.toml"
+NOT_IN_THE_IMAGE = ("papermill", "nbconvert", "jupyterlab", "ipywidgets", "evidently")
+"""Packages of the course that `lifecycle` does not import; CONTRIBUTING.md has the command."""
 A_TOOL = "a_tool-1.0-py3-none-any.whl"
 OURS = "feast_mlflow_kubeflow_workshop"
 UV = Path(sys.executable).with_name("uv")
@@ -55,7 +57,14 @@ def test_every_package_with_wheels_has_one_for_each_python_of_the_lock(python):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("requirements.txt", ["--no-dev", "--no-emit-project"]), ("build-requirements.txt", ["--only-group", "build"])],
+    [
+        ("requirements.txt", ["--no-dev", "--no-emit-project"]),
+        ("build-requirements.txt", ["--only-group", "build"]),
+        (
+            "cluster/requirements.txt",
+            ["--no-dev", "--no-emit-project", *(f"--prune={name}" for name in NOT_IN_THE_IMAGE)],
+        ),
+    ],
 )
 def test_requirements_are_the_lock_and_pinned_by_hash(name, options):
     text = (REPOSITORY / name).read_text()
@@ -66,6 +75,8 @@ def test_requirements_are_the_lock_and_pinned_by_hash(name, options):
     project = tomllib.loads(PROJECT.read_text())
     if name == "requirements.txt":
         assert len(lines) > 200 and {pin.name for pin in pins()} <= names
+    elif name == "cluster/requirements.txt":
+        assert {pin.name for pin in pins()} - names == set(NOT_IN_THE_IMAGE)
     else:
         tools = project["build-system"]["requires"] + project["dependency-groups"]["build"]
         assert {Requirement(tool).name for tool in tools} <= names

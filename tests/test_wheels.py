@@ -15,24 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import HARD_TO_QUOTE
 
-from helpers.workspace import REPOSITORY, WorkshopError
-from workshop import commands
+from helpers.workspace import REPOSITORY
 
 NOT_PART = shutil.ignore_patterns(".git", ".venv", "workspace", "wheels", "__pycache__", ".*_cache")
 OF_THE_USER = ("PIP_", "UV_", "XDG_", "MAKE", "VIRTUAL_ENV", "WHEELS")
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> Path:
-    """A folder that `make wheels` filled."""
-    folder = tmp_path_factory.mktemp("a stick") / "the wheels, for all"
-    try:
-        commands.wheels(folder)
-    except WorkshopError as error:
-        if "does not answer" in str(error):
-            pytest.skip(str(error))
-        raise
-    return folder
 
 
 def copy(folder: Path) -> Path:

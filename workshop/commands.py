@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from packaging.markers import Marker
+
 from helpers.data import DataError
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
@@ -25,7 +27,7 @@ from workshop import claims
 from workshop.reset import COPIES, reset
 from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
-PIPELINE = "training_pipeline.yaml"
+PIPELINE, TRAIN_JOB = "training_pipeline.yaml", "train_job.yaml"
 WHEELS = REPOSITORY / "wheels"
 
 
@@ -211,7 +213,9 @@ def notebooks() -> int:
             nbformat.write(clean(notebook), NOTEBOOKS / f"{result.name}.ipynb")
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
-        shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
+        for made in (PIPELINE, TRAIN_JOB):
+            if (workspace.path / made).exists():  # without its extra, a notebook is left out
+                shutil.copy(workspace.path / made, REPOSITORY / "cluster" / made)
     claims.write()
     return 0
 
@@ -247,6 +251,31 @@ def progress(of: str | None = None) -> int:
     return shown.room(Path(of).expanduser()) if of else shown.mine(locate())
 
 
+def _of_other_patches(lock: str) -> str:
+    """What another patch version of this Python needs and this one does not: Debian's 3.11.2 needs a package that 3.11.3 no longer needs."""
+    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found = []
+    for one, marker in re.findall(r"^(\S+==\S+) ; ((?:[^\\\n]|\\\n)+)", lock, flags=re.M):
+        condition, _, hashes = marker.partition("\\\n")
+        read = Marker(condition)
+        there = any(read.evaluate({"python_full_version": f"{minor}.{patch}"}) for patch in (0, 99))
+        if there and not read.evaluate():
+            found.append(f"{one} \\\n{hashes}")
+    return "\n".join(found)
+
+
+def _fetch(requirements: str, into: Path) -> subprocess.CompletedProcess:
+    """Fetch a list of packages into a folder, each with its hash verified."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(requirements)
+        file.flush()
+        # The one package without a wheel is built to learn what it needs: with this environment's tools, which are the lock's.
+        options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", into, "-r", file.name]
+        quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
+        fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
+        return subprocess.run(fetch, stderr=subprocess.PIPE, text=True)
+
+
 def wheels(into: Path = WHEELS) -> int:
     """Fetch every package of the lock that this system and this Python need, each with its hash verified.
 
@@ -262,14 +291,9 @@ def wheels(into: Path = WHEELS) -> int:
     export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project"]
     lock = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     into.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
-        requirements.write(lock)
-        requirements.flush()
-        # The one package without a wheel is built to learn what it needs: with this environment's tools, which are the lock's.
-        options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", into, "-r", requirements.name]
-        quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
-        fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
-        done = subprocess.run(fetch, stderr=subprocess.PIPE, text=True)
+    done = _fetch(lock, into)
+    if not done.returncode and (others := _of_other_patches(lock)):
+        done = _fetch(others, into)
     if done.returncode:
         if "connection broken" in done.stderr:
             raise WorkshopError(

@@ -81,6 +81,22 @@ MADE = {
         fills_online=True,
     ),
     "08": Made(files=("six_weeks_later",)),
+    "09": Made(files=("distributed", "train_job.yaml"), experiments=("distributed_training",)),
+    "10": Made(
+        files=(
+            "manifests",
+            "container_outputs",
+            "elsewhere",
+            "team",
+            "lineage",
+            "logs/containers.log",
+            "logs/lineage.log",
+            "logs/offline_server.log",
+            "logs/online_server.log",
+            "logs/registry_server.log",
+            "logs/tracking_server.log",
+        )
+    ),
     "11": Made(files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")),
 }
 

@@ -184,6 +184,14 @@ def test_openlineages_further_settings_are_dropped(reproduction):
 
 
 @watch
+def test_the_lineage_of_apply_links_every_source_with_every_view(reproduction):
+    names = reproduction()
+    true = {("stats_file", "stats"), ("profile_file", "profile")}
+    assert names["one_by_one"] == true
+    assert names["by_apply"] == true | {("stats_file", "profile"), ("profile_file", "stats")}
+
+
+@watch
 def test_a_local_lineage_processor_never_gets_an_event(reproduction):
     assert reproduction()["kept"].get_jobs() == []
 

@@ -1,0 +1,18 @@
+# For the first stage of the Dockerfile: makes /opt/venv of the packages in requirements.txt, each with its hash from the lock.
+# From the folder wheels when it holds any, and then from nowhere else; otherwise from the package index.
+set -eu
+if ls wheels/*.whl >/dev/null 2>&1; then
+    export PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/wheels" UV_NO_INDEX=1 UV_FIND_LINKS="$PWD/wheels" UV_OFFLINE=1
+    trap '[ $? = 0 ] || echo "error: the wheel folder does not hold what this image needs: packages of this lock for Linux on $(uname -m) with $(python3 --version)." >&2' EXIT
+fi
+[ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
+
+python3 -m venv tools
+tools/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build-requirements.txt
+python3 -m venv --without-pip /opt/venv
+# kfp-server-api comes as source alone, in plain Python. What builds it is setuptools, which is among the packages, so it goes first.
+sed -n '/^setuptools==/,/[^\\]$/p' requirements.txt > first.txt
+for list in first.txt requirements.txt; do
+    tools/bin/uv pip install --quiet --python /opt/venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
+        --only-binary :all: --no-binary kfp-server-api --no-build-isolation -r "$list"
+done

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# A cluster on this machine with kind: pinned releases of Kubeflow and its neighbours, the lifecycle's image, its manifests, and the notebooks in it.
+#
+#   cluster/kind/up.sh [--dry-run]
+#
+# NEVER RUN: where this was written no cluster could be started. Checked are its syntax, what --dry-run prints, and the manifests that it applies.
+# It needs docker, kind, kubectl and helm, some 12 GB of memory, and a network; --dry-run needs none of them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+CLUSTER=ml-lifecycle
+NAMESPACE=kubeflow # Kubeflow Pipelines alone, without profiles, runs its steps in its own namespace
+IMAGE=${LIFECYCLE_IMAGE:-ml-lifecycle:1.0}
+# kind 0.33 lists this image in its release notes.
+NODE=kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d
+CERT_MANAGER=v1.17.0 # what KServe 0.20 is released with
+PIPELINES=2.17.0 # the SDK's version
+TRAINER=v2.3.0 # that of the lock's kubeflow-trainer-api
+KATIB=v0.19.0 # that of the lock's kubeflow-katib-api
+KSERVE=v0.20.0
+FEAST_OPERATOR=v0.66.0
+
+dry_run=
+case "${1:-}" in
+  --dry-run) dry_run=yes ;;
+  '') ;;
+  *)
+    echo "usage: cluster/kind/up.sh [--dry-run]" >&2
+    exit 2
+    ;;
+esac
+
+# Print a command, and run it.
+run() {
+  printf '+'
+  printf ' %q' "$@"
+  printf '\n'
+  [ -n "$dry_run" ] || "$@"
+}
+
+if [ -z "$dry_run" ]; then
+  for program in docker kind kubectl helm; do
+    command -v "$program" >/dev/null || {
+      echo "error: $program is not installed. --dry-run prints the commands without it." >&2
+      exit 1
+    }
+  done
+fi
+on() { run kubectl --context "kind-$CLUSTER" "$@"; }
+ready() { on wait --for=condition=Available --timeout=900s --namespace "$1" deployment --all; }
+
+# The cluster, and the image in it: no registry is asked for it.
+run kind create cluster --name "$CLUSTER" --image "$NODE" --wait 180s
+run kind load docker-image "$IMAGE" --name "$CLUSTER"
+
+# Kubeflow and its neighbours.
+on apply -f "https://github.com/cert-manager/cert-manager/releases/download/$CERT_MANAGER/cert-manager.yaml"
+ready cert-manager
+from=github.com/kubeflow/pipelines/manifests/kustomize
+on apply -k "$from/cluster-scoped-resources?ref=$PIPELINES"
+on wait --for=condition=Established --timeout=120s crd/applications.app.k8s.io
+on apply -k "$from/env/platform-agnostic?ref=$PIPELINES"
+on apply --server-side -k "https://github.com/kubeflow/trainer.git/manifests/overlays/manager?ref=$TRAINER"
+ready kubeflow-system
+on apply --server-side -k "https://github.com/kubeflow/trainer.git/manifests/overlays/runtimes?ref=$TRAINER"
+on apply -k "github.com/kubeflow/katib.git/manifests/v1beta1/installs/katib-standalone?ref=$KATIB"
+on label namespace "$NAMESPACE" --overwrite katib.kubeflow.org/metrics-collector-injection=enabled
+charts=oci://ghcr.io/kserve/charts
+run helm --kube-context "kind-$CLUSTER" install kserve-crd "$charts/kserve-crd" --version "$KSERVE" --namespace kserve --create-namespace --wait
+run helm --kube-context "kind-$CLUSTER" install kserve "$charts/kserve-resources" --version "$KSERVE" --namespace kserve --wait \
+  --set kserve.controller.deploymentMode=Standard --set kserve.controller.gateway.disableIngressCreation=true
+on apply --server-side --force-conflicts -f \
+  "https://raw.githubusercontent.com/feast-dev/feast/refs/tags/$FEAST_OPERATOR/infra/feast-operator/dist/install.yaml"
+ready "$NAMESPACE"
+
+# What must be there before anything runs. The secrets are asked for, and land in no file.
+run env NAMESPACE="$NAMESPACE" KUBE_CONTEXT="kind-$CLUSTER" bash cluster/secrets.sh
+on apply -k cluster/kind/base
+
+# This clone onto the volume: definitions, data, and the notebooks, which run where the steps look.
+on apply --namespace "$NAMESPACE" -f cluster/kind/loader.yaml
+on wait --for=condition=Ready --timeout=300s --namespace "$NAMESPACE" pod/loader
+if [ -n "$dry_run" ]; then
+  echo "+ git archive HEAD | kubectl --context kind-$CLUSTER exec --namespace $NAMESPACE --stdin loader -- tar -xf - -C /ml-lifecycle"
+else
+  git archive HEAD | kubectl --context "kind-$CLUSTER" exec --namespace "$NAMESPACE" --stdin loader -- tar -xf - -C /ml-lifecycle
+fi
+on delete pod loader --namespace "$NAMESPACE"
+on rollout status --namespace "$NAMESPACE" --timeout=600s deployment/redis deployment/mlflow
+
+# The cluster's settings beside the definitions; Feast's servers.
+on apply -k cluster/kind/features
+on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job/apply-features
+
+# Notebooks 05 to 07 with BACKEND=kubernetes: they make what they need of the earlier ones, then a sweep, a pipeline run and an InferenceService.
+on create --namespace "$NAMESPACE" configmap notebooks --from-literal="LIFECYCLE_IMAGE=$IMAGE" --from-literal="LIFECYCLE_NAMESPACE=$NAMESPACE"
+on apply --namespace "$NAMESPACE" -f cluster/kind/notebooks.yaml
+on wait --for=condition=Complete --timeout=7200s --namespace "$NAMESPACE" job/notebooks
+if [ -n "$dry_run" ]; then
+  echo "Nothing was run."
+  exit
+fi
+echo "The executed notebooks lie on the volume, in workspace/executed. cluster/kind/down.sh removes the cluster with all that is in it."

@@ -1,0 +1,234 @@
+"""The exercises of notebook 09."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exercises.core import Exercise, NotYet, attempt
+from helpers.workspace import current
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEY = "driver_id"
+WORKERS = (2, 3, 5)
+_ASK = """
+import sys
+
+import cloudpickle
+import pandas as pd
+
+given, answered = sys.argv[1:]
+with open(given, "rb") as file:
+    function, questions, workers = cloudpickle.load(file)
+found = {count: [function(questions.copy(), rank, count) for rank in range(count)] for count in workers}
+pd.to_pickle(found, answered)
+"""
+"""What a process of its own does: each draws its own seed for the hashes of texts, as Python does by default."""
+
+
+def _together(of_one_worker: Any) -> str:
+    import pandas as pd
+
+    if not callable(of_one_worker):
+        raise NotYet(f"that is of the type {type(of_one_worker).__name__}; the answer is a function.")
+    questions = pd.read_parquet(current().data / "driver_labels.parquet")
+    for count in WORKERS:
+        with attempt("`of_one_worker` failed"):
+            shards = [of_one_worker(questions.copy(), rank, count) for rank in range(count)]
+        _judge(shards, questions, "in one process")
+    elsewhere = [_in_a_process(of_one_worker, questions, seed) for seed in ("1", "2")]
+    for count in WORKERS:
+        # Worker 0 as the first process sees it, the others as the second does.
+        mixed = [elsewhere[rank > 0][count][rank] for rank in range(count)]
+        _judge(mixed, questions, "when each worker is a process of its own")
+    largest = max(len(shard) for shard in elsewhere[0][5])
+    return f"Each driver's rows are with one of two, three or five workers, in each process alike. The largest of five shards has {largest} of {len(questions)} rows."
+
+
+def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
+    import pandas as pd
+
+    count = len(shards)
+    for rank, rows in enumerate(shards):
+        if not isinstance(rows, pd.DataFrame):
+            raise NotYet(
+                f"for worker {rank} of {count} it gives something of the type {type(rows).__name__}; let it give rows of the table."
+            )
+        if rows.empty:
+            raise NotYet(f"worker {rank} of {count} gets no row.")
+    index = pd.concat(shards).index
+    if index.duplicated().any():
+        raise NotYet(f"{where}, {index.duplicated().sum()} rows are with more than one of {count} workers.")
+    if len(index) != len(questions) or set(index) != set(questions.index):
+        raise NotYet(
+            f"{where}, {len(questions) - len(index)} of {len(questions)} rows are with none of {count} workers."
+        )
+    owners = pd.concat([rows.assign(rank=rank) for rank, rows in enumerate(shards)]).groupby(KEY)["rank"].nunique()
+    if owners.max() > 1:
+        raise NotYet(
+            f"the rows of driver {owners.idxmax()} are with {owners.max()} of {count} workers. Which column decides where a row goes?"
+        )
+    if max(map(len, shards)) > 3 * len(questions) / count:
+        raise NotYet(
+            f"one of {count} workers has {max(map(len, shards))} of {len(questions)} rows, and the others wait for it. Share the drivers more evenly."
+        )
+
+
+def _in_a_process(function: Any, questions: pd.DataFrame, seed: str) -> dict[int, list[pd.DataFrame]]:
+    import cloudpickle
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, answered = Path(folder, "given"), Path(folder, "answered")
+        with attempt("your function cannot be sent to another process"):
+            given.write_bytes(cloudpickle.dumps((function, questions, WORKERS)))
+        command = [sys.executable, "-c", _ASK, str(given), str(answered)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1]
+            raise NotYet(f"in a process of its own, your function failed: {last}")
+        return pd.read_pickle(answered)
+
+
+SIZES = (700, 250, 50)
+"""Rows of the shards of exercise 9.2."""
+
+
+def _weighed(combine: Any) -> str:
+    import numpy as np
+
+    if not callable(combine):
+        raise NotYet(f"that is of the type {type(combine).__name__}; the answer is a function.")
+    rng = np.random.default_rng(9)
+    X = rng.normal(size=(sum(SIZES), 4)) + np.repeat([0.0, 1.0, -2.0], SIZES)[:, None]
+    y = (rng.random(sum(SIZES)) < 0.4).astype(float)
+    cuts = list(np.cumsum(SIZES)[:-1])
+    means = [_gradient(*shard) for shard in zip(np.split(X, cuts), np.split(y, cuts), strict=True)]
+    whole = _gradient(X, y)
+    with attempt("`combine` failed"):
+        answer = np.asarray(combine([mean.copy() for mean in means], list(SIZES)), dtype=float)
+    if answer.shape != whole.shape:
+        raise NotYet(f"it gives something of the shape {answer.shape}; a gradient here has the shape {whole.shape}.")
+    if np.allclose(answer, whole, rtol=1e-9):
+        return (
+            f"That is the gradient of all {sum(SIZES)} rows. The plain mean of the three would have been off by up to "
+            f"{np.abs(np.mean(means, axis=0) - whole).max():.2f}, and the smallest shard would have counted as much as the largest."
+        )
+    if np.allclose(answer, np.mean(means, axis=0)):
+        raise NotYet(
+            f"that is the plain mean: a row of the shard of {SIZES[2]} counts as much as fourteen of that of {SIZES[0]}."
+        )
+    if np.allclose(answer, np.sum(means, axis=0)):
+        raise NotYet("that is the sum of three means, about three times a mean. How many rows is each of them about?")
+    total = np.sum([mean * size for mean, size in zip(means, SIZES, strict=True)], axis=0)
+    if np.allclose(answer, total):
+        raise NotYet(
+            "that is the gradient of the summed loss, which grows with the number of rows. The loss is a mean over all rows."
+        )
+    raise NotYet(
+        "that is not the gradient of all rows together. From a shard's mean, how do you get its sum? And from all sums the mean?"
+    )
+
+
+def _gradient(X: Any, y: Any) -> Any:
+    """The gradient of the mean log loss at weights of one half, computed by PyTorch."""
+    import torch
+
+    weights = torch.full((X.shape[1],), 0.5, dtype=torch.float64, requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(X) @ weights, torch.tensor(y))
+    loss.backward()
+    return weights.grad.numpy()  # type: ignore[union-attr]
+
+
+def _six(trainer: Any) -> str:
+    from kubeflow.trainer import CustomTrainer, Runtime, RuntimeKind
+    from kubeflow.trainer.constants import constants
+    from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
+
+    from helpers.capture import captured_trainer
+    from lifecycle import IMAGE
+    from lifecycle.distributed import round_trip
+
+    if not isinstance(trainer, CustomTrainer):
+        raise NotYet(f"that is of the type {type(trainer).__name__}; the answer is a `CustomTrainer`.")
+    client, sent = captured_trainer()
+    own = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
+    own.set_command(constants.TORCH_COMMAND)
+    runtime = Runtime(name="torch-distributed", trainer=own, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
+    with attempt("the client cannot render your trainer"):
+        client.train(runtime=runtime, trainer=trainer)
+        back = round_trip(sent[0])
+    if back != sent[0]:
+        raise NotYet("Trainer's models do not understand all of it: compare what you set with the TrainJob above.")
+    asked = sent[0]["spec"]["trainer"]
+    command = asked["command"][-1]
+    if "lifecycle.distributed import work" not in command or "'feature_repo': '/" not in command:
+        raise NotYet(
+            "the rendered command does not train with `on_cluster`: give `func=shipped.train` and `func_args=on_cluster`."
+        )
+    nodes = asked.get("numNodes", 1)
+    each = {variable["name"]: variable["value"] for variable in asked.get("env", [])}.get("PET_NPROC_PER_NODE")
+    if nodes == 6:
+        raise NotYet(
+            "that asks for six pods. Three machines of two processors: how many pods, and how many processes in each?"
+        )
+    if nodes != 3:
+        raise NotYet(f"the TrainJob asks for {nodes} pods. Which argument of `CustomTrainer` says how many?")
+    if each is None:
+        raise NotYet(
+            "three pods, and nothing says how many processes each starts. Above, a variable of `torchrun` did."
+        )
+    if each != "2":
+        raise NotYet(
+            f"each pod would start {each} processes, so {3 * int(each) if each.isdigit() else 'who knows how many'} workers in all."
+        )
+    return "numNodes: 3, and PET_NPROC_PER_NODE: 2. `torchrun` in each pod starts two processes and counts their ranks from 0 to 5."
+
+
+EXERCISES = [
+    Exercise(
+        "9.1",
+        "Keep a driver together",
+        _together,
+        more="The driver's number must decide, by a rule that gives the same answer in every process. The remainder of a division is such a rule. "
+        "Python's `hash` of a text is not: it differs from one process to the next.",
+        worked="""
+def of_one_worker(questions, rank, workers):
+    # The driver decides, and a remainder is the same in every process.
+    return questions[questions.driver_id % workers == rank]
+""",
+    ),
+    Exercise(
+        "9.2",
+        "Weigh the shards",
+        _weighed,
+        more="A shard's mean gradient times its number of rows is its sum. The sums may be added. The mean over all rows is that total, divided once.",
+        worked="""
+def combine(gradients, rows):
+    # A mean counts as much as the rows behind it.
+    return np.average(gradients, axis=0, weights=rows)
+""",
+    ),
+    Exercise(
+        "9.3",
+        "Ask for six workers",
+        _six,
+        more="Two numbers, at two places: the nodes are an argument of `CustomTrainer`, the processes of a node are a setting of `torchrun`, which reads it "
+        "from a variable; `local.variables` sets it, too.",
+        worked="""
+# Pods are the cluster's business, processes within a pod that of torchrun.
+six = CustomTrainer(
+    func=shipped.train,
+    func_args=on_cluster,
+    num_nodes=3,
+    env={"PET_NPROC_PER_NODE": "2"},
+)
+""",
+    ),
+]

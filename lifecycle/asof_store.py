@@ -1,0 +1,244 @@
+"""An offline store whose point-in-time join is DuckDB's ASOF join: Feast's DuckDB store with another plan.
+
+Feast 0.67's own DuckDB store joins each row that is asked for with *every* feature row that is valid for it, and then ranks them.
+With hourly rows and a time to live of seven days that is 168 rows made and sorted for one answer. An ASOF join finds the one row by a merge of two
+sorted tables. One line of ``feature_store.yaml`` chooses this store::
+
+    offline_store: {type: lifecycle.asof_store.AsofOfflineStore}
+
+Values, columns and types are those of Feast's DuckDB store; the order of rows is free in both. Case by case:
+
+- *In the ASOF plan*: any number of views and keys, views without a key, joins under other key names (``with_join_key_map``), aliases, mapped
+  source columns, full feature names, extra columns, repeated rows, nulls in keys, times and features, a time to live or none (0),
+  naive and zoned timestamps of any unit, and ``filter_by_created_timestamp``. On-demand views run on the result, as in Feast's store.
+- *In Feast's own code, inherited*: everything but ``get_historical_features``, such as materialization, saved datasets, feature logs and monitoring.
+- *Refused*: rows that are asked for by SQL or by a range of dates. Feast's DuckDB store ends there in an ``AttributeError`` and a ``TypeError``.
+- *Better than there*: a time to live of mixed units (36 hours), and columns whose names Feast's plan needs for itself (``docs/upstream.md``).
+- *Left open, as there*: which of two rows is taken that agree in keys, event time and created time, or that have no created time to tell them apart.
+  All features of one answer come from one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import ibis
+import pandas as pd
+from feast.feature_view import FeatureView
+from feast.infra.offline_stores.duckdb import (
+    DuckDBOfflineStore,
+    DuckDBOfflineStoreConfig,
+    _read_data_source,
+    _validate_lance_feature_views,
+    _write_data_source,
+)
+from feast.infra.offline_stores.ibis import IbisRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.repo_config import RepoConfig
+
+UTC = ibis.dtype("timestamp('UTC')")
+_OWN, _TIME, _WRITTEN, _SINCE = "_own_", "_own time", "_own written", "_own since"
+"""Begin the names of a view's columns inside the plan, where they stand beside those of the entity table."""
+
+
+class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):
+    """The settings of Feast's DuckDB store; Feast finds this class by its name."""
+
+    type: str = "lifecycle.asof_store.AsofOfflineStore"
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """The rows of one feature view, and what the join must know of it.
+
+    Attributes:
+        table: all rows, with both time columns in UTC.
+        time: the column of the event time.
+        created: the column that tells when a row was written, if there is one.
+        keys: for each join key of the view, the column of the entity table that it meets. Empty for a view without an entity.
+        features: the names in the answer, and the columns of ``table`` that they come from.
+        ttl: how long a row is valid; ``None`` or 0: for ever.
+    """
+
+    table: ibis.Table
+    time: str
+    created: str | None
+    keys: dict[str, str]
+    features: dict[str, str]
+    ttl: timedelta | None
+
+
+class AsofOfflineStore(DuckDBOfflineStore):
+    """Feast's DuckDB offline store with an ASOF join for ``get_historical_features``. The module's text says what differs."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """The features of each row of ``entity_df`` as of its event time. Feast calls this; the arguments are those of its ``OfflineStore``.
+
+        Args:
+            entity_df: n rows with the join keys and one time column; others pass through.
+            filter_by_created_timestamp: leave out what had not been written at the event time.
+
+        Returns:
+            A job for n rows: the columns of ``entity_df``, then the features, view by view.
+
+        Raises:
+            ValueError: ``entity_df`` is no data frame, lacks a join key, or has a column with a feature's name.
+        """
+        if not isinstance(entity_df, pd.DataFrame):
+            raise ValueError(
+                "this offline store takes the rows to be joined as a pandas data frame, as Feast's DuckDB store does. "
+                "Run the query or make the dates first, and pass entity_df=frame."
+            )
+        _validate_lance_feature_views(feature_views)
+        time = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes, strict=True)))
+        asked = _with_times(entity_df, time)
+        views = [_view_rows(view, feature_refs, full_feature_names, config) for view in feature_views]
+        _check_columns(asked, feature_views, views)
+
+        # Ibis hands the frame over as a stream of unknown length. DuckDB then expects one row, and joins a few rows in a nested loop.
+        ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
+        table = asof_plan(ibis.memtable(asked), views, time, filter_by_created_timestamp)
+
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        for view in on_demand:
+            if view.mode == "substrait":
+                table = view.transform_ibis(table, full_feature_names)
+        return IbisRetrievalJob(
+            table,
+            [view for view in on_demand if view.mode != "substrait"],
+            full_feature_names,
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[column for column in asked.columns if column != time],
+                min_event_timestamp=asked[time].min().to_pydatetime(),
+                max_event_timestamp=asked[time].max().to_pydatetime(),
+            ),
+            data_source_writer=_write_data_source,
+            staging_location=config.offline_store.staging_location,
+            staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
+            repo_path=str(config.repo_path),
+        )
+
+
+def asof_plan(asked: ibis.Table, views: Sequence[ViewRows], time: str, only_known: bool = False) -> ibis.Table:
+    """For each row of ``asked`` the latest valid row of each view, by one ASOF join a view.
+
+    Args:
+        asked: n rows.
+        views: their rows; the join keys have their columns in ``asked``.
+        time: the column of ``asked`` with the time as of which to answer.
+        only_known: look only at rows that had been written by then.
+
+    Returns:
+        n rows: the columns of ``asked``, then the features, null where no row is valid.
+    """
+    answer = asked
+    for view in views:
+        rows = _one_row_a_moment(view, only_known)
+        same = [answer[given] == rows[_OWN + key] for key, given in view.keys.items()]
+        joined = answer.asof_join(rows, on=answer[time] >= rows[_SINCE], predicates=same)
+        # DuckDB's join finds a row for a time that is null, and for a key that is: docs/upstream.md.
+        valid = ibis.and_(*(joined[column].notnull() for column in [time, *view.keys.values()]))
+        if view.ttl:
+            valid &= joined[_TIME] + _interval(view.ttl) >= joined[time]
+        found = {name: valid.ifelse(joined[_OWN + column], ibis.null()) for name, column in view.features.items()}
+        answer = joined.select(*answer.columns, **found)
+    return answer
+
+
+def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
+    """At most one row for each key and moment: the one that answers from that moment (``since``) until the next.
+
+    Without ``only_known`` a row answers from its event time, and of rows with one event time the last written counts.
+    With it, a row answers once it has happened and has been written; what is written late about an earlier time than is known already never does.
+    """
+    table = view.table.drop_null(view.time)
+    columns = {_OWN + name: table[name] for name in [*view.keys, *view.features.values()]}
+    columns |= {_TIME: table[view.time], _SINCE: table[view.time]}
+    if view.created is None:
+        return table.select(**columns)
+    if only_known:
+        columns[_SINCE] = ibis.greatest(table[view.time], table[view.created])
+    rows = table.select(**columns, **{_WRITTEN: table[view.created]})
+    if only_known:
+        rows = rows.drop_null(_WRITTEN)
+
+    keys = [_OWN + key for key in view.keys]
+    order = [rows[_TIME].desc(), rows[_WRITTEN].desc()]
+    rows = rows.filter(ibis.row_number().over(group_by=[*keys, _SINCE], order_by=order) == 0)
+    if only_known:
+        before = ibis.window(group_by=keys, order_by=_SINCE, following=0)
+        rows = rows.filter(rows[_TIME] == rows[_TIME].max().over(before))
+    return rows
+
+
+def _view_rows(view: FeatureView, feature_refs: list[str], full_feature_names: bool, config: RepoConfig) -> ViewRows:
+    """Read a view's source as Feast's DuckDB store does: mapped names, both times in UTC, the features that were asked of it."""
+    source = view.batch_source
+    if source is None:
+        raise ValueError(f"the feature view {view.name!r} has no batch source to read. Give it one with source=.")
+    table = _read_data_source(source, str(config.repo_path))
+    names = {new: old for old, new in source.field_mapping.items() if old in table.columns}
+    table = table.rename(names)
+    created = source.created_timestamp_column or None
+    times = [source.timestamp_field, created] if created else [source.timestamp_field]
+    table = table.mutate(**{column: table[column].cast(UTC) for column in times})
+
+    asked = view.projection.name_to_use() + ":"
+    columns = [reference.split(":")[1] for reference in feature_refs if reference.startswith(asked)]
+    prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
+    return ViewRows(
+        table=table,
+        time=source.timestamp_field,
+        created=created,
+        keys=dict(view.projection.join_key_map or {field.name: field.name for field in view.entity_columns}),
+        features={prefix + column: column for column in columns},
+        ttl=view.ttl,
+    )
+
+
+def _check_columns(asked: pd.DataFrame, feature_views: list[FeatureView], views: list[ViewRows]) -> None:
+    """Refuse a missing join key, and a column that a feature's would stand beside."""
+    for named, view in zip(feature_views, views, strict=True):
+        missing = sorted(set(view.keys.values()) - set(asked.columns))
+        if missing:
+            raise ValueError(
+                f"the rows that are asked for have no column {', '.join(missing)}, a join key of {named.name}."
+            )
+    names = [name for view in views for name in view.features]
+    twice = sorted({name for name in names if name in asked.columns or names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"two columns of the answer would have the name {', '.join(twice)}. "
+            "Rename the column of the rows that are asked for, or pass full_feature_names=True."
+        )
+
+
+def _with_times(entity_df: pd.DataFrame, time: str) -> pd.DataFrame:
+    """A copy in which times that were given as text are times, in UTC."""
+    times = entity_df[time].infer_objects()
+    if pd.api.types.is_string_dtype(times) or pd.api.types.is_object_dtype(times):
+        times = pd.to_datetime(times, utc=True)
+    return entity_df.assign(**{time: times})
+
+
+def _interval(ttl: timedelta) -> ibis.expr.types.IntervalScalar:
+    """The time to live in microseconds: ``ibis.literal`` refuses a timedelta of several units."""
+    return ibis.interval(microseconds=ttl // timedelta(microseconds=1))

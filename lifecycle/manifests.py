@@ -1,0 +1,495 @@
+"""What a cluster gets, as Kubernetes objects: rendered here from the objects that ran on this machine.
+
+::
+
+    python -m lifecycle.manifests FOLDER  # render again, from what the manifests in FOLDER say
+
+Plain dictionaries, in the words of Kubernetes' own documentation; ``round_trip`` reads them with the official Python classes.
+"""
+
+import argparse
+import ast
+import copy
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from lifecycle import IMAGE
+from lifecycle.cluster import (
+    CLAIM,
+    CONTAINER_SECURITY,
+    MLFLOW_PORT,
+    MLFLOW_URI,
+    MOUNT,
+    NAMESPACE,
+    POD,
+    POD_SECURITY,
+    REDIS_ADDRESS,
+    REDIS_PORT,
+    SETTINGS,
+    STORES,
+    TRACKING,
+    VOLUME,
+    VOLUMES,
+    kubernetes_name,
+    resources,
+    tracking_environment,
+)
+from lifecycle.inference_service import container, inference_service
+
+Manifest = dict[str, Any]
+
+REDIS_IMAGE = "docker.io/library/redis:7.4.2"
+FEATURE_REPO = f"{VOLUME}/feature_repo"
+READ_ONLY: Manifest = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
+_SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
+
+
+def namespace() -> Manifest:
+    """The namespace. The label lets Katib put its metrics collector beside each trial."""
+    labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+
+
+def volume_claim() -> Manifest:
+    """The volume that all share: feature repository, data, registry, MLflow's database and artifacts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": CLAIM},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}},
+    }
+
+
+def tracking_config() -> Manifest:
+    """The ConfigMap in which each step finds MLflow's address."""
+    name, key = TRACKING
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: MLFLOW_URI}}
+
+
+def cluster_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the cluster's MLflow.
+
+    The registry's place is relative to the feature repository, so it lands on the volume.
+
+    Args:
+        settings: of this machine, as read from the file.
+    """
+    changed = copy.deepcopy(dict(settings))
+    changed["online_store"] = {"type": "redis", "connection_string": REDIS_ADDRESS}
+    if "mlflow" in changed:
+        changed["mlflow"]["tracking_uri"] = MLFLOW_URI
+    return changed
+
+
+def settings_config(settings: Mapping[str, Any]) -> Manifest:
+    """The ConfigMap with Feast's settings for the cluster.
+
+    Args:
+        settings: of this machine, as read from ``feature_store.yaml``.
+    """
+    name, key = SETTINGS
+    text = yaml.safe_dump(cluster_settings(settings), sort_keys=False)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
+
+
+def _service(name: str, port: int) -> Manifest:
+    ports = [{"name": name, "port": port, "targetPort": port}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports},
+    }
+
+
+def _deployment(name: str, server: Manifest, volumes: list[Manifest]) -> Manifest:
+    pod = {**POD, "containers": [server], "volumes": volumes}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},  # two at a time would write to one volume
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+        },
+    }
+
+
+def redis() -> list[Manifest]:
+    """Redis as online store, in memory alone: materializing again fills it."""
+    server = {
+        "name": "redis",
+        "image": REDIS_IMAGE,
+        "args": ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"],
+        "ports": [{"containerPort": REDIS_PORT}],
+        "readinessProbe": {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5},
+        "livenessProbe": {"tcpSocket": {"port": REDIS_PORT}, "periodSeconds": 20},
+        "resources": resources("100m", "256Mi", "1", "1Gi"),
+        "securityContext": READ_ONLY,
+        "volumeMounts": [{"name": "scratch", "mountPath": "/data"}],
+    }
+    return [_deployment("redis", server, [_SCRATCH]), _service("redis", REDIS_PORT)]
+
+
+def mlflow_server() -> list[Manifest]:
+    """MLflow's server, with its database and its artifacts on the volume. It asks for no login: reach it from inside the cluster only."""
+    # It answers only callers who call it by one of these names, against pages that rebind a name. A probe calls by the pod's address.
+    names = ["mlflow", f"mlflow.{NAMESPACE}", f"mlflow.{NAMESPACE}.svc.cluster.local", "localhost", "127.0.0.1"]
+    allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
+    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [{"name": "Host", "value": "mlflow"}]}}
+    server = {
+        "name": "mlflow",
+        "image": IMAGE,
+        "command": ["mlflow", "server"],
+        "args": [
+            "--host=0.0.0.0",
+            f"--port={MLFLOW_PORT}",
+            "--workers=1",  # SQLite has one writer
+            f"--backend-store-uri=sqlite:///{VOLUME}/mlflow.db",
+            f"--artifacts-destination={VOLUME}/mlflow-artifacts",
+            f"--allowed-hosts={allowed}",
+        ],
+        "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
+        "ports": [{"containerPort": MLFLOW_PORT}],
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},  # the first start makes the tables
+        "readinessProbe": {**health, "periodSeconds": 10},
+        "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
+        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [MOUNT],
+    }
+    return [_deployment("mlflow", server, [VOLUMES]), _service("mlflow", MLFLOW_PORT)]
+
+
+def apply_features() -> Manifest:
+    """The job that puts the cluster's settings beside the definitions on the volume, and applies them there.
+
+    Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not have.
+    """
+    name, key = SETTINGS
+    words = f"cp /settings/{key} {FEATURE_REPO}/{key} && exec feast -c {FEATURE_REPO} apply"
+    applying = {
+        "name": "apply",
+        "image": IMAGE,
+        "command": ["sh", "-ec", words],
+        "workingDir": VOLUME,
+        "env": tracking_environment(),
+        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [MOUNT, {"name": "settings", "mountPath": "/settings", "readOnly": True}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        **POD,
+        "containers": [applying],
+        "volumes": [VOLUMES, {"name": "settings", "configMap": {"name": name}}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "apply-features"},
+        "spec": {"backoffLimit": 1, "template": {"spec": pod}},
+    }
+
+
+def feature_store(project: str) -> Manifest:
+    """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature repository.
+
+    Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository where it lies; ``apply_features``
+    applies it.
+
+    Args:
+        project: Feast's name of the project, as in ``feature_store.yaml``.
+    """
+    secret, _ = STORES
+    server = {"resources": resources("250m", "1Gi", "1", "2Gi"), "volumeMounts": [MOUNT]}
+    return {
+        "apiVersion": "feast.dev/v1",
+        "kind": "FeatureStore",
+        "metadata": {"name": kubernetes_name(project)},
+        "spec": {
+            "feastProject": project,
+            "feastProjectDir": {"packaged": {"featureRepoPath": FEATURE_REPO, "image": IMAGE}},
+            "services": {
+                "disableInitContainers": True,
+                "securityContext": POD_SECURITY,
+                "volumes": [VOLUMES],
+                "registry": {
+                    "local": {
+                        "persistence": {"file": {"path": f"{VOLUME}/workspace/registry.db"}},
+                        "server": server,
+                    }
+                },
+                "offlineStore": {"persistence": {"file": {"type": "duckdb"}}, "server": server},
+                "onlineStore": {
+                    "persistence": {"store": {"type": "redis", "secretRef": {"name": secret}}},
+                    "server": server,
+                },
+            },
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Project:
+    """What differs from one project to the next: the objects that ran on this machine, and their names.
+
+    Args:
+        settings: ``feature_store.yaml`` of this machine, as read.
+        model: registered name in MLflow.
+        experiment: what ``lifecycle.katib.experiment`` rendered.
+        alias: of the version to serve.
+        train_job: a TrainJob with the runtime that it names, if there is one.
+    """
+
+    settings: Mapping[str, Any]
+    model: str
+    experiment: Manifest
+    alias: str = "production"
+    train_job: tuple[Manifest, ...] = ()
+
+
+def render(project: Project) -> dict[str, list[Manifest]]:
+    """All manifests of a project, by file. The folders are three, in the order in which a cluster takes them.
+
+    ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the volume, ``models`` needs the features.
+    """
+    files = {
+        "base/namespace.yaml": [namespace()],
+        "base/volume.yaml": [volume_claim()],
+        "base/config.yaml": [tracking_config(), settings_config(project.settings)],
+        "base/redis.yaml": redis(),
+        "base/mlflow.yaml": mlflow_server(),
+        "features/apply.yaml": [apply_features()],
+        "features/feature_store.yaml": [feature_store(project.settings["project"])],
+        "models/experiment.yaml": [project.experiment],
+        "models/inference_service.yaml": [
+            inference_service(kubernetes_name(project.model), project.model, project.alias)
+        ],
+    }
+    if project.train_job:
+        files["models/train_job.yaml"] = list(project.train_job)
+    for folder in ("base", "features", "models"):
+        names = sorted(Path(file).name for file in files if file.startswith(f"{folder}/"))
+        files[f"{folder}/kustomization.yaml"] = [_kustomization(folder, names)]
+    return files
+
+
+def _kustomization(folder: str, names: list[str]) -> Manifest:
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "metadata": {"name": folder},
+        "namespace": NAMESPACE,
+        "resources": names,
+    }
+
+
+def write(folder: Path, files: Mapping[str, list[Manifest]]) -> None:
+    """Write each file of ``render`` below ``folder``.
+
+    Args:
+        folder: is made where it is not there.
+        files: documents by the file's name.
+    """
+    for name, documents in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text(documents))
+
+
+def text(documents: list[Manifest]) -> str:
+    """Documents as YAML, without the anchors that a value used twice would get."""
+    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120)
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _block(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Plain.add_representer(str, _block)
+
+
+def read(folder: Path) -> dict[str, list[Manifest]]:
+    """What ``write`` wrote: the documents by file.
+
+    Args:
+        folder: with the rendered manifests.
+    """
+    paths = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).as_posix(): list(yaml.safe_load_all(path.read_text())) for path in paths}
+
+
+def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
+    """Rendered anew by today's code, for the project that the manifests are of.
+
+    Args:
+        files: of an earlier ``render``.
+    """
+    from lifecycle import katib
+
+    name, key = SETTINGS
+    [settings] = [one["data"][key] for one in files["base/config.yaml"] if one["metadata"]["name"] == name]
+    [service] = files["models/inference_service.yaml"]
+    given = container(service)["args"]
+    words = dict(zip(given[::2], given[1::2], strict=True))
+    [experiment] = files["models/experiment.yaml"]
+    return render(
+        Project(
+            settings=yaml.safe_load(settings),
+            model=words["--model"],
+            alias=words["--alias"],
+            experiment=katib.again(experiment),
+            train_job=tuple(_train_job_again(one) for one in files.get("models/train_job.yaml", ())),
+        )
+    )
+
+
+def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
+    """The TrainJob that ``lifecycle.distributed.submit`` asks a cluster for.
+
+    Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept, which touches what version 0.5 keeps private.
+
+    Args:
+        name: of the job: lower case, with hyphens.
+        inputs: the arguments of ``lifecycle.distributed.work``.
+        workers: number of pods.
+    """
+    from kubeflow.trainer import TrainerClient
+    from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
+
+    from lifecycle import distributed
+
+    sent: list[Manifest] = []
+    client = TrainerClient.__new__(TrainerClient)
+    client.backend = KubernetesBackend.__new__(KubernetesBackend)
+    client.backend.namespace = NAMESPACE
+    client.backend.custom_api = SimpleNamespace(create_namespaced_custom_object=lambda *given: sent.append(given[-1]))
+    distributed.submit(client, name, inputs, workers)
+    return sent[0]
+
+
+def _train_job_again(manifest: Manifest) -> Manifest:
+    """A TrainJob rendered anew: the function's arguments are a dictionary in the text that it ships."""
+    trainer = manifest["spec"]["trainer"]
+    [given] = re.findall(r"(?m)^train\(\*\*(\{.*\})\)$", trainer["command"][-1])
+    return train_job(manifest["metadata"]["name"], ast.literal_eval(given), trainer["numNodes"])
+
+
+def round_trip(manifest: Manifest) -> Manifest | None:
+    """``manifest`` read by the official Python class of its kind and written again; None where there is no such class.
+
+    The classes drop a field that they do not know, without a word: compare.
+
+    Args:
+        manifest: an object of Kubernetes, KServe, Katib or Kubeflow Trainer.
+    """
+    group = manifest["apiVersion"].rpartition("/")[0]
+    if group == "kubeflow.org":
+        from lifecycle import katib
+
+        return katib.round_trip(manifest)
+    if group == "trainer.kubeflow.org":
+        from kubeflow_trainer_api import models
+
+        return getattr(models, f"TrainerV1alpha1{manifest['kind']}").from_dict(manifest).to_dict()
+    return _by_class(manifest, group)
+
+
+def _by_class(manifest: Manifest, group: str) -> Manifest | None:
+    """The same for classes of the Kubernetes client's make, KServe's among them."""
+    from kubernetes import client
+
+    if group == "serving.kserve.io":
+        import kserve.models
+
+        for name in dir(kserve.models):  # the client looks a field's class up among its own
+            if name.startswith("V1beta1") and not hasattr(client.models, name):
+                setattr(client.models, name, getattr(kserve.models, name))
+    version = manifest["apiVersion"].rpartition("/")[2]
+    kind = f"{version[0].upper()}{version[1:]}{manifest['kind']}"
+    if not hasattr(client.models, kind):
+        return None
+    api = client.ApiClient()
+    found = api.deserialize(SimpleNamespace(data=json.dumps(manifest)), kind)
+    _check_types(found, kind)
+    return api.sanitize_for_serialization(found)
+
+
+def _check_types(found: Any, kind: str, place: str = "") -> None:
+    """Raise a TypeError where a list or a dictionary stands for a number or a text: the client leaves it as it is."""
+    plain = {"str": str, "int": int, "float": float, "bool": bool}.get(kind)
+    if plain and found is not None and not isinstance(found, plain):
+        raise TypeError(f"{place} is {found!r}, which is no {kind}")
+    for name, inner in getattr(found, "openapi_types", {}).items():
+        _check_types(getattr(found, name), inner, f"{place}.{found.attribute_map[name]}".lstrip("."))
+    if isinstance(found, list) and kind.startswith("list["):
+        for number, one in enumerate(found):
+            _check_types(one, kind[5:-1], f"{place}[{number}]")
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """What is wrong with a manifest, as far as the official Python classes can tell: unknown and missing fields, wrong types. Empty if nothing is.
+
+    They check no value beyond its type: a misspelled word in a field of text passes. A kind without a class is asked for its name alone.
+
+    Args:
+        manifest: an object of Kubernetes, KServe, Katib or Kubeflow Trainer.
+    """
+    found = [] if manifest.get("metadata", {}).get("name") else ["metadata.name is missing"]
+    try:
+        back = round_trip(manifest)
+    except (ValueError, TypeError, AttributeError) as error:  # how the classes refuse what they cannot read
+        return [*found, f"{manifest['kind']} cannot be read: {error}"]
+    if back is not None:
+        found += _differences(manifest, back, "")
+    if manifest["kind"] == "Experiment":  # for Katib's class the template of the trials' job is any dictionary
+        job = manifest.get("spec", {}).get("trialTemplate", {}).get("trialSpec", {})
+        found += [f"trialSpec: {problem}" for problem in problems({"metadata": {"name": "trial"}, **job})]
+    return found
+
+
+def _differences(given: Any, read: Any, place: str) -> list[str]:
+    """Where what was read is not what was given."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        found = []
+        for name in [*given, *(read.keys() - given.keys())]:
+            where = f"{place}.{name}".lstrip(".")
+            if name not in read:
+                found.append(f"{where} is not known")
+            elif name not in given:
+                found.append(f"{where} is missing")
+            else:
+                found += _differences(given[name], read[name], where)
+        return found
+    if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        pairs = enumerate(zip(given, read, strict=True))
+        return [one for number, (a, b) in pairs for one in _differences(a, b, f"{place}[{number}]")]
+    same = given == read and type(given) is type(read)
+    return [] if same else [f"{place} is {given!r}, and was read as {read!r}"]
+
+
+def main() -> None:
+    """The command line: render a folder's manifests again."""
+    parser = argparse.ArgumentParser(prog="python -m lifecycle.manifests", description="Render manifests again.")
+    parser.add_argument("folder", type=Path, help="with manifests that were rendered before")
+    folder = parser.parse_args().folder
+    write(folder, again(read(folder)))
+
+
+if __name__ == "__main__":
+    main()

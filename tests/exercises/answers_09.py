@@ -1,0 +1,98 @@
+from answers import Answers
+
+ANSWERS = {
+    "9.1": Answers(
+        right=[
+            """
+def of_one_worker(questions, rank, workers):
+    drivers = np.sort(questions.driver_id.unique())
+    mine = np.array_split(drivers, workers)[rank]
+    return questions[questions.driver_id.isin(mine)]
+""",
+        ],
+        wrong=[
+            (
+                "def of_one_worker(questions, rank, workers):\n    return questions.iloc[rank::workers]",
+                "Which column decides",
+            ),
+            (
+                """
+def of_one_worker(questions, rank, workers):
+    place = questions.driver_id.map(lambda driver: hash(f"driver {driver}"))
+    return questions[place % workers == rank]
+""",
+                "when each worker is a process of its own",
+            ),
+            (
+                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % (workers + 1) == rank]",
+                "rows are with none of 2 workers",
+            ),
+            (
+                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % workers <= rank]",
+                "rows are with more than one of 2 workers",
+            ),
+            (
+                """
+def of_one_worker(questions, rank, workers):
+    number = (questions.driver_id - 1001).clip(upper=workers - 1)
+    return questions[number == rank]
+""",
+                "Share the drivers more evenly",
+            ),
+            ("def of_one_worker(questions, rank, workers):\n    return len(questions)", "something of the type int"),
+            ("def of_one_worker(questions, rank, workers):\n    return questions.driver", "`of_one_worker` failed"),
+            ("of_one_worker = questions", "that is of the type DataFrame"),
+        ],
+    ),
+    "9.2": Answers(
+        right=[
+            """
+def combine(gradients, rows):
+    total = sum(gradient * count for gradient, count in zip(gradients, rows))
+    return total / sum(rows)
+""",
+        ],
+        wrong=[
+            ("def combine(gradients, rows):\n    return np.mean(gradients, axis=0)", "that is the plain mean"),
+            ("def combine(gradients, rows):\n    return np.sum(gradients, axis=0)", "the sum of three means"),
+            (
+                "def combine(gradients, rows):\n    return np.array(rows) @ np.array(gradients)",
+                "grows with the number of rows",
+            ),
+            ("def combine(gradients, rows):\n    return gradients[0]", "not the gradient of all rows"),
+            ("def combine(gradients, rows):\n    return np.mean(gradients)", "something of the shape ()"),
+            ("def combine(gradients, rows):\n    return gradients / rows", "`combine` failed"),
+            ("combine = 3", "that is of the type int"),
+        ],
+    ),
+    "9.3": Answers(
+        right=[
+            """
+six = CustomTrainer(shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREADS": "1", "PET_NPROC_PER_NODE": "2"})
+""",
+        ],
+        wrong=[
+            (
+                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=6, env={"PET_NPROC_PER_NODE": "1"})',
+                "that asks for six pods",
+            ),
+            (
+                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3)",
+                "nothing says how many processes",
+            ),
+            (
+                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, env={"PET_NPROC_PER_NODE": "6"})',
+                "Which argument of `CustomTrainer` says how many",
+            ),
+            (
+                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "6"})',
+                "so 18 workers in all",
+            ),
+            (
+                'six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
+                "give `func=shipped.train`",
+            ),
+            ("six = {'num_nodes': 3}", "that is of the type dict"),
+        ],
+    ),
+}

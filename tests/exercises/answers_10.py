@@ -1,0 +1,109 @@
+from answers import Answers
+
+ANSWERS = {
+    "10.1": Answers(
+        right=[
+            """
+def unlimited(documents):
+    def pods(value):
+        if isinstance(value, dict):
+            if isinstance(value.get("containers"), list):
+                yield value
+            for inner in value.values():
+                yield from pods(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from pods(inner)
+
+    return {
+        document["metadata"]["name"]
+        for document in documents
+        for pod in pods(document)
+        for container in pod["containers"]
+        if not container.get("resources", {}).get("limits", {}).get("memory")
+    }
+""",
+        ],
+        wrong=[
+            (
+                """
+def unlimited(documents):
+    found = set()
+    for document in documents:
+        pod = document.get("spec", {}).get("template", {}).get("spec", {})
+        for container in pod.get("containers", []):
+            if "memory" not in container.get("resources", {}).get("limits", {}):
+                found.add(document["metadata"]["name"])
+    return found
+""",
+                "is left out: its container 'sidecar' has no 'resources'",
+            ),
+            (
+                """
+def unlimited(documents):
+    return {document["metadata"]["name"] for document in documents}
+""",
+                "is named, and each of its containers has a limit",
+            ),
+            (
+                """
+def unlimited(documents):
+    return [one for one in documents if "memory" not in one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]]
+""",
+                "your function ends with an error: KeyError",
+            ),
+            ('unlimited = {"redis"}', "the answer is a function of a list of manifests"),
+        ],
+    ),
+    "10.2": Answers(
+        right=[
+            """
+def out_of_reach(client):
+    names = []
+    for experiment in client.search_experiments():
+        place = experiment.artifact_location
+        if place.startswith("/") or place.startswith("file:"):
+            names.append(experiment.name)
+    return names
+""",
+        ],
+        wrong=[
+            (
+                """
+def out_of_reach(client):
+    return [e.name for e in client.search_experiments() if e.artifact_location.startswith("file:")]
+""",
+                "is left out, and its files are in '/",
+            ),
+            (
+                """
+def out_of_reach(client):
+    return [e.name for e in client.search_experiments() if "mlflow-artifacts" not in e.artifact_location]
+""",
+                "which is no folder of one machine",
+            ),
+            (
+                """
+def out_of_reach(client):
+    return [e.name for e in client.search_experiments() if e.artifact_location.startswith("/")]
+""",
+                "which machine has that folder",
+            ),
+            (
+                """
+def out_of_reach(client):
+    return [e.experiment_id for e in client.search_experiments()]
+""",
+                "is the name of no experiment",
+            ),
+            ("out_of_reach = ['of Ana']", "the answer is a function of a client"),
+            (
+                """
+def out_of_reach(client):
+    return [e.name for e in client.list_experiments()]
+""",
+                "your function ends with an error",
+            ),
+        ],
+    ),
+}

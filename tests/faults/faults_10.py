@@ -1,0 +1,179 @@
+"""What the checks of notebook 10 must notice."""
+
+import subprocess
+from pathlib import Path
+
+from faults import fault
+
+
+@fault("10", "claim-manifests-rendered", says="has other files than were rendered")
+def a_manifest_was_not_committed(ns):
+    del ns["in_git"]["base/redis.yaml"]
+
+
+@fault("10", "claim-manifests-rendered", says="does not depend on the data differs")
+def the_committed_redis_is_of_yesterday(ns):
+    ns["differing"] = [*ns["differing"], "base/redis.yaml"]
+
+
+@fault("10", "claim-manifests-rendered", says="would search another space")
+def katib_gets_a_narrower_range(ns):
+    ns["experiment"]["spec"]["parameters"][0]["feasibleSpace"]["max"] = "1.0"
+
+
+@fault("10", "claim-manifests-rendered", says="serves another model")
+def the_service_names_another_model(ns):
+    args = ns["container"](ns["files"]["models/inference_service.yaml"][0])["args"]
+    args[args.index(ns["MODEL"])] = "somebody_elses"
+
+
+@fault("10", "claim-manifests-rendered", says="a secret's value")
+def somebody_writes_a_password_down(ns):
+    ns["files"]["base/config.yaml"][0]["data"]["password"] = "open sesame"
+
+
+@fault("10", "claim-manifests-checked", says="a manifest has a mistake")
+def a_manifest_is_misspelled(ns):
+    ns["wrong"]["Deployment redis"] = ["spec.replica is not known"]
+
+
+@fault("10", "claim-manifests-checked", says="misspelled field went unnoticed")
+def the_comparison_is_left_out(ns):
+    ns["found"]["misspelled"] = ""
+
+
+@fault("10", "claim-manifests-checked", says="a text for a number went unnoticed")
+def types_are_not_looked_at(ns):
+    ns["found"]["wrong type"] = ""
+
+
+@fault("10", "claim-manifests-checked", says="a missing field went unnoticed")
+def nobody_misses_the_selector(ns):
+    ns["found"]["incomplete"] = ""
+
+
+@fault("10", "claim-image-holds-what-it-needs", says="that the course lacks")
+def the_image_holds_another_version(ns):
+    ns["of_the_image"] = ns["of_the_image"] | {"feast==0.66.0"}
+
+
+@fault("10", "claim-image-holds-what-it-needs", says="imports what the image lacks")
+def the_image_lacks_the_feature_store(ns):
+    ns["held"] = ns["held"] - {"feast"}
+
+
+@fault("10", "claim-image-holds-what-it-needs", says="the image holds")
+def jupyterlab_comes_along(ns):
+    ns["held"] = ns["held"] | {"jupyterlab"}
+
+
+@fault("10", "claim-image-holds-what-it-needs", says="would run as root")
+def the_dockerfile_names_no_user(ns):
+    ns["dockerfile"] = ns["dockerfile"].replace("USER 10001", "USER root")
+
+
+def another_file(ns, old: str, new: str) -> None:
+    changed = Path(ns["workspace"].path) / "changed.yaml"
+    changed.write_text(ns["compiled"].read_text().replace(old, new))
+    ns["compiled"] = changed
+
+
+@fault("10", "claim-same-file-in-containers", says="the steps name")
+def one_step_names_another_image(ns):
+    another_file(ns, ns["IMAGE"], "python:3.11")
+
+
+@fault("10", "claim-same-file-in-containers", says="installs packages when it starts")
+def a_step_installs_packages(ns):
+    another_file(ns, "program_path=$(mktemp -d)", "python3 -m pip install feast; program_path=$(mktemp -d)")
+
+
+@fault("10", "claim-same-file-in-containers", says="should give one version")
+def a_version_too_many(ns):
+    ns["differences"] = {"98": 0.0, "99": 0.0}
+
+
+@fault("10", "claim-same-file-in-containers", says="the model is another one")
+def the_model_of_the_containers_scores_otherwise(ns):
+    ns["in_the_way"] = ""
+    ns["differences"] = {"99": 0.01}
+
+
+@fault("10", "claim-remote-history", says="rows were lost")
+def the_offline_server_drops_a_row(ns):
+    ns["history_there"] = ns["history_there"].iloc[1:]
+
+
+@fault("10", "claim-remote-history", says="the columns differ")
+def the_offline_server_swaps_two_columns(ns):
+    ns["history_there"] = ns["history_there"][ns["history_there"].columns[::-1]]
+
+
+@fault("10", "claim-remote-history", says="nothing was computed on demand")
+def the_offline_server_computes_nothing(ns):
+    ns["history_there"]["conv_log_odds"] = float("nan")
+
+
+@fault("10", "claim-remote-history", says="gave other values")
+def the_offline_server_joins_one_value_of_another_hour(ns):
+    ns["history_there"].loc[ns["history_there"].index[17], "acc_rate"] = 0.123
+
+
+@fault("10", "claim-remote-online", says="a driver was lost")
+def the_online_server_drops_a_driver(ns):
+    ns["online_there"] = ns["online_there"].iloc[1:]
+
+
+@fault("10", "claim-remote-online", says="null for everybody")
+def a_view_was_not_materialized(ns):
+    ns["online_here"]["rating"] = None
+
+
+@fault("10", "claim-remote-online", says="gave other values")
+def the_online_server_gives_an_older_value(ns):
+    ns["online_there"].loc[3, "conv_rate"] += 0.01
+
+
+@fault("10", "claim-remote-model", says="no such server")
+def the_publishing_program_fails(ns):
+    ns["published"] = subprocess.CompletedProcess([], 1, "", "no such server")
+
+
+@fault("10", "claim-remote-model", says="wrote files of its own")
+def the_client_keeps_a_database_of_its_own(ns):
+    ns["left_there"] = ["feature_store.yaml", "mlflow.db"]
+
+
+@fault("10", "claim-remote-model", says="do not go through the server")
+def the_files_go_past_the_server(ns):
+    ns["files_at"] = "file"
+
+
+@fault("10", "claim-remote-model", says="did not come along")
+def the_metadata_stays_behind(ns):
+    ns["contract_there"] = None
+
+
+@fault("10", "claim-remote-model", says="hardly a driver has all features")
+def nothing_was_materialized(ns):
+    ns["complete"] = ns["complete"] & False
+
+
+@fault("10", "claim-remote-model", says="the scores over the network differ")
+def another_model_is_published(ns):
+    ns["scores_there"] = ns["scores_there"][::-1]
+
+
+@fault("10", "claim-lineage-to-model", says="ends before the features")
+def the_training_told_nobody(ns):
+    ns["behind"] = set()
+
+
+@fault("10", "claim-lineage-to-model", says="files behind the model")
+def a_feature_view_forgot_its_source(ns):
+    ns["behind"] = ns["behind"] - {"driver_profile"}
+
+
+@fault("10", "claim-lineage-to-model", says="a view that the model does not read")
+def every_source_is_linked_with_every_view(ns):
+    ns["behind"] = ns["behind"] | {"driver_target"}
