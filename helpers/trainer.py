@@ -100,10 +100,10 @@ class LocalRuntime:
 
 
 def train_and_lose_a_worker(parameters: dict | None = None, **named: object) -> None:
-    """As ``lifecycle.shipped.train``, but worker 1 is killed after epoch 110. Shipped as text as well.
+    """Train as one worker of several, but worker 1 is killed after epoch 110. Shipped as text as well.
 
     Args:
-        parameters: the arguments of ``lifecycle.distributed.work``.
+        parameters: the arguments of work, in lifecycle/distributed.py.
         named: the same.
     """
     import os

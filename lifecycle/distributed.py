@@ -161,7 +161,7 @@ def work(
         fingerprint = {"contract": contract.to_dict(), **settings, "rows": _digest(questions)}
         training = Training(rows, contract, settings, int(counts.sum()), rank, workers)
         began_at = training.load(place / CHECKPOINT, fingerprint, epochs)
-        print(f"worker {rank} of {workers}: {len(rows)} rows to train on, from epoch {began_at}", flush=True)
+        print(f"worker {rank} of {workers}: trains on {len(rows)} rows, from epoch {began_at}", flush=True)
 
         for epoch in range(began_at + 1, epochs + 1):
             training.step()

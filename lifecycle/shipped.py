@@ -11,7 +11,7 @@ def train(parameters: dict | None = None, **named: object) -> None:
     Trainer's local backend calls it with one dictionary, a cluster with named arguments (kubeflow 0.5).
 
     Args:
-        parameters: the arguments of ``lifecycle.distributed.work``.
+        parameters: the arguments of work, in lifecycle/distributed.py.
         named: the same.
     """
     from lifecycle.distributed import work

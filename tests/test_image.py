@@ -23,20 +23,42 @@ import yaml
 from conftest import apply, save_reference
 from packaging.requirements import Requirement
 
+from helpers.containers import lacking
 from helpers.data import NOW
 from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
 from lifecycle import IMAGE, katib, pipeline
+from lifecycle.cluster import USER, VOLUME
 from lifecycle.inference_service import container, inference_service
-from lifecycle.pipeline import VOLUME
 from workshop import commands
 from workshop.image import build, engine
 
-USER = 10001
 CHOICE = {"C": 0.5, "degree": 2, "weights": "balanced"}
 INPUTS = {"feature_service": "rates", "label": "label"}
 COMPILED = REPOSITORY / "cluster" / commands.PIPELINE
+
+
+MOVED_IN = """
+feast -c feature_repo apply
+exec python - "$0" <<'END'
+import sys
+import pandas as pd
+from feast import FeatureStore
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+store = FeatureStore(repo_path="feature_repo")
+tags = store.registry.get_saved_dataset(sys.argv[1], store.project).tags
+labels = pd.read_parquet("data/driver_labels.parquet").head(200)
+store.create_saved_dataset(
+    from_=store.get_historical_features(labels, store.get_feature_service("rates_and_rating")),
+    name=sys.argv[1], tags=tags, allow_overwrite=True,
+    storage=SavedDatasetFileStorage(path="/ml-lifecycle/workspace/reference.parquet"),
+)
+END
+"""
+"""What makes a home at home on the volume: its registry names the sources and the saved data set by the paths of the host. ``feast apply`` mends the
+first; the second is saved anew."""
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +113,7 @@ def world(tmp_path_factory, docker, image):
             else:
                 user = f"{os.getuid()}:{os.getgid()}"
             mounted = ["--network", "host", "--user", user, "--volume", f"{volume.home}:{VOLUME}"]
-            # Its registry names the sources by the paths of the host. As notebook 06 says: `feast apply` there mends it.
-            docker("run", "--rm", *mounted, image, "feast", "-c", f"{VOLUME}/feature_repo", "apply")
+            docker("run", "--rm", *mounted, image, "sh", "-ec", MOVED_IN, REFERENCE)
             yield SimpleNamespace(
                 laptop=laptop, volume=volume, tracking=server.url, user=user, mounted=mounted, folder=folder
             )
@@ -206,6 +227,11 @@ print(json.dumps({
     assert found["found"] == [] and found["compilers"] == []
 
 
+def test_a_notebook_sees_whether_the_image_is_there(image):
+    assert lacking(image) == ""
+    assert lacking("nobody-built-it:1") == "Docker holds no image nobody-built-it:1 yet; `make image` builds it"
+
+
 def test_it_says_what_it_is_and_runs_as_nobody_in_particular(docker, image):
     (told,) = json.loads(docker("image", "inspect", image))
     assert told["Config"]["User"] == f"{USER}:{USER}"
@@ -218,7 +244,7 @@ def test_it_says_what_it_is_and_runs_as_nobody_in_particular(docker, image):
 
 
 def test_the_pipeline_runs_from_its_file_with_each_step_in_a_container_and_registers_an_equal_model(
-    world, in_processes, in_containers
+    world, in_containers, in_processes
 ):
     import mlflow
 
@@ -283,13 +309,13 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_the_local_o
         ]
         live = requests.get(f"{there.url}{found['livenessProbe']['httpGet']['path']}", timeout=10)
         docker("exec", name, *health_check(docker, image))
-        processes = docker("top", name, "-eo", "uid,args")
+        processes = docker("top", name, "-eo", "pid,uid,args")
     assert [one.status_code for one in answers] == [200, 200], answers[0].text
     scores = [one.json()["predictions"] for one in answers]
     assert len(set(scores[0])) > 10 and scores[0] == pytest.approx(scores[1], abs=1e-12)
     assert answers[0].json()["model_version"] == in_containers.version
     assert live.status_code == 200
-    assert {line.split()[0] for line in processes.splitlines()[1:]} == {world.user.split(":")[0]}
+    assert {line.split()[1] for line in processes.splitlines()[1:]} == {world.user.split(":")[0]}
 
 
 def health_check(docker, image: str) -> list[str]:

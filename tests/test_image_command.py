@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from helpers.containers import lacking
 from helpers.workspace import REPOSITORY, WorkshopError
 from lifecycle import IMAGE
 from workshop import image
@@ -53,6 +54,11 @@ def test_an_engine_whose_daemon_does_not_answer_is_named_with_its_last_line(prog
     assert image.engine() == "podman", "the other one answers"
     with pytest.raises(WorkshopError, match="does not answer"):
         image.engine("docker")
+
+
+def test_a_notebook_where_no_engine_answers_says_what_would_help(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
+    assert lacking(IMAGE) == "no Docker engine answers here; where one does, `make image` builds the image"
 
 
 def test_the_build_reads_lifecycle_and_the_lists_of_packages_and_nothing_else(programs):

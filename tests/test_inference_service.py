@@ -12,6 +12,7 @@ from kubernetes import client
 
 from helpers.workspace import REPOSITORY
 from lifecycle import IMAGE, serving
+from lifecycle.cluster import USER
 from lifecycle.inference_service import CONTAINER, PORT, container, inference_service
 
 
@@ -71,5 +72,6 @@ def test_it_names_the_same_config_map_secret_and_volume_as_each_step_of_the_pipe
 
 def test_a_server_elsewhere_listens_where_the_image_looks_for_its_health(service):
     assert f"or '{PORT}'" in (REPOSITORY / "cluster" / "Dockerfile").read_text()
+    assert f"USER {USER}:{USER}" in (REPOSITORY / "cluster" / "Dockerfile").read_text()
     assert container(service)["name"] == CONTAINER
     assert re.fullmatch(r"[a-z0-9-]+", service["metadata"]["name"])

@@ -10,7 +10,7 @@ from helpers.workspace import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 ELSEWHERE = "What other programs say"
-GUARDED = ("WorkshopError", "DataError", "NotRetrained", "_in_words")
+GUARDED = ("WorkshopError", "DataError", "NotRetrained", "NotTrained", "_in_words")
 """Errors that a learner can put right: each has its row."""
 VARIES = "\0"
 

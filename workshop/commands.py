@@ -27,7 +27,7 @@ from workshop import claims
 from workshop.reset import COPIES, reset
 from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
-PIPELINE, TRAIN_JOB = "training_pipeline.yaml", "train_job.yaml"
+PIPELINE = "training_pipeline.yaml"
 WHEELS = REPOSITORY / "wheels"
 
 
@@ -213,9 +213,7 @@ def notebooks() -> int:
             nbformat.write(clean(notebook), NOTEBOOKS / f"{result.name}.ipynb")
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
-        for made in (PIPELINE, TRAIN_JOB):
-            if (workspace.path / made).exists():  # without its extra, a notebook is left out
-                shutil.copy(workspace.path / made, REPOSITORY / "cluster" / made)
+        shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
     claims.write()
     return 0
 

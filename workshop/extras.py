@@ -54,7 +54,7 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
             "INDEX holds a user or a password, and would be written to a file. Put it into pip's or uv's own settings."
         )
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    where, flags = settings(index, _of_pip(python), dict(os.environ))
+    where, flags = settings(index, _of_pip(), dict(os.environ))
     export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project", "--group", group]
     locked = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
@@ -125,9 +125,9 @@ def settings(index: str, pips: dict[str, str], environment: dict[str, str]) -> t
     return where, ["--no-index"] if pips.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
 
 
-def _of_pip(python: str) -> dict[str, str]:
+def _of_pip() -> dict[str, str]:
     """pip's settings, by name: from its files, and over them from the environment."""
-    done = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     found = {}
     for section in ("global.", "install.", ":env:."):
         for line in done.stdout.splitlines():

@@ -81,7 +81,7 @@ MADE = {
         fills_online=True,
     ),
     "08": Made(files=("six_weeks_later",)),
-    "09": Made(files=("distributed", "train_job.yaml"), experiments=("distributed_training",)),
+    "09": Made(files=("distributed",), experiments=("distributed_training",)),
     "10": Made(
         files=(
             "manifests",

@@ -34,7 +34,7 @@ def of_one_worker(questions, rank, workers):
             (
                 """
 def of_one_worker(questions, rank, workers):
-    number = (questions.driver_id - 1001).clip(upper=workers - 1)
+    number = (questions.driver_id - 1001).clip(lower=0, upper=workers - 1)
     return questions[number == rank]
 """,
                 "Share the drivers more evenly",
