@@ -14,7 +14,7 @@ NAMES = {
     "feast": "Feast on DuckDB",
     "asof": "DuckDB ASOF, by hand",
     "pandas": "pandas merge_asof",
-    "feast_asof": "Feast, ASOF plan",
+    "feast_asof": "Feast, ASOF store",
     "seed": "the post's loop (dask)",
     "seed_duckdb": "the post's loop (DuckDB)",
     "workshop": "notebook 04's way",
@@ -97,7 +97,7 @@ class Join:
                 verdict(median(pandas) < 1),
             ],
             [
-                "the same call with the plan of its join replaced, beside ASOF by hand",
+                "the same call on the ASOF store, beside ASOF by hand",
                 "at most 1.0 x",
                 spread(patched, 1, " x"),
                 verdict(median(patched) <= 1.0),
@@ -153,7 +153,7 @@ class Join:
             f"counts {self.plan['ranked_rows']:,} ranked rows, and spends {window:.0%} of its operators' time on ranking them. An ASOF join keeps one."
         ]
         lines += [
-            "`Feast, ASOF plan` is the same call of Feast with that one function (`point_in_time_join`) replaced by an ASOF join, 20 lines in `benchmarks/join.py` (and a setting of DuckDB that keeps small questions out of a nested loop): the rest of Feast is not what costs."
+            "`Feast, ASOF store` is the same call of Feast on [lifecycle/asof_store.py](../lifecycle/asof_store.py), which inherits Feast's DuckDB store and replaces that plan by an ASOF join; its tests compare the two on generated tables. The rest of Feast is not what costs."
         ]
         lines += ["So the cost depends on how many rows are valid for a question:", ""]
         rows = []
@@ -171,7 +171,7 @@ class Join:
         peaks = [spread([run["peak_mb"] for run in mine], 0, " MB") for mine in (whole, parts)]
         slower = spread(ratios(self.batches, "feast_batches", "feast", "cpu_seconds"), 1)
         lines += [
-            "What to do about it: a time to live no longer than the model needs, or a daily view for what changes slowly. Both change what the features mean, so they are decisions about the model."
+            "What to do about it: choose the ASOF store in `feature_store.yaml` ([notebook 10](../notebooks/10_leave_the_laptop.ipynb)). On Feast's own: a time to live no longer than the model needs, or a daily view for what changes slowly. Both change what the features mean, so they are decisions about the model."
         ]
         lines += [
             f"Asking in batches changes no value and lowers the peak: in ten calls, {whole[0]['questions']:,} questions take {peaks[1]} in place of {peaks[0]}, at {slower} times the CPU seconds."

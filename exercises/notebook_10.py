@@ -6,7 +6,7 @@ import copy
 from typing import Any
 from urllib.parse import urlparse
 
-from exercises.core import Exercise, NotYet, attempt, scratch_tracking
+from exercises.core import Exercise, NotYet, attempt, scratch_tracking, staged
 from helpers.workspace import REPOSITORY
 
 
@@ -87,6 +87,62 @@ def _out_of_reach(answer: Any) -> str:
     )
 
 
+def _answers_from(answer: Any) -> str:
+    import pandas as pd
+
+    from helpers.data import FIRST_DRIVER, NOW
+
+    if not callable(answer):
+        raise NotYet(f"that is of the type {type(answer).__name__}; the answer is a function of a table.")
+    noon, hour = pd.Timestamp(NOW).as_unit("us") - pd.Timedelta("1d"), pd.Timedelta("1h")
+    cases = {
+        "was written two hours after it happened": 2 * hour,
+        "was written as it happened": 0 * hour,
+        "was written three hours ahead, as a forecast is": -3 * hour,
+    }
+    rows = pd.DataFrame(
+        {
+            "driver_id": range(FIRST_DRIVER, FIRST_DRIVER + len(cases)),
+            "event_timestamp": noon,
+            "created": [noon + delay for delay in cases.values()],
+            "conv_rate": 0.5,
+            "acc_rate": 0.5,
+            "avg_daily_trips": 5,
+        }
+    )
+    with attempt("your function ends with an error"):
+        found = answer(rows.copy())
+        if found is ...:
+            raise NotYet("your function still returns `...`.")
+        moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
+    if len(moments) != len(rows):
+        raise NotYet(f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row.")
+
+    with staged(rows) as store:
+
+        def known(times: pd.Series) -> list[bool]:
+            questions = pd.DataFrame({"driver_id": rows.driver_id, "event_timestamp": times})
+            job = store.get_historical_features(
+                questions, ["driver_hourly_stats:conv_rate"], filter_by_created_timestamp=True
+            )
+            return job.to_df().sort_values("driver_id").conv_rate.notna().tolist()
+
+        at, before = known(moments), known(moments - pd.Timedelta("1us"))
+    for case, there, sooner in zip(cases, at, before, strict=True):
+        if not there:
+            raise NotYet(
+                f"a row that {case}: at your moment Feast does not give it yet. Is it both past and written then?"
+            )
+        if sooner:
+            raise NotYet(
+                f"a row that {case}: Feast gives it a microsecond before your moment already. What does it still wait for?"
+            )
+    return (
+        "A row answers from the later of its two times. On that column the ASOF store joins when it is asked for what was known; before, it drops rows that are "
+        "written late about an earlier time than is known already."
+    )
+
+
 EXERCISES = [
     Exercise(
         "10.1",
@@ -128,6 +184,18 @@ def out_of_reach(client):
     # names a server, which a colleague reaches as well as we do.
     schemes = {e.name: urlparse(e.artifact_location).scheme for e in client.search_experiments()}
     return [name for name, scheme in schemes.items() if scheme in ("", "file")]
+""",
+    ),
+    Exercise(
+        "10.3",
+        "Find the moment from which a row may answer",
+        _answers_from,
+        more="Two things must be true before a row may answer: it has happened, and it has been written. Each has its time in the table, and both can come last.",
+        worked="""
+def answers_from(stats):
+    # A row that happened at noon and was written at two answers from two o'clock; a
+    # forecast, written at nine for noon, answers from noon. So the later time counts.
+    return stats[["event_timestamp", "created"]].max(axis=1)
 """,
     ),
 ]

@@ -106,4 +106,51 @@ def out_of_reach(client):
             ),
         ],
     ),
+    "10.3": Answers(
+        right=[
+            """
+def answers_from(stats):
+    late = stats.created > stats.event_timestamp
+    return stats.created.where(late, stats.event_timestamp)
+""",
+        ],
+        wrong=[
+            (
+                """
+def answers_from(stats):
+    return stats.event_timestamp
+""",
+                "two hours after it happened: at your moment Feast does not give it yet",
+            ),
+            (
+                """
+def answers_from(stats):
+    return stats.created
+""",
+                "as a forecast is: at your moment Feast does not give it yet",
+            ),
+            (
+                """
+def answers_from(stats):
+    return stats[["event_timestamp", "created"]].max(axis=1) + pd.Timedelta("1h")
+""",
+                "a microsecond before your moment already",
+            ),
+            (
+                """
+def answers_from(stats):
+    return [stats[["event_timestamp", "created"]].max().max()]
+""",
+                "Give one for each row",
+            ),
+            ("answers_from = 'created'", "the answer is a function of a table"),
+            (
+                """
+def answers_from(stats):
+    return stats.written
+""",
+                "your function ends with an error",
+            ),
+        ],
+    ),
 }

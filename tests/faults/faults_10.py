@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from faults import fault
 
 
@@ -23,8 +25,7 @@ def katib_gets_a_narrower_range(ns):
 
 @fault("10", "claim-manifests-rendered", says="serves another model")
 def the_service_names_another_model(ns):
-    args = ns["container"](ns["files"]["models/inference_service.yaml"][0])["args"]
-    args[args.index(ns["MODEL"])] = "somebody_elses"
+    ns["served"][ns["served"].index(ns["MODEL"])] = "somebody_elses"
 
 
 @fault("10", "claim-manifests-rendered", says="a secret's value")
@@ -162,6 +163,42 @@ def nothing_was_materialized(ns):
 @fault("10", "claim-remote-model", says="the scores over the network differ")
 def another_model_is_published(ns):
     ns["scores_there"] = ns["scores_there"][::-1]
+
+
+@fault("10", "claim-asof-store-equal", says="lost or repeated labels")
+def the_join_dropped_labels_without_features(ns):
+    ns["nearest"] = ns["nearest"].dropna()
+
+
+@fault("10", "claim-asof-store-equal", says="the ASOF store's answer")
+def one_label_got_the_row_of_the_hour_before(ns):
+    ns["nearest"] = ns["nearest"].copy()
+    column = ns["feature_columns"][0]
+    row = ns["nearest"][column].first_valid_index()
+    ns["nearest"].loc[row, column] += 0.01
+
+
+@fault("10", "claim-asof-store-equal", says="compares nothing")
+def neither_store_found_a_value(ns):
+    for name in ["nearest", "ranked"]:
+        ns[name] = ns[name].copy()
+        ns[name][ns["feature_columns"][0]] = np.nan
+
+
+@fault("10", "claim-asof-store-equal", says="the same plan")
+def the_line_in_the_settings_had_no_effect(ns):
+    ns["queries"] = {**ns["queries"], "ASOF store": ns["queries"]["Feast's DuckDB store"]}
+
+
+@fault("10", "claim-asof-store-faster", says="has its plan changed")
+def feast_took_the_same_plan(ns):
+    ns["growth"] = ns["growth"].assign(Feast=ns["growth"]["ASOF"])
+
+
+@fault("10", "claim-asof-store-faster", says="too small to show growth")
+def all_sizes_cost_the_same(ns):
+    growth = ns["growth"]
+    ns["growth"] = pd.DataFrame({"Feast": growth["Feast"].max(), "ASOF": growth["ASOF"].min()}, index=growth.index)
 
 
 @fault("10", "claim-lineage-to-model", says="ends before the features")

@@ -42,6 +42,19 @@ def test_the_duckdb_store_ranks_every_valid_row(reproduction):
 
 
 @watch
+def test_the_duckdb_store_takes_some_column_names_for_itself(reproduction):
+    names = reproduction()
+    assert names["expiry"] == pd.Timestamp("2025-03-07", tz="UTC")
+    assert "entity_row_id" not in names["left"]
+    assert "Column 'speed_y' is not found" in names["unknown"]
+
+
+@watch
+def test_a_service_with_a_view_and_its_alias_cannot_be_asked(reproduction):
+    assert "'<' not supported" in reproduction()["unsorted"]
+
+
+@watch
 def test_a_time_to_live_of_mixed_units_cannot_be_retrieved(reproduction):
     assert "mixed units" in reproduction()["said"]
 
