@@ -143,7 +143,9 @@ def _gradient(X: Any, y: Any) -> Any:
     weights = torch.full((X.shape[1],), 0.5, dtype=torch.float64, requires_grad=True)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(X) @ weights, torch.tensor(y))
     loss.backward()
-    return weights.grad.numpy()  # type: ignore[union-attr]
+    gradient = weights.grad
+    assert gradient is not None, "backward() gives it"
+    return gradient.numpy()
 
 
 def _six(trainer: Any) -> str:

@@ -65,7 +65,7 @@ def launch(inputs: dict, workers: int, tmp_path: Path, **variables: str) -> subp
     }
     command = [sys.executable, "-m", "torch.distributed.run", str(program), json.dumps(inputs)]
     here = {**os.environ, **settings, **variables}
-    return subprocess.run(command, env=here, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=here, cwd=tmp_path, capture_output=True, text=True, timeout=900)
 
 
 def small(inputs: dict, tmp_path: Path, rows: pd.DataFrame) -> dict:
@@ -115,12 +115,13 @@ def test_the_model_is_scikit_learns_and_is_stored_and_read_as_others_are(inputs,
     questions = pd.read_parquet(inputs["labels"])
     table = historical_features(store, questions, store.get_feature_service(SERVICE))
     rows = table[table.event_timestamp <= selection_ends(questions.event_timestamp)].dropna()
-    theirs = new_model(C=0.01).fit(rows[contract.columns], rows.label)
+    theirs = new_model(C=0.01).set_params(logisticregression__tol=1e-10)  # by itself it stops after three digits
+    theirs.fit(rows[contract.columns], rows.label)
     ours = distributed.estimator(alone, contract.columns, C=0.01)
     save(ours, tmp_path / "model.skops")
     ours = load(tmp_path / "model.skops")
     X = rows[contract.columns]
-    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
     assert list(ours.feature_names_in_) == contract.columns
 
 
@@ -298,7 +299,7 @@ def test_the_command_of_a_pod_trains_as_it_stands(inputs, tmp_path):
     settings = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "1", "OMP_NUM_THREADS": "1"}
     here = {**os.environ, **settings, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = job["spec"]["trainer"]["command"]
-    done = subprocess.run(command, cwd=tmp_path / "pod", env=here, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path / "pod", env=here, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     (outcome,) = distributed.outcomes(inputs["folder"])
     alone = distributed.work(**inputs | {"folder": str(tmp_path / "alone")})

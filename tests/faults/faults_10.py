@@ -25,8 +25,7 @@ def katib_gets_a_narrower_range(ns):
 
 @fault("10", "claim-manifests-rendered", says="serves another model")
 def the_service_names_another_model(ns):
-    args = ns["container"](ns["files"]["models/inference_service.yaml"][0])["args"]
-    args[args.index(ns["MODEL"])] = "somebody_elses"
+    ns["served"][ns["served"].index(ns["MODEL"])] = "somebody_elses"
 
 
 @fault("10", "claim-manifests-rendered", says="a secret's value")
