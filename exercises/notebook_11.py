@@ -1,7 +1,5 @@
 """The exercises of notebook 11."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import tempfile
@@ -115,8 +113,13 @@ def _gives_up(careful: Any) -> str:
     _is_task(careful, ["kind", "tries"])
     with _runner() as (folder, runner):
         hiccup, broken = folder / "hiccup.txt", folder / "broken.txt"
-        with attempt("a hiccup should pass on the third try, and your task ended with an error"):
+        try:
             answer = runner.run(careful, kind="hiccup", tries=str(hiccup)).outputs().o0
+        except RuntimeUserError as error:
+            gave_up = hiccup.read_text().count("\n") if hiccup.exists() else 0
+            raise NotYet(
+                f"after a hiccup the task ended on attempt {gave_up}, with a {error.code} ({error}); the third try would have passed."
+            ) from None
         tries = hiccup.read_text().count("\n") if hiccup.exists() else 0
         if (answer, tries) != (7, 3):
             raise NotYet(

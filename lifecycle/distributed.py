@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,8 +139,8 @@ def work(
     if workers > 1:
         # A rendezvous through a file opens no port to other machines; several nodes meet at the address that torchrun names.
         shared = os.environ.get("LIFECYCLE_RENDEZVOUS")
-        method = Path(shared).as_uri() if shared else "env://"
-        torch.distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=workers)
+        meeting = torch.distributed.FileStore(shared, workers) if shared else None
+        torch.distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=workers)
     try:
         from feast import FeatureStore
 
@@ -147,7 +148,7 @@ def work(
         contract = FeatureContract.of_service(store, feature_service, label)
         table = historical_features(store, mine, store.get_feature_service(feature_service))
         table.assign(**{ROW: mine.index}).to_parquet(place / f"shard_{rank}.parquet")
-        print(f"worker {rank} of {workers}: {len(table)} rows retrieved", flush=True)
+        _say(f"worker {rank} of {workers}: {len(table)} rows retrieved")
 
         # The cut is that of all rows: each shard on its own would find another.
         later = table.event_timestamp > selection_ends(questions.event_timestamp)
@@ -161,7 +162,7 @@ def work(
         fingerprint = {"contract": contract.to_dict(), **settings, "rows": _digest(questions)}
         training = Training(rows, contract, settings, int(counts.sum()), rank, workers)
         began_at = training.load(place / CHECKPOINT, fingerprint, epochs)
-        print(f"worker {rank} of {workers}: trains on {len(rows)} rows, from epoch {began_at}", flush=True)
+        _say(f"worker {rank} of {workers}: trains on {len(rows)} rows, from epoch {began_at}")
 
         for epoch in range(began_at + 1, epochs + 1):
             training.step()
@@ -290,6 +291,12 @@ def _torch() -> Any:
     except ImportError:
         raise NotTrained("PyTorch is not installed here: distributed training needs the package torch.") from None
     return torch
+
+
+def _say(line: str) -> None:
+    """One line, in one piece: torchrun starts workers unbuffered, and `print` would write the end of a line by itself, after that of another worker."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -134,7 +134,7 @@ async def careful(kind: str, tries: str) -> int:
 async def careful(kind: str, tries: str) -> int:
     return warehouse(kind, tries)
 """,
-                "a hiccup should pass on the third try",
+                "on attempt 1, with a ConnectionError",
             ),
             (
                 """
@@ -145,7 +145,7 @@ async def careful(kind: str, tries: str) -> int:
     except Exception as error:
         raise flyte.errors.NonRecoverableError(str(error))
 """,
-                "a hiccup should pass on the third try",
+                "on attempt 1, with a NonRecoverableError",
             ),
             (
                 """
@@ -169,7 +169,6 @@ async def careful(kind: str, tries: str) -> int:
 """,
                 "needs the warehouse's own words",
             ),
-            ("careful = ask", "a broken table was asked 3 times"),
             ("def careful(kind, tries):\n    return warehouse(kind, tries)", "that is a plain function"),
         ],
     ),
