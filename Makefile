@@ -54,7 +54,7 @@ endif
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators wheels image bench drills
+.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -83,6 +83,9 @@ distributed: .venv/current ## add PyTorch, for notebook 09; INDEX=address to loo
 	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
 
 orchestrators: .venv/current ## add Flyte, for notebook 11; INDEX=address to look there first
+	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
+
+engine: .venv/current ## add Spark, for a section of notebook 10; it needs Java; INDEX=address to look there first
 	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels

@@ -1,4 +1,4 @@
-# For the first stage of the Dockerfile: makes /opt/venv of the packages in requirements.txt, each with its hash from the lock.
+# For the first stage of the Dockerfile: makes /venv of the packages in requirements.txt, each with its hash from the lock.
 # From the folder wheels when it holds any, and then from nowhere else; otherwise from the package index.
 set -eu
 if ls wheels/*.whl >/dev/null 2>&1; then
@@ -9,10 +9,10 @@ fi
 
 python3 -m venv tools
 tools/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build-requirements.txt
-python3 -m venv --without-pip /opt/venv
+python3 -m venv --without-pip /venv
 # kfp-server-api comes as source alone, in plain Python. What builds it is setuptools, which is among the packages, so it goes first.
 sed -n '/^setuptools==/,/[^\\]$/p' requirements.txt > first.txt
 for list in first.txt requirements.txt; do
-    tools/bin/uv pip install --quiet --python /opt/venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
+    tools/bin/uv pip install --quiet --python /venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
         --only-binary :all: --no-binary kfp-server-api --no-build-isolation -r "$list"
 done

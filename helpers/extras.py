@@ -11,6 +11,8 @@ from helpers.workspace import REPOSITORY
 
 EXTRAS = {"09": "distributed", "11": "orchestrators"}
 """Notebook and dependency group; the door of `make` that adds a group has the group's name."""
+BESIDE = ("engine",)
+"""Groups that no notebook needs: a notebook has a section that runs where one is added, and else says in a line that it is left out."""
 
 
 def requirements(group: str) -> list[Requirement]:
@@ -26,12 +28,13 @@ def lacking(number: str) -> str:
         number: of the notebook, such as ``"09"``.
     """
     group = EXTRAS.get(number)
-    wrong = [_wrong(requirement) for requirement in requirements(group)] if group else []
-    found = "; ".join(filter(None, wrong))
+    unmet = [wrong(requirement) for requirement in requirements(group)] if group else []
+    found = "; ".join(filter(None, unmet))
     return f"{found}. `make {group}` adds it." if found else ""
 
 
-def _wrong(requirement: Requirement) -> str:
+def wrong(requirement: Requirement) -> str:
+    """What is wrong with a requirement in this environment; empty when it is met."""
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:

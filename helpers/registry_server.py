@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -24,6 +25,7 @@ def _on_loopback(*arguments: Any, **options: Any) -> grpc.Server:
 
 def main(feature_repo: str, port: str) -> None:
     """Serve the registry of a feature repository, without TLS, until the process is ended."""
+    logging.basicConfig(level=logging.WARNING)  # why a token was refused stands in the log, and nowhere else
     grpc.server = _on_loopback
     feast.registry_server.start_server(FeatureStore(repo_path=feature_repo), int(port))
 

@@ -202,7 +202,7 @@ def _view_rows(view: FeatureView, feature_refs: list[str], full_feature_names: b
     table = table.mutate(**{column: table[column].cast(UTC) for column in times})
 
     asked = view.projection.name_to_use() + ":"
-    columns = [reference.split(":")[1] for reference in feature_refs if reference.startswith(asked)]
+    columns = [reference.removeprefix(asked) for reference in feature_refs if reference.startswith(asked)]
     prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
     return ViewRows(
         table=table,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lifecycle import IMAGE
 from lifecycle.contract import METADATA, FeatureContract
 from lifecycle.model import new_model, selection_ends
 from lifecycle.retrieval import historical_features
 
 if TYPE_CHECKING:
     import torch
-    from kubeflow.trainer import TrainerClient
     from sklearn.pipeline import Pipeline
 
 CHECKPOINT = "checkpoint.pt"
@@ -422,64 +420,6 @@ def shards(folder: str | Path) -> list[pd.DataFrame]:
     """
     paths = sorted(Path(folder).glob("shard_*.parquet"), key=lambda path: int(path.stem.partition("_")[2]))
     return [pd.read_parquet(path) for path in paths]
-
-
-def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers: int) -> str:
-    """Ask the cluster that ``client`` belongs to for the training, a pod for each worker; gives the job's name.
-
-    The image must hold this package and PyTorch. Each pod mounts the volume, which holds the feature repository, the data and the job's folder, and
-    gets MLflow's address from the config map ``mlflow``, as the steps of the pipeline do.
-
-    Args:
-        client: of Kubeflow's SDK.
-        name: of the job: lower case, with hyphens.
-        inputs: the arguments of ``work``.
-        workers: number of pods.
-    """
-    from kubeflow.trainer import CustomTrainer, Runtime, RuntimeKind
-    from kubeflow.trainer.constants import constants
-    from kubeflow.trainer.options import (
-        ContainerPatch,
-        JobSetSpecPatch,
-        JobSetTemplatePatch,
-        JobSpecPatch,
-        JobTemplatePatch,
-        Name,
-        PodSpecPatch,
-        PodTemplatePatch,
-        ReplicatedJobPatch,
-        RuntimePatch,
-        TrainingRuntimeSpecPatch,
-    )
-    from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
-
-    from lifecycle.cluster import MOUNT, TRACKING, VOLUMES
-    from lifecycle.shipped import train
-
-    # What `TrainerClient().get_runtime("torch-distributed")` gives on a cluster with Kubeflow's own runtimes.
-    runtime_trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
-    runtime_trainer.set_command(constants.TORCH_COMMAND)
-    runtime = Runtime(name="torch-distributed", trainer=runtime_trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
-    config_map, address = TRACKING
-    source = {"configMapKeyRef": {"name": config_map, "key": address}}
-    container = ContainerPatch(
-        name=constants.NODE,
-        env=[{"name": "MLFLOW_TRACKING_URI", "valueFrom": source}],
-        volume_mounts=[MOUNT],
-    )
-    pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[VOLUMES], containers=[container]))
-    nodes = ReplicatedJobPatch(name=constants.NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
-    jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[nodes]))
-    patch = RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))
-    trainer = CustomTrainer(
-        func=train,
-        func_args=dict(inputs),
-        image=IMAGE,
-        num_nodes=workers,
-        resources_per_node={"cpu": "1", "memory": "2Gi"},
-        env={"PET_NPROC_PER_NODE": "1"},
-    )
-    return client.train(runtime=runtime, trainer=trainer, options=[Name(name), patch])
 
 
 def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -360,7 +360,7 @@ def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
 
 
 def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
-    """The TrainJob that ``lifecycle.distributed.submit`` asks a cluster for.
+    """The TrainJob that ``lifecycle.shipped.submit`` asks a cluster for.
 
     Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept, which touches what version 0.5 keeps private.
 
@@ -372,14 +372,14 @@ def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
     from kubeflow.trainer import TrainerClient
     from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
 
-    from lifecycle import distributed
+    from lifecycle import shipped
 
     sent: list[Manifest] = []
     client = TrainerClient.__new__(TrainerClient)
     client.backend = KubernetesBackend.__new__(KubernetesBackend)
     client.backend.namespace = NAMESPACE
     client.backend.custom_api = SimpleNamespace(create_namespaced_custom_object=lambda *given: sent.append(given[-1]))
-    distributed.submit(client, name, inputs, workers)
+    shipped.submit(client, name, inputs, workers)
     return sent[0]
 
 

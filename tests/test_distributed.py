@@ -281,7 +281,7 @@ def test_a_training_file_imports_no_pipeline_and_no_kubernetes(tmp_path):
 
 def train_job(inputs: dict, workers: int) -> dict:
     client, sent = captured_trainer()
-    assert distributed.submit(client, "a-training", inputs, workers) == "a-training"
+    assert shipped.submit(client, "a-training", inputs, workers) == "a-training"
     (found,) = sent
     return found
 

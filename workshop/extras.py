@@ -46,7 +46,7 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     Raises:
         WorkshopError: no notebook needs this group, the address holds a password, or uv could not install it.
     """
-    known = sorted(set(extras.EXTRAS.values()))
+    known = sorted({*extras.EXTRAS.values(), *extras.BESIDE})
     if group not in known:
         raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(known)}.")
     if "@" in urlsplit(index).netloc:

@@ -170,7 +170,7 @@ def the_join_dropped_labels_without_features(ns):
     ns["nearest"] = ns["nearest"].dropna()
 
 
-@fault("10", "claim-asof-store-equal", says="the ASOF store's answer")
+@fault("10", "claim-asof-store-equal", says="answer differently")
 def one_label_got_the_row_of_the_hour_before(ns):
     ns["nearest"] = ns["nearest"].copy()
     column = ns["feature_columns"][0]

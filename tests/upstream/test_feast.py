@@ -254,3 +254,13 @@ def test_feasts_page_lists_no_versions_of_a_feature_view(reproduction):
     assert names["versions"] == ["v0", "v1"]
     assert "/feature_views/{name}" in names["routes"]
     assert [route for route in names["routes"] if "versions" in route] == []
+
+
+@watch
+def test_the_registry_server_listens_on_all_interfaces(reproduction):
+    assert reproduction()["open_ports"] == {"::"}
+
+
+@watch
+def test_a_registry_file_loses_what_another_process_applied(reproduction):
+    assert reproduction()["kept"] == ["of_the_first"]
