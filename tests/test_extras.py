@@ -97,6 +97,15 @@ def test_make_notebooks_keeps_its_outputs(without, monkeypatch, tmp_path, capsys
     monkeypatch.setattr(commands, "NOTEBOOKS", course)
     before = (course / "09_train_distributed.ipynb").read_bytes()
     monkeypatch.setattr(commands.claims, "write", lambda: None)
+    (tmp_path / "cluster").mkdir()
+    monkeypatch.setattr(commands, "REPOSITORY", tmp_path)
+
+    def run(notebooks, workspace, copies):
+        assert notebooks == []
+        (workspace.path / commands.PIPELINE).touch()  # notebook 06 would have made it
+        return []
+
+    monkeypatch.setattr(commands, "run", run)
     assert commands.notebooks() == 0
     assert (course / "09_train_distributed.ipynb").read_bytes() == before
     assert "is left out" in capsys.readouterr().out

@@ -201,6 +201,49 @@ def all_sizes_cost_the_same(ns):
     ns["growth"] = pd.DataFrame({"Feast": growth["Feast"].max(), "ASOF": growth["ASOF"].min()}, index=growth.index)
 
 
+@fault("10", "claim-engine-equal", says="other values for the labels")
+def the_engine_gives_a_label_another_value(ns):
+    answer = ns["duckdb_answer"].copy()
+    answer.loc[answer.index[7], "conv_rate"] = 0.123
+    ns["spark_answer"] = answer
+
+
+@fault("10", "claim-engine-equal", says="compares nothing")
+def the_benchmark_ran_one_engine_alone(ns):
+    ns["runs"] = ns["runs"][ns["runs"].contestant == "duckdb"]
+
+
+@fault("10", "claim-engine-equal", says="lost rows")
+def an_engine_drops_rows_in_the_benchmark(ns):
+    ns["runs"].loc[0, "answers"] -= 1
+
+
+@fault("10", "claim-engine-equal", says="other values on the engine")
+def the_benchmarks_answers_differ(ns):
+    ns["same_values"] = ns["same_values"] + 1
+
+
+@fault("10", "claim-engine-pays", says="no longer the larger one")
+def the_engine_starts_for_nothing(ns):
+    ns["measured"]["curves"]["spark"]["fixed_seconds"] = 0.0
+
+
+@fault("10", "claim-engine-pays", says="no memory was measured")
+def nobody_watched_the_memory(ns):
+    ns["costs"]["GB at the largest table"] = 0.0
+
+
+@fault("10", "claim-engine-pays", says="needs less memory")
+def the_engine_needs_less_memory(ns):
+    column = "GB at the largest table"
+    ns["costs"].loc["spark", column] = ns["costs"].loc["duckdb", column] / 2
+
+
+@fault("10", "claim-engine-pays", says="the two lines cross")
+def the_engine_pays_from_somewhere(ns):
+    ns["measured"]["pays_from_million_rows"] = 12.0
+
+
 @fault("10", "claim-lineage-to-model", says="ends before the features")
 def the_training_told_nobody(ns):
     ns["behind"] = set()
