@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import sys
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import mlflow
@@ -15,7 +17,7 @@ import pytest
 from browser import chromium, needs_chromium
 from PIL import Image
 
-from helpers.services import HOST
+from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY
 from workshop import commands, runner
 
@@ -219,6 +221,26 @@ def test_feasts_page_draws_the_lineage_from_source_to_service(page, feast_url):
         page.get_by_text(name, exact=True).first.wait_for()
     take(page, "feast_lineage", parts=".react-flow__node")  # without the legend: its names would be too small to read
     assert "Lineage" in text(page)
+
+
+def test_feasts_page_draws_one_graph_from_the_files_to_the_model(page, workspace):
+    """In the collector's repository, which notebook 10 leaves behind."""
+    (notebook,) = runner.choose(only="10")
+    if not (workspace.path / "lineage" / "lineage.db").exists():
+        copy = workspace.path / "executed" / notebook.name
+        assert not runner.execute(notebook, copy, workspace, progress=False).failure
+    feast = [Path(sys.executable).with_name("feast"), "-c", workspace.path / "lineage", "ui", "--host", HOST]
+    log = workspace.path / "logs" / "lineage_page.log"
+    with Service("Feast", [*feast, "--port", "{port}"], health="/", log=log) as server:
+        page.set_viewport_size({"width": 1700, "height": 1400})
+        page.goto(f"{server.url}/p/driver_ranking/lineage")
+        focus = page.get_by_label("Focus on object")
+        focus.locator("option", has_text="models:/driver_conversion/").first.wait_for(state="attached")
+        names = [name for name in focus.locator("option").all_inner_texts() if name.startswith("models:/")]
+        focus.select_option(label=names[-1])
+        for name in ("driver_stats", "driver_hourly_stats", names[-1]):
+            page.locator(".react-flow__node", has_text=name).first.wait_for()
+        take(page, "feast_model_lineage", parts=".react-flow__node")
 
 
 @pytest.fixture(scope="module")
