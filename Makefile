@@ -58,8 +58,8 @@ endif
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
-test: .venv/current ## all tests; every notebook is executed
-	@$(VENV) -m pytest
+test: .venv/current ## all tests; every notebook is executed; TESTS=tests/test_sweep.py for a part
+	@$(VENV) -m pytest $(TESTS)
 
 check: .venv/current ## what takes under a minute: style, types, the notebooks' contract, claims, lock
 	@$(VENV) -m pytest -q --durations=5 tests/test_contract.py tests/test_environment.py tests/test_claims.py -k "not test_claims or every or page"

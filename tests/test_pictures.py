@@ -240,6 +240,7 @@ def test_feasts_page_draws_one_graph_from_the_files_to_the_model(page, workspace
         focus.select_option(label=names[-1])
         for name in ("driver_stats", "driver_hourly_stats", names[-1]):
             page.locator(".react-flow__node", has_text=name).first.wait_for()
+        page.get_by_label("fit view").click()
         take(page, "feast_model_lineage", parts=".react-flow__node")
 
 
