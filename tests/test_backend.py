@@ -190,7 +190,7 @@ import shutil
 import yaml
 from kubeflow.trainer import KubernetesBackendConfig, TrainerClient
 from helpers.capture import captured_trainer
-from lifecycle import distributed
+from lifecycle import distributed, shipped
 Code = lambda text, language: text
 contract = SimpleNamespace(feature_service="rates_and_rating", label="label")
 shutil.rmtree = lambda *given, **named: None
