@@ -1,6 +1,7 @@
 """`make image`: what it tells an engine, and what it says where none can work. tests/test_image.py builds and runs the image."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -21,15 +22,17 @@ def programs(tmp_path, monkeypatch):
     noted = tmp_path / "noted"
 
     def add(name: str, ends: int = 0, says: str = "") -> None:
-        script = f"""#!{sys.executable} -P
-import pathlib, sys
+        script = f"""import pathlib, sys
 here = sorted(str(path) for path in pathlib.Path().rglob("*") if path.is_file()) if "build" in sys.argv else []
 with open({str(noted)!r}, "a") as file:
     print([{name!r}, *sys.argv[1:]], here, file=file)
 print({says!r}, file=sys.stderr)
 sys.exit({ends})
 """
-        (folder / name).write_text(script)
+        (tmp_path / f"{name}.py").write_text(script)
+        # No line "#!python": the path of Python may hold a space.
+        call = shlex.join([sys.executable, "-P", str(tmp_path / f"{name}.py")])
+        (folder / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n')
         (folder / name).chmod(0o755)
 
     add.noted = lambda: [eval(line.replace("] [", "], [", 1)) for line in noted.read_text().splitlines()]
