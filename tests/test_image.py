@@ -92,6 +92,8 @@ def image(docker, request) -> str:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, docker, image):
     """MLflow behind its server, and two homes that it serves: the laptop's, and one that is the cluster's volume."""
+    from mlflow.tracking._tracking_service import utils
+
     folder = tmp_path_factory.mktemp("a cluster's volume")
     store = [
         "--backend-store-uri",
@@ -105,6 +107,7 @@ def world(tmp_path_factory, docker, image):
         for name in ("MLFLOW_TRACKING_URI", "TZ", "PATH"):
             patch.setenv(name, os.environ.get(name, ""))
         patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+        patch.setattr(utils, "_tracking_uri", utils._tracking_uri)  # `at` changes it, and the server will be gone
         with Service("MLflow", command, health="/health", log=folder / "logs" / "mlflow.log") as server:
             laptop, volume = (home(folder / name, server.url) for name in ("laptop é [1]", "volume"))
             if os.getuid() == 0:  # root may give files away, and so the image's own user gets them

@@ -22,7 +22,7 @@ from helpers.capture import captured_trainer
 from helpers.services import Service
 from helpers.start import MODEL
 from helpers.workspace import REPOSITORY, Workspace
-from lifecycle import IMAGE, distributed, katib, manifests
+from lifecycle import IMAGE, distributed, katib, manifests, shipped
 from lifecycle.cluster import (
     CLAIM,
     LOGIN,
@@ -144,7 +144,13 @@ def test_the_experiment_is_the_one_that_notebook_05_renders():
 
 def test_the_train_job_is_the_one_that_notebook_09_renders(tmp_path):
     source = cells("09")
-    names: dict = {"VOLUME": VOLUME, "distributed": distributed, "captured_trainer": captured_trainer, "shutil": shutil}
+    names: dict = {
+        "VOLUME": VOLUME,
+        "distributed": distributed,
+        "shipped": shipped,
+        "captured_trainer": captured_trainer,
+        "shutil": shutil,
+    }
     names |= {"yaml": yaml, "Code": lambda text, language: text, "workspace": Workspace(tmp_path)}
     names["contract"] = SimpleNamespace(feature_service="rates_and_rating", label="label")
     names["workspace"].path.mkdir()
