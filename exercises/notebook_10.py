@@ -75,7 +75,7 @@ def _out_of_reach(answer: Any) -> str:
     far = {name for name, place in found.items() if urlparse(place).scheme in FOLDERS}
     if missed := sorted(far - named):
         raise NotYet(
-            f"{missed[0]!r} is left out, and its files are in {found[missed[0]]!r}: which machine has that folder?"
+            f"{missed[0]!r} is left out, and its files are in {found[missed[0]]}: which machine has that folder?"
         )
     if wrong := sorted(named - far):
         raise NotYet(

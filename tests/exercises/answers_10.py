@@ -73,7 +73,7 @@ def out_of_reach(client):
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if e.artifact_location.startswith("file:")]
 """,
-                "is left out, and its files are in '/",
+                "is left out, and its files are in /",
             ),
             (
                 """
