@@ -230,7 +230,7 @@ def test_feasts_page_draws_one_graph_from_the_files_to_the_model(page, workspace
         copy = workspace.path / "executed" / notebook.name
         assert not runner.execute(notebook, copy, workspace, progress=False).failure
     feast = [Path(sys.executable).with_name("feast"), "-c", workspace.path / "lineage", "ui", "--host", HOST]
-    log = workspace.path / "logs" / "lineage_page.log"
+    log = workspace.path / "logs" / "feast_ui.log"
     with Service("Feast", [*feast, "--port", "{port}"], health="/", log=log) as server:
         page.set_viewport_size({"width": 1700, "height": 1400})
         page.goto(f"{server.url}/p/driver_ranking/lineage")

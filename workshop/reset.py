@@ -86,6 +86,7 @@ MADE = {
         files=(
             "manifests",
             "container_outputs",
+            "asof",
             "elsewhere",
             "team",
             "lineage",

@@ -1,6 +1,7 @@
 """What the checks of notebook 10 must notice."""
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def the_dockerfile_names_no_user(ns):
 
 
 def another_file(ns, old: str, new: str) -> None:
-    changed = Path(ns["workspace"].path) / "changed.yaml"
+    changed = Path(tempfile.mkdtemp()) / "changed.yaml"
     changed.write_text(ns["compiled"].read_text().replace(old, new))
     ns["compiled"] = changed
 
