@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import datetime
 import importlib
 import json
+import linecache
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,6 +73,13 @@ class Exercise:
         record(self.number, SOLVED)
         print(f"solved: {self.number}. {shows}")
 
+    def or_solution(self, answer: Any) -> Any:
+        """The answer, for later cells to build on; while it is open, what the worked solution makes in the notebook's own namespace."""
+        if not unwritten(answer):
+            return answer
+        print(f"{self.number} is open: the notebook goes on with the worked solution.")
+        return _made(self.worked.strip(), f"<the solution of {self.number}>")
+
     def hint(self) -> None:
         """Print the second hint."""
         record(self.number, HINT)
@@ -82,6 +91,18 @@ class Exercise:
 
         record(self.number, SOLUTION)
         return Code(self.worked.strip(), language="python")
+
+
+def _made(code: str, name: str) -> Any:
+    """What the last definition or assignment of ``code`` makes, in a copy of the notebook's namespace."""
+    from IPython import get_ipython
+
+    last = ast.parse(code).body[-1]
+    made = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else ast.unparse(last.targets[0])  # type: ignore[attr-defined]
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)  # Feast stores a function's text
+    namespace = dict(get_ipython().user_ns)
+    exec(compile(code, name, "exec"), namespace)
+    return namespace[made]
 
 
 def _empty() -> None: ...

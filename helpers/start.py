@@ -139,6 +139,7 @@ NEEDS: dict[str, list[_Need]] = {
     "09": [_REGISTRY, _SELECTED],
     "10": [_REGISTRY, _SUITE, _TUNED, _PIPELINE, _PRODUCTION],
     "11": [_REGISTRY, _SELECTED],
+    "12": [],
 }
 
 
