@@ -84,8 +84,11 @@ class Tab:
     def cells(self) -> list:
         """The code cells as saved now."""
         before = self.path.stat().st_mtime_ns
-        self.menu("File", "Save Notebook")
-        for _ in range(200):
+        for turn in range(1200):
+            if (
+                turn % 60 == 0
+            ):  # again: JupyterLab drops the command, without a word, while an earlier save is under way
+                self.menu("File", "Save Notebook")
             if self.path.stat().st_mtime_ns > before:
                 with contextlib.suppress(nbformat.reader.NotJSONError):  # in the middle of writing
                     cells = nbformat.read(self.path, as_version=4).cells

