@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import apply
 from feast import BatchFeatureView
-from reach import Reach
+from reach import reach
 
 from helpers.data import NOW
 from helpers.workspace import REPOSITORY, configure
@@ -83,7 +83,7 @@ def test_every_place_of_a_tool_exists_and_comes_to_the_tool():
                 path, _, test = place.partition("::")
                 assert (REPOSITORY / path).exists(), place
                 assert path.startswith("notebooks/") if not test else test in functions(REPOSITORY / path), place
-                found = Reach(place)
+                found = reach(place)
                 if missing := [name for name in needed if not found.names(name)]:
                     not_found[f"{tool.name}, {way}: {place}"] = missing
     assert not_found == {}, "this place neither imports nor starts what the row names"
@@ -125,7 +125,7 @@ NOT_THERE = [
 
 @pytest.mark.parametrize(("place", "tool"), NOT_THERE)
 def test_every_search_for_a_tool_also_finds_nothing_where_it_is_not(place, tool):
-    assert not Reach(place).names(tool)
+    assert not reach(place).names(tool)
 
 
 def test_the_page_is_what_the_generator_writes():
