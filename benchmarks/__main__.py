@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ SIZES = {
     "medium": {
         "join": [(10_000, 100_000, 3), (100_000, 1_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 24, 72, 168], 1),
-        "selection": {"rounds": 2, "subsets": 3},
+        "selection": {"rounds": 2, "subsets": None},
         "online": {"rounds": 3, "requests": 2000},
         "sweep": {"rounds": 5, "trials": 20},
         "step": {"rounds": 10},
@@ -40,7 +41,7 @@ SIZES = {
     "full": {
         "join": [(10_000, 100_000, 5), (100_000, 1_000_000, 5), (1_000_000, 10_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 6, 24, 72, 168], 3),
-        "selection": {"rounds": 3, "subsets": 3},
+        "selection": {"rounds": 3, "subsets": None},
         "online": {"rounds": 5, "requests": 2000},
         "sweep": {"rounds": 9, "trials": 20},
         "step": {"rounds": 15},
@@ -81,7 +82,7 @@ def child(module: str, *arguments: object, quiet: bool = False) -> object:
     return None if quiet else json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def turns(contestants: list[str], rounds: int):
+def turns(contestants: list, rounds: int):
     """Round by round, each round beginning with another contestant, so that a busy minute hits them all."""
     for number in range(rounds):
         first = number % len(contestants)
@@ -138,28 +139,33 @@ def join(size: dict, folder: Path) -> dict:
     return {"runs": runs, "plan": explained(questions, rows)}
 
 
-def taking_turns(module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str) -> list:
-    """A home is prepared, and the contestants of a module take turns in it; ``says`` is what to report of a run."""
-    child(module, "prepare", "--home", folder / "home", quiet=True)
+def taking_turns(module: str, contestants: dict[str, list[str]], rounds: int, folder: Path, options: list, says: str) -> list:
+    """Homes are prepared, of the drivers and of the flights, and the contestants of a module take turns; ``says`` is what to report of a run."""
+    homes = {"drivers": folder / "home", "flights": folder.parent / "flights"}
+    child(module, "prepare", "--home", homes["drivers"], quiet=True)
+    if not homes["flights"].exists():  # once for all sections
+        child("flights", "--home", homes["flights"], quiet=True)
     runs = []
-    for number, contestant in turns(contestants, rounds):
-        runs.append({"round": number, **child(module, contestant, "--home", folder / "home", *options)})
-        note(f"  {contestant}: {says.format(**runs[-1])}")
+    for number, (data, contestant) in turns([(data, name) for data in contestants for name in contestants[data]], rounds):
+        found = child(module, contestant, "--home", homes[data], "--data", data, *options)
+        runs.append({"round": number, **found})
+        note(f"  {data}, {contestant}: {says.format(**found)}")
     return runs
 
 
 def selection(size: dict, folder: Path) -> list:
-    """The post's loop on both stores, and notebook 04's way."""
-    contestants, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
-    options = ["--subsets", counts["subsets"]]
+    """The post's loop on both stores, and notebook 04's way, on the drivers and on the flights."""
+    ways, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
+    options = ["--subsets", counts["subsets"]] if counts["subsets"] else []
+    contestants = {"drivers": ways, "flights": ways}
     return taking_turns("selection", contestants, counts["rounds"], folder, options, "{seconds:.2f} s")
 
 
 def online(size: dict, folder: Path) -> list:
-    """Requests in process, the same with a prediction log, and over HTTP."""
-    contestants, counts = ["in_process", "logged", "over_http"], size["online"]
-    options, says = ["--requests", counts["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
-    return taking_turns("online", contestants, counts["rounds"], folder, options, says)
+    """Requests in process and over HTTP, on the drivers and on the flights; for the drivers also with a prediction log."""
+    contestants = {"drivers": ["in_process", "logged", "over_http"], "flights": ["in_process", "over_http"]}
+    options, says = ["--requests", size["online"]["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
+    return taking_turns("online", contestants, size["online"]["rounds"], folder, options, says)
 
 
 def sweep(size: dict, folder: Path) -> list:
@@ -209,17 +215,19 @@ def main(argv: list[str] | None = None) -> int:
             f"{path} holds figures of another machine or of other versions, and one table holds those of one machine: "
             "leave --only out to measure all anew, or give another folder with --out"
         )
-    for name in arguments.only:
-        note(f"{name} ({arguments.size})")
-        with tempfile.TemporaryDirectory(prefix="bench ") as folder:
-            runs = SECTIONS[name](SIZES[arguments.size], Path(folder))
-        sections[name] = {"size": arguments.size, "measured": runs}
-        ordered = {name: sections[name] for name in SECTIONS if name in sections}
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if set(sections) >= set(
-            kept.get("sections", {})
-        ):  # of another machine's figures, none goes before all are replaced
-            path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(prefix="bench ") as place:
+        for name in arguments.only:
+            note(f"{name} ({arguments.size})")
+            folder = Path(place) / name
+            folder.mkdir()
+            runs = SECTIONS[name](SIZES[arguments.size], folder)
+            shutil.rmtree(folder)
+            sections[name] = {"size": arguments.size, "measured": runs}
+            ordered = {name: sections[name] for name in SECTIONS if name in sections}
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            # Of another machine's figures, none goes before all are replaced.
+            if set(sections) >= set(kept.get("sections", {})):
+                path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
     return subprocess.call([sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY)
 
 

@@ -26,6 +26,7 @@ from workshop import claims
 
 ROWS = claims.claims()
 SHOWN = claims.checks()
+REAL = "On real data"
 
 
 def functions(path: Path) -> set[str]:
@@ -69,6 +70,22 @@ def test_every_row_is_complete():
         assert row.verdict in claims.VERDICTS and row.of in claims.SOURCES
         assert row.verdict == "true" or row.note, f"{row.id}: say the condition, or what holds instead"
         assert row.says.endswith(".") and (not row.note or row.note.endswith(".")), row.id
+
+
+def test_every_claim_that_is_shown_again_is_a_claim_of_the_page_before():
+    earlier = [row.id for row in ROWS if row.group != REAL]
+    assert {row.id: sorted(set(row.again) - set(earlier)) for row in ROWS if set(row.again) - set(earlier)} == {}
+    assert len({name for row in ROWS for name in row.again}) >= 10
+    page = claims.page()
+    links = re.findall(r"\]\(#(claim-[a-z0-9-]+)\)", page)
+    assert links and [link for link in links if page.count(f'<a id="{link}"></a>') != 1] == []
+
+
+def test_every_claim_on_real_data_is_shown_by_notebook_12_and_by_no_other():
+    shown = {name: {check.notebook[:2] for check in SHOWN.get(name, [])} for name in [row.id for row in ROWS]}
+    assert {row.id: shown[row.id] for row in ROWS if row.group == REAL and shown[row.id] != {"12"}} == {}
+    assert [row.id for row in ROWS if row.group != REAL and "12" in shown[row.id]] == []
+    assert all(row.again for row in ROWS if row.group == REAL and row.id != "little-is-new")
 
 
 def test_the_page_is_what_the_generator_writes():
