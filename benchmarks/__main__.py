@@ -82,7 +82,7 @@ def child(module: str, *arguments: object, quiet: bool = False) -> object:
     return None if quiet else json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def turns(contestants: list, rounds: int):
+def turns(contestants: list[str], rounds: int):
     """Round by round, each round beginning with another contestant, so that a busy minute hits them all."""
     for number in range(rounds):
         first = number % len(contestants)
@@ -139,33 +139,32 @@ def join(size: dict, folder: Path) -> dict:
     return {"runs": runs, "plan": explained(questions, rows)}
 
 
-def taking_turns(module: str, contestants: dict[str, list[str]], rounds: int, folder: Path, options: list, says: str) -> list:
-    """Homes are prepared, of the drivers and of the flights, and the contestants of a module take turns; ``says`` is what to report of a run."""
-    homes = {"drivers": folder / "home", "flights": folder.parent / "flights"}
-    child(module, "prepare", "--home", homes["drivers"], quiet=True)
-    if not homes["flights"].exists():  # once for all sections
-        child("flights", "--home", homes["flights"], quiet=True)
+def taking_turns(module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str) -> list:
+    """A home is prepared, once for all sections, and the contestants of a module take turns in it, each on the drivers and on the flights; ``says``
+    is what to report of a run."""
+    home = folder.parent / "home"
+    if not home.exists():
+        child("online", "prepare", "--home", home, quiet=True)
     runs = []
-    for number, (data, contestant) in turns([(data, name) for data in contestants for name in contestants[data]], rounds):
-        found = child(module, contestant, "--home", homes[data], "--data", data, *options)
-        runs.append({"round": number, **found})
-        note(f"  {data}, {contestant}: {says.format(**found)}")
+    for number, contestant in turns(contestants, rounds):
+        for found in child(module, contestant, "--home", home, *options):
+            runs.append({"round": number, **found})
+            note(f"  {found['data']}, {contestant}: {says.format(**found)}")
     return runs
 
 
 def selection(size: dict, folder: Path) -> list:
-    """The post's loop on both stores, and notebook 04's way, on the drivers and on the flights."""
-    ways, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
+    """The post's loop on both stores, and notebook 04's way."""
+    contestants, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
     options = ["--subsets", counts["subsets"]] if counts["subsets"] else []
-    contestants = {"drivers": ways, "flights": ways}
     return taking_turns("selection", contestants, counts["rounds"], folder, options, "{seconds:.2f} s")
 
 
 def online(size: dict, folder: Path) -> list:
-    """Requests in process and over HTTP, on the drivers and on the flights; for the drivers also with a prediction log."""
-    contestants = {"drivers": ["in_process", "logged", "over_http"], "flights": ["in_process", "over_http"]}
-    options, says = ["--requests", size["online"]["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
-    return taking_turns("online", contestants, size["online"]["rounds"], folder, options, says)
+    """Requests in process, the same with a prediction log, and over HTTP."""
+    contestants, counts = ["in_process", "logged", "over_http"], size["online"]
+    options, says = ["--requests", counts["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
+    return taking_turns("online", contestants, counts["rounds"], folder, options, says)
 
 
 def sweep(size: dict, folder: Path) -> list:

@@ -1,36 +1,27 @@
-"""The flights of notebook 12 as a project of its own, made by the cells of the notebook: nothing of it is typed here again.
-
-python -m benchmarks.flights --home DIR
-"""
+"""The flights of notebook 12 as a project of its own, made by the cells of the notebook: nothing of it is typed here again."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 # Before feast: see lifecycle/serving.py.
 import IPython.core.history  # noqa: F401  # isort: skip
 
 import nbformat
-import pandas as pd
 
-from benchmarks.homes import register
 from exercises.core import every, made
-from helpers.workspace import REPOSITORY, Workspace, configure, quiet
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
+from helpers.workspace import REPOSITORY, Workspace
 
 MODEL = "late_departure"
 SERVICE, LABEL = "known", "late"
-NOW = pd.Timestamp("2013-06-28 20:00", tz="UTC")  # a Friday, four in the afternoon in New York
+NOW = datetime(2013, 6, 28, 20, tzinfo=UTC)  # a Friday, four in the afternoon in New York
 LAST = "candidates"
 """What the last cell that is run makes."""
 CANDIDATES = "candidates.json"
+"""Their columns, in a file of the project."""
 
 
 def cells() -> Iterator[str]:
@@ -54,7 +45,8 @@ class Worked:
 
 
 def build(workspace: Workspace) -> dict[str, Any]:
-    """Run the notebook as far as its candidates: raw files, labels, feature tables, definitions, registry, training table, reference.
+    """Run the notebook as far as its candidates: raw files, labels, feature tables, definitions, registry, training table, reference. The candidates
+    become a file of the project.
 
     Args:
         workspace: what the tools of this process are configured for; the project becomes its folder ``flights``.
@@ -65,38 +57,12 @@ def build(workspace: Workspace) -> dict[str, Any]:
     Raises:
         KeyError: the notebook makes no candidates.
     """
-    namespace: dict[str, Any] = {"__name__": "__main__", "workspace": workspace}
+    # A module that has no file: of `__main__`, Feast would read the text of a function in the program that runs.
+    namespace: dict[str, Any] = {"__name__": "notebook_12", "workspace": workspace}
     for source in cells():
-        exec(compile(source, "<notebook 12>", "exec"), namespace)
+        exec(compile(source, "<notebook 12>", "exec", dont_inherit=True), namespace)
         namespace["exercise"] = lambda number: Worked(number, namespace)
         if LAST in namespace:
+            (namespace["project"] / CANDIDATES).write_text(json.dumps(namespace[LAST]))
             return namespace
     raise KeyError(f"no cell of notebook 12 makes `{LAST}`")
-
-
-def home(folder: Path) -> Workspace:
-    """A home with the project, a registered model under ``homes.ALIAS``, and its features in the online store."""
-    workspace = Workspace(folder.resolve())
-    configure(workspace)
-    import feast  # noqa: F401
-
-    quiet()
-    names = build(workspace)
-    store: FeatureStore = names["store"]
-    contract = names["contract"]
-    register(store, contract, names["labels"], MODEL)
-    views = contract.base_views(store)
-    store.materialize((NOW - timedelta(hours=6)).to_pydatetime(), NOW.to_pydatetime(), feature_views=views)
-    (names["project"] / CANDIDATES).write_text(json.dumps(names[LAST]))
-    return workspace
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flights", description=__doc__)
-    parser.add_argument("--home", type=Path, required=True)
-    home(parser.parse_args(argv).home)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,8 +13,6 @@ from helpers import data, registry
 from helpers.workspace import Workspace, configure, create_home, quiet
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
-
     from lifecycle.contract import FeatureContract
 
 SERVICE = "rates"  # the feature service of the model that is served
@@ -34,14 +32,13 @@ def applied_home(home: Path, seed: int = data.SEED) -> Workspace:
     return workspace
 
 
-def register(store: FeatureStore, contract: FeatureContract, labels: pd.DataFrame, model_name: str) -> None:
-    """A model of all labels that have features, logged with its contract and registered under ``ALIAS``."""
+def register(contract: FeatureContract, table: pd.DataFrame, model_name: str) -> None:
+    """A model of all rows with features, logged with its contract and registered under ``ALIAS``."""
     import mlflow
 
     from lifecycle.model import new_model
-    from lifecycle.retrieval import historical_features
 
-    complete = historical_features(store, labels, store.get_feature_service(contract.feature_service)).dropna()
+    complete = table.dropna(subset=contract.columns)
     inputs = complete[contract.columns].astype("float64")
     model = new_model().fit(inputs, complete[contract.label])
     with mlflow.start_run(run_name="served model"):
@@ -59,14 +56,24 @@ def register(store: FeatureStore, contract: FeatureContract, labels: pd.DataFram
 
 
 def serving_home(home: Path, model_name: str) -> Workspace:
-    """A home with a registered model under ``ALIAS`` and its features in the online store."""
+    """A home with two registered models, of the drivers and of the flights, and their features in two online stores."""
     workspace = applied_home(home)
     from feast import FeatureStore
 
+    from benchmarks import flights
     from lifecycle.contract import FeatureContract
+    from lifecycle.retrieval import historical_features
 
     store = FeatureStore(repo_path=str(workspace.feature_repo))
     contract = FeatureContract.of_service(store, SERVICE, label="label")
-    register(store, contract, pd.read_parquet(workspace.data / "driver_labels.parquet"), model_name)
+    labels = pd.read_parquet(workspace.data / "driver_labels.parquet")
+    table = historical_features(store, labels, store.get_feature_service(SERVICE))
+    register(contract, table, model_name)
     store.materialize(data.NOW - timedelta(days=7), data.NOW, feature_views=["driver_hourly_stats"])
+
+    notebook = flights.build(workspace)
+    store, contract = notebook["store"], notebook["contract"]
+    register(contract, notebook["table"], flights.MODEL)
+    began = flights.NOW - timedelta(hours=6)
+    store.materialize(began, flights.NOW, feature_views=contract.base_views(store))
     return workspace

@@ -1,6 +1,6 @@
 """Online prediction, features and model: in process, with and without the prediction log, and through KServe's server at one client.
 
-python -m benchmarks.online prepare|in_process|logged|over_http --home DIR --data drivers|flights --requests 2000
+python -m benchmarks.online prepare|in_process|logged|over_http --home DIR --requests 2000
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import flights as late
 from benchmarks import homes
 from benchmarks.homes import ALIAS
 from helpers import data
@@ -29,10 +30,11 @@ from helpers.workspace import Workspace, configure
 
 @dataclass(frozen=True)
 class Served:
-    """A registered model that is served, from which definitions, at which time, and what to ask: one instance a request."""
+    """A registered model that is served, with which features, at which time, and what to ask: one instance a request."""
 
     model: str
     feature_repo: Path
+    service: str
     now: datetime
     instances: list[dict]
 
@@ -42,17 +44,15 @@ def drivers(workspace: Workspace) -> Served:
     stats = pd.read_parquet(workspace.data / "driver_stats.parquet", columns=["driver_id", "event_timestamp"])
     last = stats.groupby("driver_id").event_timestamp.max()
     known = [{"driver_id": int(driver)} for driver in last.index[last > data.NOW - pd.Timedelta(hours=2)]]
-    return Served(MODEL, workspace.feature_repo, data.NOW, known)
+    return Served(MODEL, workspace.feature_repo, homes.SERVICE, data.NOW, known)
 
 
 def flights(workspace: Workspace) -> Served:
     """Each pair of airport and carrier, for a departure at five in the afternoon, which only the caller knows."""
-    from benchmarks.flights import MODEL as LATE
-    from benchmarks.flights import NOW
-
     project = workspace.path / "flights"
     pairs = pd.read_parquet(project / "data" / "carrier.parquet", columns=["origin", "carrier"]).drop_duplicates()
-    return Served(LATE, project / "feature_repo", NOW, pairs.assign(scheduled_hour=17.0).to_dict("records"))
+    known = pairs.assign(scheduled_hour=17.0).to_dict("records")
+    return Served(late.MODEL, project / "feature_repo", late.SERVICE, late.NOW, known)
 
 
 STORIES = {"drivers": drivers, "flights": flights}
@@ -83,7 +83,7 @@ def logged(workspace: Workspace, served: Served, requests: int) -> dict:
     from feast.infra.offline_stores.file_source import FileLoggingDestination
 
     store = FeatureStore(repo_path=str(served.feature_repo))
-    service = store.get_feature_service(homes.SERVICE)
+    service = store.get_feature_service(served.service)
     folder = workspace.path / "prediction_log"
     service.logging_config = LoggingConfig(destination=FileLoggingDestination(path=str(folder)))
     store.apply(service)
@@ -118,7 +118,6 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
     parser.add_argument("what", choices=["prepare", "in_process", "logged", "over_http"])
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--data", choices=STORIES, default="drivers", help="flights: of `benchmarks.flights`")
     parser.add_argument("--requests", type=int, default=2000)
     arguments = parser.parse_args(argv)
     if arguments.what == "prepare":
@@ -127,8 +126,11 @@ def main(argv: list[str] | None = None) -> None:
     workspace = Workspace(arguments.home.resolve())
     configure(workspace)
     contestants = {"in_process": in_process, "logged": logged, "over_http": over_http}
-    found = contestants[arguments.what](workspace, STORIES[arguments.data](workspace), arguments.requests)
-    print(json.dumps({"data": arguments.data, "contestant": arguments.what, **found}))
+    found = []
+    for story, served in STORIES.items():
+        measured = contestants[arguments.what](workspace, served(workspace), arguments.requests)
+        found.append({"data": story, "contestant": arguments.what, **measured})
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

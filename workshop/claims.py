@@ -81,7 +81,10 @@ def _row(claim: Claim, shown: list[Check], repeated: bool) -> str:
     if claim.again:
         says += f"<br>Shows again: {', '.join(f'[{name}](#claim-{name})' for name in claim.again)}."
     verdict = VERDICTS[claim.verdict] + (f": {claim.note}" if claim.note else "")
-    places = [f"[{check.notebook[:2]}](../notebooks/{check.notebook}) `{claim.check or f'claim-{claim.id}'}`" for check in shown]
+    places = [
+        f"[{check.notebook[:2]}](../notebooks/{check.notebook}) `{claim.check or f'claim-{claim.id}'}`"
+        for check in shown
+    ]
     for test in claim.tests:
         path, name = test.split("::")
         places.append(f"[{Path(path).stem}](../{path}) `{name}`")
