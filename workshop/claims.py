@@ -16,6 +16,12 @@ from helpers.workspace import REPOSITORY
 TABLE, PAGE = "docs/claims.toml", "docs/claims.md"
 VERDICTS = {"true": "true", "condition": "true, with a condition", "not": "not true as stated"}
 SOURCES = {"post": "post", "guide": "guide", "both": "post, guide", "workshop": "workshop"}
+WAYS = {
+    "executed": "executed here",
+    "container": "executed in a container",
+    "rendered": "rendered and validated only",
+}
+UNUSED = "not used"
 
 
 @dataclass
@@ -31,6 +37,29 @@ class Claim:
     tests: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Tool:
+    """A tool in a row of one of the texts' tables, and where it ran. Each place is a notebook, or a test as ``tests/FILE.py::NAME``.
+
+    ``names``: the modules and programs by which one sees in such a place that it runs the tool. A tool without a place is not used, and ``note``
+    says why.
+    """
+
+    table: str
+    row: str
+    name: str
+    names: list[str] = field(default_factory=list)
+    executed: list[str] = field(default_factory=list)
+    container: list[str] = field(default_factory=list)
+    rendered: list[str] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def how(self) -> str:
+        """How far it came: the first of ``WAYS`` that has a place."""
+        return next((words for way, words in WAYS.items() if getattr(self, way)), UNUSED)
+
+
 @dataclass(frozen=True)
 class Check:
     """A check cell that shows a claim, and the line it printed (empty when it has not run)."""
@@ -42,6 +71,11 @@ class Check:
 def claims(repository: Path = REPOSITORY) -> list[Claim]:
     """The rows of claims.toml, in its order."""
     return [Claim(**row) for row in tomllib.loads((repository / TABLE).read_text(encoding="utf-8"))["claim"]]
+
+
+def tools(repository: Path = REPOSITORY) -> list[Tool]:
+    """The tools of claims.toml, in its order."""
+    return [Tool(**row) for row in tomllib.loads((repository / TABLE).read_text(encoding="utf-8"))["tool"]]
 
 
 def checks(repository: Path = REPOSITORY) -> dict[str, list[Check]]:
@@ -66,6 +100,7 @@ def page(repository: Path = REPOSITORY) -> str:
     for group in dict.fromkeys(row.group for row in rows):
         lines += ["", f"## {group}", "", "| claim | of | verdict | shown by | measured |", "|---|---|---|---|---|"]
         lines += [_row(row, shown.get(row.id, [])) for row in rows if row.group == group]
+    lines += _tools(table["tools_introduction"], [Tool(**row) for row in table["tool"]])
     lines += ["", "## Not shown yet", "", *table["open_introduction"].strip().splitlines(), ""]
     lines += [f"- {sentence}" for sentence in table["open"]]
     return "\n".join(lines) + "\n"
@@ -74,12 +109,35 @@ def page(repository: Path = REPOSITORY) -> str:
 def _row(claim: Claim, shown: list[Check]) -> str:
     verdict = VERDICTS[claim.verdict] + (f": {claim.note}" if claim.note else "")
     places = [f"[{check.notebook[:2]}](../notebooks/{check.notebook}) `claim-{claim.id}`" for check in shown]
-    for test in claim.tests:
-        path, name = test.split("::")
-        places.append(f"[{Path(path).stem}](../{path}) `{name}`")
+    places += map(_place, claim.tests)
     figures = "<br>".join(check.line or "not run" for check in shown) or "asserted"
     cells = [claim.says, SOURCES[claim.of], verdict, "<br>".join(places), figures]
+    return _line(cells)
+
+
+def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _place(place: str) -> str:
+    path, _, test = place.partition("::")
+    return f"[{Path(path).stem}](../{path}) `{test}`" if test else f"[{Path(path).name[:2]}](../{path})"
+
+
+def _tools(introduction: str, rows: list[Tool]) -> list[str]:
+    """The section about the texts' tools."""
+    lines = ["", "## The texts' tools, and where each one ran", "", *introduction.strip().splitlines(), ""]
+    counts = [f"{sum(tool.how == words for tool in rows)} {words}" for words in (*WAYS.values(), UNUSED)]
+    lines.append(f"{len(rows)} entries, each counted by its strongest: {', '.join(counts)}.")
+    for table in dict.fromkeys(tool.table for tool in rows):
+        lines += ["", f"### {table}", "", "| row | tool | where it ran | note |", "|---|---|---|---|"]
+        lines += [_line([t.row, t.name, _ran(t), t.note]) for t in rows if t.table == table]
+    return lines
+
+
+def _ran(tool: Tool) -> str:
+    ways = [(words, getattr(tool, way)) for way, words in WAYS.items()]
+    return "<br>".join(f"{words}: {', '.join(map(_place, places))}" for words, places in ways if places) or UNUSED
 
 
 def write(repository: Path = REPOSITORY) -> Path:
