@@ -1,6 +1,6 @@
 """The point-in-time join on a distributed engine, Spark with a master and two workers on this machine, beside DuckDB: docs/engine.json.
 
-python -m benchmarks.engine [--sizes 1000x20000 10000x100000 30000x300000] [--rounds 1] [--out docs]
+python -m benchmarks.engine [--sizes 1000x20000 10000x100000 100000x1000000] [--rounds 3] [--out docs]
 
 Each contestant has a process of its own and retrieves the same questions twice; the second time counts, when every engine has started.
 Memory is the greatest sum over the processes that take part, of Spark with master, workers and their executors.
@@ -141,9 +141,9 @@ def write(runs: list[dict], out: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine")
-    sizes = ["1000x20000", "10000x100000", "30000x300000"]
+    sizes = ["1000x20000", "10000x100000", "100000x1000000"]
     parser.add_argument("--sizes", nargs="+", default=sizes, help="questions x rows of the view")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -17,7 +17,7 @@ secret() {
     kubectl ${context[@]+"${context[@]}"} apply --namespace "$namespace" --filename -
 }
 
-read -rsp "Password for MLflow: " password
+read -rsp "Password for MLflow: " password || true # the end of the input is no password either
 echo
 [ -n "$password" ] || {
   echo "error: a Secret without a value would stop every step. Type a password." >&2

@@ -62,13 +62,18 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
             )
         if rows.empty:
             raise NotYet(f"worker {rank} of {count} gets no row.")
-    index = pd.concat(shards).index
-    if index.duplicated().any():
-        raise NotYet(f"{where}, {index.duplicated().sum()} rows are with more than one of {count} workers.")
-    if len(index) != len(questions) or set(index) != set(questions.index):
-        raise NotYet(
-            f"{where}, {len(questions) - len(index)} of {len(questions)} rows are with none of {count} workers."
-        )
+    lacking = sorted(set(questions.columns) - set.intersection(*(set(rows.columns) for rows in shards)))
+    if lacking:
+        raise NotYet(f"the column {lacking[0]!r} is gone; give whole rows of the table.")
+    # By what a row holds, and not by its index: who numbers the rows anew has the same rows.
+    given, whole = _counted(pd.concat(shards)[list(questions.columns)]), _counted(questions)
+    if not given.index.isin(whole.index).all():
+        raise NotYet("a worker has a row that the table does not hold. Give its rows as they are.")
+    often = given.sub(whole, fill_value=0).astype(int)
+    if twice := often[often > 0].sum():
+        raise NotYet(f"{where}, {twice} rows are with more than one of {count} workers.")
+    if lost := -often[often < 0].sum():
+        raise NotYet(f"{where}, {lost} of {len(questions)} rows are with none of {count} workers.")
     owners = pd.concat([rows.assign(rank=rank) for rank, rows in enumerate(shards)]).groupby(KEY)["rank"].nunique()
     if owners.max() > 1:
         raise NotYet(
@@ -78,6 +83,13 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
         raise NotYet(
             f"one of {count} workers has {max(map(len, shards))} of {len(questions)} rows, and the others wait for it. Share the drivers more evenly."
         )
+
+
+def _counted(rows: pd.DataFrame) -> pd.Series:
+    """How often each row is there."""
+    import pandas as pd
+
+    return pd.util.hash_pandas_object(rows, index=False).value_counts()
 
 
 def _in_a_process(function: Any, questions: pd.DataFrame, seed: str) -> dict[int, list[pd.DataFrame]]:
@@ -155,6 +167,7 @@ def _six(trainer: Any) -> str:
 
     from helpers.capture import captured_trainer
     from lifecycle import IMAGE
+    from lifecycle.cluster import VOLUME
     from lifecycle.distributed import round_trip
 
     if not isinstance(trainer, CustomTrainer):
@@ -170,12 +183,14 @@ def _six(trainer: Any) -> str:
         raise NotYet("Trainer's models do not understand all of it: compare what you set with the TrainJob above.")
     asked = sent[0]["spec"]["trainer"]
     command = asked["command"][-1]
-    if "lifecycle.distributed import work" not in command or "'feature_repo': '/" not in command:
+    on_volume = [f"'{name}': '{VOLUME}/" in command for name in ("feature_repo", "labels", "folder")]
+    if "lifecycle.distributed import work" not in command or not all(on_volume):
         raise NotYet(
             "the rendered command does not train with `on_cluster`: give `func=shipped.train` and `func_args=on_cluster`."
         )
     nodes = asked.get("numNodes", 1)
-    each = {variable["name"]: variable["value"] for variable in asked.get("env", [])}.get("PET_NPROC_PER_NODE")
+    variables = {variable["name"]: variable["value"] for variable in asked.get("env", [])}
+    each = variables.get("PET_NPROC_PER_NODE")
     if nodes == 6:
         raise NotYet(
             "that asks for six pods. Three machines of two processors: how many pods, and how many processes in each?"
@@ -189,6 +204,11 @@ def _six(trainer: Any) -> str:
     if each != "2":
         raise NotYet(
             f"each pod would start {each} processes, so {3 * int(each) if each.isdigit() else 'who knows how many'} workers in all."
+        )
+    if "LIFECYCLE_RENDEZVOUS" in variables:
+        raise NotYet(
+            "three pods of two processes, and each gets this laptop's variables: folders that no pod has, and an index that must not be asked. "
+            "Which one of them does a pod need?"
         )
     return "numNodes: 3, and PET_NPROC_PER_NODE: 2. `torchrun` in each pod starts two processes and counts their ranks from 0 to 5."
 
@@ -222,7 +242,7 @@ def combine(gradients, rows):
         "Ask for six workers",
         _six,
         more="Two numbers, at two places: the nodes are an argument of `CustomTrainer`, the processes of a node are a setting of `torchrun`, which reads it "
-        "from a variable; `local.variables` sets it, too.",
+        "from a variable. The TrainJob above has it in its `env`.",
         worked="""
 # Pods are the cluster's business, processes within a pod that of torchrun.
 six = CustomTrainer(

@@ -52,7 +52,7 @@ def _notices_a_change(labels_of: Any) -> str:
         def again(path: Path) -> bool:
             """Whether the task runs for the file that the answer makes of a path."""
             with attempt("your function fails"):
-                labels = labels_of(path)
+                labels = labels_of(str(path))  # as `retrieve` is given it, and as `File` takes it
             if not isinstance(labels, File):
                 raise NotYet(f"the function gave a {type(labels).__name__}, and the task takes a `File`.")
             before = len(executed)

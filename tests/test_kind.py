@@ -47,9 +47,27 @@ def test_a_dry_run_comes_to_its_end_and_runs_nothing(commands):
     assert commands[0].startswith("kind create cluster") and "job/notebooks" in commands[-1]
 
 
-def test_another_word_is_refused():
-    done = subprocess.run([KIND / "up.sh", "--dryrun"], capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["up.sh", "down.sh"])
+def test_another_word_is_refused(script, tmp_path):
+    done = subprocess.run([KIND / script, "--dryrun"], env=told(tmp_path), capture_output=True, text=True)
     assert done.returncode == 2 and "usage:" in done.stderr and done.stdout == ""
+    assert not (tmp_path / "told").exists(), "it called kind"
+
+
+def test_a_dry_run_of_the_removal_removes_nothing(tmp_path):
+    environment = told(tmp_path)
+    done = subprocess.run([KIND / "down.sh", "--dry-run"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "+ kind delete cluster --name ml-lifecycle\nNothing was run.\n"
+    assert not (tmp_path / "told").exists(), "it called kind"
+    subprocess.run([KIND / "down.sh"], env=environment, check=True)
+    assert (tmp_path / "told").read_text() == "delete cluster --name ml-lifecycle\n"
+
+
+def told(folder) -> dict[str, str]:
+    """An environment whose `kind` writes down what it is told, and does nothing."""
+    (folder / "kind").write_text(f"#!/bin/sh\necho \"$@\" >> '{folder / 'told'}'\n")
+    (folder / "kind").chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
 
 
 def test_without_the_programs_it_says_which_is_missing(tmp_path):
@@ -113,5 +131,6 @@ def test_secrets_are_asked_for_and_come_to_kubectl_on_its_input_alone(tmp_path):
     assert "open sesame" in read and "sesame" not in called
     assert "create secret generic mlflow-login --namespace elsewhere --from-file=password=/dev/stdin" in called
     assert "create secret generic feature-stores" in called and "connection_string: redis:6379" in read
-    done = subprocess.run(script, env=settings, input="\n", text=True, capture_output=True)
-    assert done.returncode == 1 and "Type a password" in done.stderr
+    for nothing in ("\n", ""):
+        done = subprocess.run(script, env=settings, input=nothing, text=True, capture_output=True)
+        assert done.returncode == 1 and "Type a password" in done.stderr

@@ -99,6 +99,7 @@ MADE = {
         )
     ),
     "11": Made(files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")),
+    "12": Made(files=("flights",), experiments=("departures", "departures sweep", "departures pipeline")),
 }
 
 
@@ -197,10 +198,11 @@ class _Part:
         if self.experiments:
             ids = [experiment.experiment_id for experiment in self.experiments]
             self.runs = [run.info.run_id for run in _pages(self.client.search_runs, ids, run_view_type=ViewType.ALL)]
-        for model in self.client.search_registered_models(f"name = '{MODEL}'"):
-            self.aliases = [alias for alias in aliases if alias in model.aliases]
-            every = _pages(self.client.search_model_versions, f"name = '{MODEL}'")
-            self.versions = [version for version in every if version.run_id in self.runs]
+        for model in _pages(self.client.search_registered_models):
+            if model.name == MODEL:
+                self.aliases = [alias for alias in aliases if alias in model.aliases]
+            every = _pages(self.client.search_model_versions, f"name = '{model.name}'")
+            self.versions += [version for version in every if version.run_id in self.runs]
 
     def _saved_datasets(self) -> list[str]:
         return [dataset.spec.name for dataset in self._read_registry().saved_datasets]
@@ -221,8 +223,8 @@ class _Part:
         lines = [path.relative_to(self.workspace.path).as_posix() for path in self.files]
         lines += [f"MLflow's experiment {experiment.name!r}, its runs and models" for experiment in self.experiments]
         lines += [
-            f"version {version.version} of {MODEL}, made by {version.tags.get('made_by', 'you')}"
-            for version in sorted(self.versions, key=lambda version: int(version.version))
+            f"version {version.version} of {version.name}, made by {version.tags.get('made_by', 'you')}"
+            for version in sorted(self.versions, key=lambda version: (version.name, int(version.version)))
         ]
         lines += [f"the alias {alias} of {MODEL}" for alias in self.aliases]
         if self.registry not in self.files:
@@ -247,9 +249,10 @@ class _Part:
         for alias in self.aliases:
             self.client.delete_registered_model_alias(MODEL, alias)
         for version in self.versions:
-            self.client.delete_model_version(MODEL, version.version)
-        if self.versions and not self.client.search_model_versions(f"name = '{MODEL}'"):
-            self.client.delete_registered_model(MODEL)  # then the numbers begin at 1 again
+            self.client.delete_model_version(version.name, version.version)
+        for name in {version.name for version in self.versions}:
+            if not self.client.search_model_versions(f"name = '{name}'"):
+                self.client.delete_registered_model(name)  # then the numbers begin at 1 again
         if not self.experiments:
             return
         ids = [experiment.experiment_id for experiment in self.experiments]

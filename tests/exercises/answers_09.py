@@ -9,6 +9,11 @@ def of_one_worker(questions, rank, workers):
     mine = np.array_split(drivers, workers)[rank]
     return questions[questions.driver_id.isin(mine)]
 """,
+            """
+def of_one_worker(questions, rank, workers):
+    mine = questions.driver_id.rank(method="dense") % workers == rank
+    return questions[mine].sort_values("driver_id").reset_index(drop=True)
+""",
         ],
         wrong=[
             (
@@ -40,6 +45,18 @@ def of_one_worker(questions, rank, workers):
                 "Share the drivers more evenly",
             ),
             ("def of_one_worker(questions, rank, workers):\n    return len(questions)", "something of the type int"),
+            (
+                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % workers == rank][['driver_id']]",
+                "the column 'event_timestamp' is gone",
+            ),
+            (
+                """
+def of_one_worker(questions, rank, workers):
+    mine = questions[questions.driver_id % workers == rank]
+    return mine.assign(driver_id=mine.driver_id // workers)
+""",
+                "a row that the table does not hold",
+            ),
             ("def of_one_worker(questions, rank, workers):\n    return questions.driver", "`of_one_worker` failed"),
             ("of_one_worker = questions", "that is of the type DataFrame"),
         ],
@@ -91,6 +108,14 @@ six = CustomTrainer(shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREAD
             (
                 'six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
                 "give `func=shipped.train`",
+            ),
+            (
+                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env=local.variables(2))",
+                "this laptop's variables",
+            ),
+            (
+                'six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
+                "and `func_args=on_cluster`",
             ),
             ("six = {'num_nodes': 3}", "that is of the type dict"),
         ],
