@@ -11,6 +11,7 @@ import argparse
 import ast
 import copy
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -201,23 +202,31 @@ def apply_features() -> Manifest:
     }
 
 
-def feature_store(project: str) -> Manifest:
+def feature_store(settings: Mapping[str, Any]) -> Manifest:
     """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature repository.
 
     Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository where it lies; ``apply_features``
     applies it.
 
     Args:
-        project: Feast's name of the project, as in ``feature_store.yaml``.
+        settings: of this machine, as read from ``feature_store.yaml``: the project's name, and the registry's place relative to that file.
+
+    Raises:
+        ValueError: the registry is something else than a file.
     """
     secret, _ = STORES
+    if not isinstance(settings["registry"], str) or "://" in settings["registry"]:
+        raise ValueError(
+            "the registry in feature_store.yaml is no file: write its path alone, as in `registry: registry.db`."
+        )
+    registry = posixpath.normpath(posixpath.join(FEATURE_REPO, settings["registry"]))
     server = {"resources": resources("250m", "1Gi", "1", "2Gi"), "volumeMounts": [MOUNT]}
     return {
         "apiVersion": "feast.dev/v1",
         "kind": "FeatureStore",
-        "metadata": {"name": kubernetes_name(project)},
+        "metadata": {"name": kubernetes_name(settings["project"])},
         "spec": {
-            "feastProject": project,
+            "feastProject": settings["project"],
             "feastProjectDir": {"packaged": {"featureRepoPath": FEATURE_REPO, "image": IMAGE}},
             "services": {
                 "disableInitContainers": True,
@@ -225,7 +234,7 @@ def feature_store(project: str) -> Manifest:
                 "volumes": [VOLUMES],
                 "registry": {
                     "local": {
-                        "persistence": {"file": {"path": f"{VOLUME}/workspace/registry.db"}},
+                        "persistence": {"file": {"path": registry}},
                         "server": server,
                     }
                 },
@@ -246,14 +255,14 @@ class Project:
     Args:
         settings: ``feature_store.yaml`` of this machine, as read.
         model: registered name in MLflow.
-        experiment: what ``lifecycle.katib.experiment`` rendered.
+        experiment: what ``lifecycle.katib.experiment`` rendered, if there is a sweep.
         alias: of the version to serve.
         train_job: a TrainJob with the runtime that it names, if there is one.
     """
 
     settings: Mapping[str, Any]
     model: str
-    experiment: Manifest
+    experiment: Manifest | None = None
     alias: str = "production"
     train_job: tuple[Manifest, ...] = ()
 
@@ -270,12 +279,13 @@ def render(project: Project) -> dict[str, list[Manifest]]:
         "base/redis.yaml": redis(),
         "base/mlflow.yaml": mlflow_server(),
         "features/apply.yaml": [apply_features()],
-        "features/feature_store.yaml": [feature_store(project.settings["project"])],
-        "models/experiment.yaml": [project.experiment],
+        "features/feature_store.yaml": [feature_store(project.settings)],
         "models/inference_service.yaml": [
             inference_service(kubernetes_name(project.model), project.model, project.alias)
         ],
     }
+    if project.experiment:
+        files["models/experiment.yaml"] = [project.experiment]
     if project.train_job:
         files["models/train_job.yaml"] = list(project.train_job)
     for folder in ("base", "features", "models"):
@@ -347,13 +357,13 @@ def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
     [service] = files["models/inference_service.yaml"]
     given = container(service)["args"]
     words = dict(zip(given[::2], given[1::2], strict=True))
-    [experiment] = files["models/experiment.yaml"]
+    experiments = [katib.again(one) for one in files.get("models/experiment.yaml", ())]
     return render(
         Project(
             settings=yaml.safe_load(settings),
             model=words["--model"],
             alias=words["--alias"],
-            experiment=katib.again(experiment),
+            experiment=experiments[0] if experiments else None,
             train_job=tuple(_train_job_again(one) for one in files.get("models/train_job.yaml", ())),
         )
     )

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from conftest import apply
 from feast import BatchFeatureView
+from reach import reach
 
 from helpers.data import NOW
 from helpers.workspace import REPOSITORY, configure
@@ -26,6 +27,8 @@ from workshop import claims
 
 ROWS = claims.claims()
 SHOWN = claims.checks()
+TOOLS = claims.tools()
+REAL = "On real data"
 
 
 def functions(path: Path) -> set[str]:
@@ -69,6 +72,77 @@ def test_every_row_is_complete():
         assert row.verdict in claims.VERDICTS and row.of in claims.SOURCES
         assert row.verdict == "true" or row.note, f"{row.id}: say the condition, or what holds instead"
         assert row.says.endswith(".") and (not row.note or row.note.endswith(".")), row.id
+
+
+def test_every_place_of_a_tool_exists_and_comes_to_the_tool():
+    """A notebook or a test that imports or starts it, directly or through the code and the fixtures that it uses; see reach.py."""
+    not_found = {}
+    for tool in TOOLS:
+        for way in claims.WAYS:
+            needed = [*tool.names, *(["docker"] if way == "container" else [])]
+            for place in getattr(tool, way):
+                path, _, test = place.partition("::")
+                assert (REPOSITORY / path).exists(), place
+                assert path.startswith("notebooks/") if not test else test in functions(REPOSITORY / path), place
+                found = reach(place)
+                if missing := [name for name in needed if not found.names(name)]:
+                    not_found[f"{tool.name}, {way}: {place}"] = missing
+    assert not_found == {}, "this place neither imports nor starts what the row names"
+
+
+def test_every_tool_says_where_it_ran_or_why_not():
+    for tool in TOOLS:
+        ran = tool.how != claims.UNUSED
+        assert bool(tool.names) == ran, f"{tool.name}: names are what its places are searched for"
+        assert ran or tool.note, f"{tool.name}: say why it is not used"
+        assert not tool.note or tool.note.endswith("."), tool.name
+    assert len({(tool.table, tool.row, tool.name) for tool in TOOLS}) == len(TOOLS)
+
+
+def test_every_row_of_the_texts_tables_has_a_tool_that_ran_or_was_rendered():
+    rows = {(tool.table, tool.row) for tool in TOOLS}
+    shown = {(tool.table, tool.row) for tool in TOOLS if tool.how != claims.UNUSED}
+    assert rows == shown
+    held = {table: sum(row[0] == table for row in rows) for table, _ in rows}
+    of_the_texts = {
+        "The post's table of capabilities": 12,
+        "The post's stages": 5,
+        "The post's summary": 5,
+        "The guide's building blocks": 6,
+        "The guide's minimal stack": 3,
+    }
+    assert {table: held[table] for table in of_the_texts} == of_the_texts
+
+
+NOT_THERE = [
+    ("notebooks/02_retrieve_point_in_time.ipynb", "kserve"),
+    ("notebooks/02_retrieve_point_in_time.ipynb", "redis-server"),
+    ("notebooks/06_compile_pipeline.ipynb", "docker"),
+    ("notebooks/07_serve_online.ipynb", "prometheus"),  # in the same file of helpers as the Redis that it starts
+    ("tests/test_serving.py::test_the_servers_metrics_count_each_prediction", "redis-server"),
+    ("tests/test_claims.py::test_autolog_records_parameters_and_metrics", "evidently"),
+]
+
+
+@pytest.mark.parametrize(("place", "tool"), NOT_THERE)
+def test_every_search_for_a_tool_also_finds_nothing_where_it_is_not(place, tool):
+    assert not reach(place).names(tool)
+
+
+def test_every_claim_that_is_shown_again_is_a_claim_of_the_page_before():
+    earlier = [row.id for row in ROWS if row.group != REAL]
+    assert {row.id: sorted(set(row.again) - set(earlier)) for row in ROWS if set(row.again) - set(earlier)} == {}
+    assert len({name for row in ROWS for name in row.again}) >= 10
+    page = claims.page()
+    links = re.findall(r"\]\(#(claim-[a-z0-9-]+)\)", page)
+    assert links and [link for link in links if page.count(f'<a id="{link}"></a>') != 1] == []
+
+
+def test_every_claim_on_real_data_is_shown_by_notebook_12_and_by_no_other():
+    shown = {name: {check.notebook[:2] for check in SHOWN.get(name, [])} for name in [row.id for row in ROWS]}
+    assert {row.id: shown[row.id] for row in ROWS if row.group == REAL and shown[row.id] != {"12"}} == {}
+    assert [row.id for row in ROWS if row.group != REAL and "12" in shown[row.id]] == []
+    assert all(row.again for row in ROWS if row.group == REAL and row.id != "little-is-new")
 
 
 def test_the_page_is_what_the_generator_writes():

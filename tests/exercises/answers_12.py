@@ -82,7 +82,7 @@ ANSWERS = {
         wrong=[
             (DAY.replace('timestamp_field="known"', 'timestamp_field="day"'), "the mean of that whole day"),
             (DAY.replace("[carrier, origin]", "[origin]"), "about an airport and a carrier together"),
-            (DAY.replace('day_delay_known"', 'day_delay"'), "its features are"),
+            (DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'), "its features are"),
             ("day_as_known_view = day_view", "the view is named 'day'"),
             (DAY.replace("days=3", "hours=1"), "at noon it gives nan"),
             (DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""), "Feast"),
