@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ SIZES = {
     "medium": {
         "join": [(10_000, 100_000, 3), (100_000, 1_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 24, 72, 168], 1),
-        "selection": {"rounds": 2, "subsets": 3},
+        "selection": {"rounds": 2, "subsets": None},
         "online": {"rounds": 3, "requests": 2000},
         "sweep": {"rounds": 5, "trials": 20},
         "step": {"rounds": 10},
@@ -40,7 +41,7 @@ SIZES = {
     "full": {
         "join": [(10_000, 100_000, 5), (100_000, 1_000_000, 5), (1_000_000, 10_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 6, 24, 72, 168], 3),
-        "selection": {"rounds": 3, "subsets": 3},
+        "selection": {"rounds": 3, "subsets": None},
         "online": {"rounds": 5, "requests": 2000},
         "sweep": {"rounds": 9, "trials": 20},
         "step": {"rounds": 15},
@@ -139,19 +140,23 @@ def join(size: dict, folder: Path) -> dict:
 
 
 def taking_turns(module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str) -> list:
-    """A home is prepared, and the contestants of a module take turns in it; ``says`` is what to report of a run."""
-    child(module, "prepare", "--home", folder / "home", quiet=True)
+    """A home is prepared, once for all sections, and the contestants of a module take turns in it, each on the drivers and on the flights; ``says``
+    is what to report of a run."""
+    home = folder.parent / "home"
+    if not home.exists():
+        child("online", "prepare", "--home", home, quiet=True)
     runs = []
     for number, contestant in turns(contestants, rounds):
-        runs.append({"round": number, **child(module, contestant, "--home", folder / "home", *options)})
-        note(f"  {contestant}: {says.format(**runs[-1])}")
+        for found in child(module, contestant, "--home", home, *options):
+            runs.append({"round": number, **found})
+            note(f"  {found['data']}, {contestant}: {says.format(**found)}")
     return runs
 
 
 def selection(size: dict, folder: Path) -> list:
     """The post's loop on both stores, and notebook 04's way."""
     contestants, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
-    options = ["--subsets", counts["subsets"]]
+    options = ["--subsets", counts["subsets"]] if counts["subsets"] else []
     return taking_turns("selection", contestants, counts["rounds"], folder, options, "{seconds:.2f} s")
 
 
@@ -209,17 +214,19 @@ def main(argv: list[str] | None = None) -> int:
             f"{path} holds figures of another machine or of other versions, and one table holds those of one machine: "
             "leave --only out to measure all anew, or give another folder with --out"
         )
-    for name in arguments.only:
-        note(f"{name} ({arguments.size})")
-        with tempfile.TemporaryDirectory(prefix="bench ") as folder:
-            runs = SECTIONS[name](SIZES[arguments.size], Path(folder))
-        sections[name] = {"size": arguments.size, "measured": runs}
-        ordered = {name: sections[name] for name in SECTIONS if name in sections}
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if set(sections) >= set(
-            kept.get("sections", {})
-        ):  # of another machine's figures, none goes before all are replaced
-            path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(prefix="bench ") as place:
+        for name in arguments.only:
+            note(f"{name} ({arguments.size})")
+            folder = Path(place) / name
+            folder.mkdir()
+            runs = SECTIONS[name](SIZES[arguments.size], folder)
+            shutil.rmtree(folder)
+            sections[name] = {"size": arguments.size, "measured": runs}
+            ordered = {name: sections[name] for name in SECTIONS if name in sections}
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            # Of another machine's figures, none goes before all are replaced.
+            if set(sections) >= set(kept.get("sections", {})):
+                path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
     return subprocess.call([sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY)
 
 

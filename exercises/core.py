@@ -77,8 +77,10 @@ class Exercise:
         """The answer, for later cells to build on; while it is open, what the worked solution makes in the notebook's own namespace."""
         if not unwritten(answer):
             return answer
+        from IPython import get_ipython
+
         print(f"{self.number} is open: the notebook goes on with the worked solution.")
-        return _made(self.worked.strip(), f"<the solution of {self.number}>")
+        return made(self.worked.strip(), f"<the solution of {self.number}>", get_ipython().user_ns)
 
     def hint(self) -> None:
         """Print the second hint."""
@@ -93,16 +95,14 @@ class Exercise:
         return Code(self.worked.strip(), language="python")
 
 
-def _made(code: str, name: str) -> Any:
-    """What the last definition or assignment of ``code`` makes, in a copy of the notebook's namespace."""
-    from IPython import get_ipython
-
+def made(code: str, name: str, namespace: dict[str, Any]) -> Any:
+    """What the last definition or assignment of ``code`` makes, in a copy of ``namespace``; ``name`` is that of its file in a traceback."""
     last = ast.parse(code).body[-1]
-    made = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else ast.unparse(last.targets[0])  # type: ignore[attr-defined]
+    target = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else ast.unparse(last.targets[0])  # type: ignore[attr-defined]
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)  # Feast stores a function's text
-    namespace = dict(get_ipython().user_ns)
-    exec(compile(code, name, "exec"), namespace)
-    return namespace[made]
+    own = dict(namespace)
+    exec(compile(code, name, "exec"), own)
+    return own[target]
 
 
 def _empty() -> None: ...

@@ -71,6 +71,17 @@ def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame) -> None
         )
 
 
+def _check_order(*given: object) -> None:
+    """Refuse tables and columns whose indexes hold the same in another order: they would be compared row by row. A default index says nothing."""
+    indexes = [one.index for one in given if isinstance(one, pd.Series | pd.DataFrame)]
+    indexes = [index for index in indexes if not isinstance(index, pd.RangeIndex)]
+    for index in indexes[1:]:
+        if not index.equals(indexes[0]) and index.sort_values().equals(indexes[0].sort_values()):
+            raise ValueError(
+                "labels, scores and keys have the same index in another order, and rows are compared by their place: sort them alike."
+            )
+
+
 def compare(
     labels: Sequence[int] | np.ndarray,
     champion: Sequence[float] | np.ndarray,
@@ -93,9 +104,20 @@ def compare(
         seed: of the resamples, so that the same rows give the same interval.
 
     Raises:
+        ValueError: not as many of each; the same index in another order; a label other than 0 and 1; a score that is no number.
         TooFewLabels: see ``check_enough``.
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
+    if len({len(y), len(old), len(new), len(entities)}) > 1:
+        raise ValueError(
+            f"{len(y)} labels, {len(old)} and {len(new)} scores, {len(entities)} rows of keys: a comparison needs as many of each."
+        )
+    _check_order(labels, champion, challenger, entities)
+    strange = pd.unique(y[~pd.Series(y).isin([0, 1])]).tolist()
+    if strange:
+        raise ValueError(f"labels must be 0 or 1; there is {', '.join(map(repr, strange[:5]))}.")
+    if not (np.isfinite(old).all() and np.isfinite(new).all()):
+        raise ValueError("a score is missing or infinite: compare rows that both models score.")
     check_enough(y, entities)
     groups = list(entities.reset_index(drop=True).groupby(list(entities.columns), dropna=False).indices.values())
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore, FeatureView, OnDemandFeatureView
+    from feast.types import FeastType
 
 METADATA = "feast"
 """The key of a model's metadata under which its contract is stored."""
@@ -333,26 +334,45 @@ def _meaning_of_computed(spec: Any, features: set[str]) -> dict[str, Any]:
     }
 
 
-def entity_columns(store: FeatureStore, features: list[str] | FeatureService) -> tuple[list[str], list[str]]:
+def stored_views(store: FeatureStore, features: list[str] | FeatureService) -> list[FeatureView]:
+    """The feature views of ``base_views``, as the registry holds them."""
+    stored, _ = _views(store)
+    return [stored[name] for name in base_views(store, features)]
+
+
+def feature_types(store: FeatureStore, features: list[str] | FeatureService) -> dict[str, FeastType]:
+    """The declared type of each feature, by its name."""
+    if not isinstance(features, list):
+        return {field.name: field.dtype for p in features.feature_view_projections for field in p.features}
+    stored, computed = _views(store)
+    views = {**stored, **computed}
+    asked = [_parts(reference) for reference in features]
+    return {field.name: field.dtype for view, name in asked for field in views[view].features if field.name == name}
+
+
+def entity_columns(
+    store: FeatureStore, features: list[str] | FeatureService
+) -> tuple[dict[str, FeastType], dict[str, FeastType]]:
     """The columns that an entity table needs for ``features``, beside its ``event_timestamp``.
 
     Returns:
-        The join keys, in the order of the views' entities, and the request fields, in the order of their sources.
+        The declared types of the join keys, in the order of the views' entities, and of the request fields, in the order of their sources.
     """
     stored, computed = _views(store)
     renamed: dict[str, str] = {}
     if not isinstance(features, list):
         for projection in features.feature_view_projections:
             renamed |= projection.join_key_map
-    keys: dict[str, None] = {}
+    keys: dict[str, FeastType] = {}
     for name in base_views(store, features):
+        types = {field.name: field.dtype for field in stored[name].entity_columns}
         for entity in stored[name].entities:
             if entity != _NO_ENTITY:
                 key = store.get_entity(entity).join_key
-                keys[renamed.get(key, key)] = None
-    fields: dict[str, None] = {}
+                keys[renamed.get(key, key)] = types[key]
+    fields: dict[str, FeastType] = {}
     for name in _projected(features):
         if name in computed:
             for source in computed[name].source_request_sources.values():
-                fields |= dict.fromkeys(field.name for field in source.schema)
-    return list(keys), list(fields)
+                fields |= {field.name: field.dtype for field in source.schema}
+    return keys, fields

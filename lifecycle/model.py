@@ -77,13 +77,28 @@ def selection_ends(times: pd.Series) -> pd.Timestamp:
 
 
 def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows to select on and the held-out rows of a table, each without the rows that lack a value.
+    """The rows to select on and the held-out rows of a table, each in the order of time and without the rows that lack a value.
 
     Args:
-        table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them.
+        table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them, in any order.
+
+    Raises:
+        ValueError: a part has rows, and none of them has all its values; the message names the column that lacks most.
     """
+    table = table.sort_values("event_timestamp", kind="stable")
     later = table.event_timestamp > selection_ends(table.event_timestamp)
-    return table[~later].dropna(), table[later].dropna()
+    return _complete(table[~later]), _complete(table[later])
+
+
+def _complete(rows: pd.DataFrame) -> pd.DataFrame:
+    complete = rows.dropna()
+    if len(rows) and complete.empty:
+        missing = rows.isna().mean()
+        raise ValueError(
+            f"none of the {len(rows)} rows from {rows.event_timestamp.min()} to {rows.event_timestamp.max()} has all its values: "
+            f"{missing.idxmax()} is missing in {missing.max():.0%} of them. Compare keys and times with those of its source, or leave the column out."
+        )
+    return complete
 
 
 def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: int = 5) -> ndarray:
@@ -91,11 +106,24 @@ def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: in
 
     Args:
         model: an estimator; it is cloned, not changed.
-        X: n rows in the order of time.
-        y: n labels, 0 or 1.
+        X: n rows in the order of time, as ``split`` gives them.
+        y: n labels, 0 or 1, with the index of ``X``.
         blocks: number of scores.
+
+    Raises:
+        ValueError: ``y`` has another index; a block, or what lies before it, has one label alone; a value that the model cannot take.
     """
-    return cross_val_score(model, X, y, cv=TimeSeriesSplit(blocks), scoring="roc_auc")
+    if not X.index.equals(y.index):
+        raise ValueError("the labels are of other rows than X, or in another order: take both from one table.")
+    folds = list(TimeSeriesSplit(blocks).split(X))
+    for number, (before, block) in enumerate(folds, 1):
+        for rows, place in ((before, "before it"), (block, "in it")):
+            if y.iloc[rows].nunique() < 2:
+                raise ValueError(
+                    f"block {number} of {blocks} has no AUC: the {len(rows)} rows {place} all have the label {y.iloc[rows[0]]}. "
+                    "Give more rows, or fewer blocks."
+                )
+    return cross_val_score(model, X, y, cv=folds, scoring="roc_auc", error_score="raise")
 
 
 def save(model: Pipeline, path: str | Path) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lifecycle.contract import entity_columns, feature_names, feature_references
+from lifecycle.contract import entity_columns, feature_names, feature_references, feature_types, stored_views
+from lifecycle.declared import check_entity_table, check_files, check_whole_numbers
 
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
@@ -24,8 +25,8 @@ def historical_features(
 
     Args:
         store: the feature store to ask.
-        entity_df: n rows with the join keys, the request fields and a UTC ``event_timestamp``;
-            further columns, such as the label, pass through.
+        entity_df: n rows with the join keys, the request fields and an ``event_timestamp`` with a
+            time zone; further columns, such as the label, pass through.
         features: feature references or a feature service.
 
     Returns:
@@ -34,7 +35,8 @@ def historical_features(
 
     Raises:
         ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name;
-            a missing join key, request field or ``event_timestamp``; a row lost or repeated.
+            a missing join key, request field or ``event_timestamp``; a row lost or repeated;
+            times without a time zone, and other types than are declared (``lifecycle.declared``).
     """
     names = feature_names(feature_references(store, features))
     clash = sorted({*names, _ROW} & set(entity_df.columns))
@@ -58,6 +60,9 @@ def historical_features(
             f"the entity table has no column {', '.join(missing)}; "
             f"it needs {', '.join(needed[:-1])} and event_timestamp."
         )
+    check_entity_table(entity_df, {**keys, **fields})
+    for view in stored_views(store, features):
+        check_files(view, store)
 
     numbered = entity_df.reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
     frame = store.get_historical_features(entity_df=numbered, features=features).to_df()
@@ -68,5 +73,6 @@ def historical_features(
             f"of them {came} different ones. The offline store loses or repeats rows: "
             f"it is {store.config.offline_store.type!r}; use duckdb."
         )
+    check_whole_numbers(frame, feature_types(store, features))
     frame = frame.sort_values(_ROW).set_index(entity_df.index)
     return frame[[*entity_df.columns, *names]]

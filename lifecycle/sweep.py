@@ -6,6 +6,7 @@ kill, which of the two is ahead. One process writes: a second sweep of the same 
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,6 +109,7 @@ def sweep(
 
     Raises:
         StoresDisagree: MLflow does not know the study, whose trials had runs.
+        ValueError: a score is no number. What was complete before stays so.
     """
     study = open_study(storage, name)
     with parent_run(study, experiment) as parent:
@@ -122,6 +124,10 @@ def sweep(
                 trial.set_user_attr("mlflow_run_id", run.info.run_id)
                 mlflow.log_params(trial.params)
                 auc = score(trial.params)
+                if not math.isfinite(
+                    auc
+                ):  # Optuna would call the trial failed, and the same one would be proposed for ever
+                    raise ValueError(f"the score of {trial.params} is {auc}: a trial needs a number.")
                 mlflow.log_metric("auc", auc)
             study.tell(trial, auc)
         mlflow.log_metric("best_auc", study.best_value)

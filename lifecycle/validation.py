@@ -89,10 +89,17 @@ def judge(suite: gx.ExpectationSuite, table: pd.DataFrame, columns: Sequence[str
 
     Raises:
         NoSuiteError: no expectation speaks of any of the columns.
+        ValueError: a column is not in the table, and no expectation speaks of it.
     """
     rules = rules_for(suite, columns)
     if not rules.expectations:
         raise NoSuiteError(f"the suite {suite.name!r} has no expectation for {', '.join(columns)}.")
+    spoken_of = {rule.configuration.kwargs["column"] for rule in rules.expectations}
+    missing = [name for name in columns if name not in table and name not in spoken_of]
+    if missing:
+        raise ValueError(
+            f"the table to be judged has no column {', '.join(missing)}; it has {', '.join(table.columns)}."
+        )
     return SuiteProfile(rules).validate(table)
 
 
@@ -200,6 +207,7 @@ class SuiteProfile(Profile):
             value = (found.result or {}).get("observed_value")
             if isinstance(value, np.generic):
                 found.result["observed_value"] = value.item()
+            _say_what_it_holds(found, dataset)
         return SuiteReport(result)
 
 
@@ -260,6 +268,14 @@ def _error(found: ExpectationValidationResult) -> SuiteError:
     return error
 
 
+def _say_what_it_holds(found: ExpectationValidationResult, dataset: pd.DataFrame) -> None:
+    """Begin the message of a rule that crashed with what its column holds: text among numbers is what crashes most, and the message can be the whole column."""
+    column, crash = _rule(found)[0], next(iter((found.exception_info or {}).values()), None)
+    if isinstance(crash, dict) and column in dataset:
+        kind = pd.api.types.infer_dtype(dataset[column], skipna=True)
+        crash["exception_message"] = f"the column holds {kind} values; {crash.get('exception_message')}"[:200]
+
+
 def _limits(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {round(value, 3)}" for name, value in settings.items() if isinstance(value, int | float))
 
@@ -307,6 +323,10 @@ def common_bins(
         return cuts
 
     cuts = [edges(first), edges(second)]
+    span = max(c[-1] for c in cuts) - min(c[0] for c in cuts)
+    for c in cuts:
+        if c[0] == c[-1]:  # of a constant feature; a bin without width could hold nothing
+            c[-1] += 1e-9 * max(span, abs(c[0]), 1)
     common = np.linspace(min(c[0] for c in cuts), max(c[-1] for c in cuts), bins + 1)
     totals = [np.concatenate([[0], np.cumsum(h["counts"])]) / np.sum(h["counts"]) for h in (first, second)]
     return tuple(np.diff(np.interp(common, c, t)) for c, t in zip(cuts, totals, strict=True))

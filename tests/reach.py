@@ -54,6 +54,12 @@ def definitions(file: Path) -> dict[str, ast.stmt]:
     return found
 
 
+@cache
+def reach(place: str) -> Reach:
+    """What a notebook, or a test as ``tests/FILE.py::NAME``, reaches."""
+    return Reach(place)
+
+
 class Reach:
     """What a place reaches: ``modules``, those of this repository too, and ``texts``."""
 

@@ -39,8 +39,8 @@ def numbers(value) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
-def of(runs: list[dict], contestant: str) -> dict:
-    return next(run for run in runs if run["contestant"] == contestant)
+def of(runs: list[dict], contestant: str, data: str = "drivers") -> dict:
+    return next(run for run in runs if run["contestant"] == contestant and run["data"] == data)
 
 
 def test_every_section_is_measured_and_every_figure_is_a_number(sections):
@@ -84,6 +84,19 @@ def test_the_posts_loop_trains_on_the_same_rows_on_duckdb_and_on_fewer_on_its_ow
     assert set(seed["parts"]) == set(workshop["parts"]) == {"retrieve", "fit and score", "log the model", "else"}
 
 
+def test_on_the_flights_both_ways_retrieve_the_same_values_for_the_first_candidate(sections):
+    seed, workshop = (of(sections["selection"], name, "flights") for name in ("seed_duckdb", "workshop"))
+    assert list(workshop["subsets"]) == ["hour"]
+    assert seed["subsets"]["hour"]["digest"] == workshop["subsets"]["hour"]["digest"]
+    assert seed["subsets"]["hour"]["rows"] == workshop["subsets"]["hour"]["rows"] == workshop["labels"] > 20_000
+    assert 0.6 < workshop["subsets"]["hour"]["auc"] < 0.8
+
+
+def test_the_flights_are_served_from_three_views_by_two_text_keys_and_a_value_of_the_caller(sections):
+    scores = [of(sections["online"], name, "flights")["scores"] for name in ("in_process", "logged", "over_http")]
+    assert scores[0] == scores[1] == scores[2] and len(set(scores[0])) == len(scores[0]) > 30
+
+
 def test_the_server_scores_every_driver_as_the_process_does(sections):
     inside, http = of(sections["online"], "in_process"), of(sections["online"], "over_http")
     assert inside["scores"] == http["scores"] and len(inside["scores"]) > 100
@@ -123,6 +136,16 @@ def test_the_page_has_a_row_for_each_figure_and_shows_every_plot_with_a_text(out
     assert sorted(path for _, path in shown) == sorted(
         str(p.relative_to(out)) for p in (out / "pictures").glob("performance_*.png")
     )
+
+
+def test_the_page_shows_drivers_and_flights_side_by_side_and_leaves_out_what_has_no_figures(out):
+    performance = json.loads((out / "performance.json").read_text())
+    page = render.markdown(performance)
+    assert page.count("\n| flights | ") == 2 + 3 == page.count("\n| drivers | ") - 1
+    for name in ("selection", "online"):
+        section = performance["sections"][name]
+        section["measured"] = [run for run in section["measured"] if run.pop("data") == "drivers"]
+    assert "flights" not in render.markdown(performance)
 
 
 def test_renewing_one_section_keeps_the_others(out, tmp_path, monkeypatch):
@@ -189,12 +212,14 @@ def test_the_committed_figures_are_complete_and_their_contestants_agree():
     assert set(performance["machine"]) == {"cores", "memory_gb", "system", "python", "versions"}
     sections = {name: section["measured"] for name, section in performance["sections"].items()}
     assert render.Join(sections["join"]).equal()
-    assert len({str(run["scores"]) for run in sections["online"]}) == 1
+    for runs in render.by_data(sections["online"]).values():
+        assert len({str(run["scores"]) for run in runs}) == 1
     assert len({run["best"] for run in sections["sweep"]}) == 1
-    rows = {"seed_duckdb": set(), "workshop": set(), "seed": set()}
-    for run in sections["selection"]:
-        rows[run["contestant"]] |= {subset["digest"] for subset in run["subsets"].values()}
-    assert rows["seed_duckdb"] == rows["workshop"] and len(rows["workshop"]) == len(run["subsets"])
+    for runs in render.by_data(sections["selection"]).values():
+        rows = {"seed_duckdb": set(), "workshop": set(), "seed": set()}
+        for run in runs:
+            rows[run["contestant"]] |= {subset["digest"] for subset in run["subsets"].values()}
+        assert rows["seed_duckdb"] == rows["workshop"] and len(rows["workshop"]) == len(run["subsets"])
     page = (DOCS / "performance.md").read_text()
     missing = [path for path in re.findall(r"\]\((pictures/.+?)\)", page) if not (DOCS / path).exists()]
     assert missing == []

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import apply
 from feast import BatchFeatureView
-from reach import Reach
+from reach import reach
 
 from helpers.data import NOW
 from helpers.workspace import REPOSITORY, configure
@@ -28,6 +28,7 @@ from workshop import claims
 ROWS = claims.claims()
 SHOWN = claims.checks()
 TOOLS = claims.tools()
+REAL = "On real data"
 
 
 def functions(path: Path) -> set[str]:
@@ -83,7 +84,7 @@ def test_every_place_of_a_tool_exists_and_comes_to_the_tool():
                 path, _, test = place.partition("::")
                 assert (REPOSITORY / path).exists(), place
                 assert path.startswith("notebooks/") if not test else test in functions(REPOSITORY / path), place
-                found = Reach(place)
+                found = reach(place)
                 if missing := [name for name in needed if not found.names(name)]:
                     not_found[f"{tool.name}, {way}: {place}"] = missing
     assert not_found == {}, "this place neither imports nor starts what the row names"
@@ -125,7 +126,23 @@ NOT_THERE = [
 
 @pytest.mark.parametrize(("place", "tool"), NOT_THERE)
 def test_every_search_for_a_tool_also_finds_nothing_where_it_is_not(place, tool):
-    assert not Reach(place).names(tool)
+    assert not reach(place).names(tool)
+
+
+def test_every_claim_that_is_shown_again_is_a_claim_of_the_page_before():
+    earlier = [row.id for row in ROWS if row.group != REAL]
+    assert {row.id: sorted(set(row.again) - set(earlier)) for row in ROWS if set(row.again) - set(earlier)} == {}
+    assert len({name for row in ROWS for name in row.again}) >= 10
+    page = claims.page()
+    links = re.findall(r"\]\(#(claim-[a-z0-9-]+)\)", page)
+    assert links and [link for link in links if page.count(f'<a id="{link}"></a>') != 1] == []
+
+
+def test_every_claim_on_real_data_is_shown_by_notebook_12_and_by_no_other():
+    shown = {name: {check.notebook[:2] for check in SHOWN.get(name, [])} for name in [row.id for row in ROWS]}
+    assert {row.id: shown[row.id] for row in ROWS if row.group == REAL and shown[row.id] != {"12"}} == {}
+    assert [row.id for row in ROWS if row.group != REAL and "12" in shown[row.id]] == []
+    assert all(row.again for row in ROWS if row.group == REAL and row.id != "little-is-new")
 
 
 def test_the_page_is_what_the_generator_writes():

@@ -20,7 +20,7 @@ import yaml
 from conftest import HARD_TO_QUOTE, apply, listening
 
 from helpers.data import NOW, UNKNOWN_DRIVER
-from helpers.services import HOST, Service
+from helpers.services import HOST, Service, free_port
 from helpers.workspace import configure, create_home
 from lifecycle.retrieval import historical_features
 
@@ -186,6 +186,12 @@ def test_a_client_whose_server_is_gone_fails_and_reads_nothing_old(filled, tmp_p
         store.get_historical_features(labels.head(3), store.get_feature_service("rates")).to_df()
 
 
+def test_an_error_of_the_offline_server_comes_with_its_reason(remote, labels):
+    """docs/troubleshooting.md has the words to look for."""
+    with pytest.raises(Exception, match=r"'driver_id' is not found in table.*Detail: Python exception: Traceback"):
+        remote.get_historical_features(labels.drop(columns="driver_id"), remote.get_feature_service("rates")).to_df()
+
+
 # MLflow behind its server: a client's process knows the address alone.
 
 PUBLISH = """
@@ -265,6 +271,14 @@ def loaded(server: Service, run: str) -> list[float]:
 def test_a_model_registered_over_http_by_one_process_is_loaded_by_another(mlflow, tracking, tmp_path):
     run, *scores = published(tracking, tmp_path / "elsewhere")
     assert loaded(tracking, run) == [float(score) for score in scores]
+
+
+def test_a_client_of_mlflow_whose_server_is_gone_says_so_after_its_tries(mlflow, monkeypatch):
+    """By default they take about four minutes, as docs/troubleshooting.md says."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    client = mlflow.MlflowClient(f"http://{HOST}:{free_port()}")
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"Max retries exceeded with url: .*Connection refused"):
+        client.search_experiments()
 
 
 def test_mlflows_server_listens_on_loopback_alone(tracking):
