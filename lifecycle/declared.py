@@ -1,6 +1,6 @@
 """Whether an entity table, and the files behind feature views, hold what the feature repository declares. Each check names table, column and remedy.
 
-Without them Feast's own words would be those of the join ("Arguments carrier:string and carrier:int64 are not comparable"), or there would be none: times
+Without them Feast's own words would be those of the join ("Arguments ...:string and ...:int64 are not comparable"), or there would be none: times
 without a zone are read as UTC, and fractions are cut off on the way into an online store.
 """
 
