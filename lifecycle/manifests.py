@@ -280,12 +280,11 @@ def render(project: Project) -> dict[str, list[Manifest]]:
         "base/mlflow.yaml": mlflow_server(),
         "features/apply.yaml": [apply_features()],
         "features/feature_store.yaml": [feature_store(project.settings)],
-        "models/inference_service.yaml": [
-            inference_service(kubernetes_name(project.model), project.model, project.alias)
-        ],
     }
     if project.experiment:
         files["models/experiment.yaml"] = [project.experiment]
+    server = inference_service(kubernetes_name(project.model), project.model, project.alias)
+    files["models/inference_service.yaml"] = [server]
     if project.train_job:
         files["models/train_job.yaml"] = list(project.train_job)
     for folder in ("base", "features", "models"):

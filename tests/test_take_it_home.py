@@ -150,9 +150,9 @@ def home(tmp_path_factory) -> tuple[Path, list[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kept = ("HOME", "LANG", "PATH", "TMPDIR", "CI", "UV_CACHE_DIR")
+    kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "CI")
     given = {name: os.environ[name] for name in kept if name in os.environ}
-    given |= {"WORKSHOP": str(REPOSITORY), "PORT": str(port), "TERM": "dumb"}
+    given |= {"WORKSHOP": str(REPOSITORY), "PORT": str(port), "TERM": "dumb", "GIT_CONFIG_GLOBAL": os.devnull}
     given |= {
         f"GIT_{who}_{what}": "a.test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
