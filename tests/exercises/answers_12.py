@@ -44,7 +44,7 @@ day_as_known_view = FeatureView(
 
 ANSWERS = {
     "12.1": Answers(
-        right=[VIEW, VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=90")],
+        right=[VIEW, VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=119")],
         wrong=[
             ("carrier_view = airport_view", "the view is named 'airport'"),
             ("carrier_view = origin", "that is of the type Entity"),
@@ -54,6 +54,7 @@ ANSWERS = {
             (VIEW.replace("hours=2", "days=2"), "three hours after the last row"),
             (VIEW.replace("    ttl=timedelta(hours=2),\n", ""), "without an end"),
             (VIEW.replace("hours=2", "minutes=5"), "ten minutes after its row"),
+            (VIEW.replace("hours=2", "minutes=90"), "an hour and fifty minutes after the last row"),
             (VIEW.replace('source("carrier"', 'source("airport"'), "cannot retrieve from it"),
         ],
     ),
@@ -84,6 +85,7 @@ ANSWERS = {
             (DAY.replace("[carrier, origin]", "[origin]"), "about an airport and a carrier together"),
             (DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'), "its features are"),
             ("day_as_known_view = day_view", "the view is named 'day'"),
+            (DAY.replace('name="days"', 'name="day"'), "Give it a name of its own"),
             (DAY.replace("days=3", "hours=1"), "at noon it gives nan"),
             (DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""), "Feast"),
         ],
