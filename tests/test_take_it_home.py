@@ -395,7 +395,7 @@ def test_each_number_of_the_table_is_the_codes():
     here = {by.strip("`"): said for _, said, _, by in decisions()}
     assert here["LATE"] == f"{retrain.LATE.days} days" and here["WINDOW"] == f"{retrain.WINDOW.days} days"
     assert here["MOST_CONTRADICTIONS"] == f"{retrain.MOST_CONTRADICTIONS:.0%}"
-    assert here["SELECTION_SHARE"] == f"the last {1 - SELECTION_SHARE:.0%} of the time"
+    assert here["SELECTION_SHARE"] == f"the last {1 - SELECTION_SHARE:.0%} of the rows, by time"
     assert here["FEWEST"] == f"{comparison.FEWEST} with each outcome"
     assert here["SKEW"] == f"{serving.SKEW:.0f} seconds"
     assert here["MOST_BYTES`, `MOST_WAITING"] == f"{limits.MOST_BYTES:,} bytes; {limits.MOST_WAITING}"
