@@ -188,7 +188,8 @@ def test_nothing_of_the_workshop_but_its_copied_lifecycle_can_be_imported(home):
     assert printed[1].strip() == str(folder / "lifecycle" / "__init__.py")
     for name in ("helpers", "workshop", "exercises", "benchmarks"):
         command = [folder / ".venv" / "bin" / "python", "-c", f"import {name}"]
-        done = subprocess.run(command, cwd=folder / "tests", capture_output=True, text=True)
+        alone = {**os.environ, "PYTHONPATH": ""}
+        done = subprocess.run(command, cwd=folder / "tests", env=alone, capture_output=True, text=True)
         assert f"No module named '{name}'" in done.stderr, name
 
 
