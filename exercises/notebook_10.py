@@ -70,7 +70,9 @@ def _out_of_reach(answer: Any) -> str:
         found = {experiment.name: experiment.artifact_location for experiment in client.search_experiments()}
         with attempt("your function ends with an error"):
             named = set(answer(client))
-    if strange := sorted(map(str, named - set(found))):
+    if other := [one for one in named if not isinstance(one, str)]:
+        raise NotYet(f"it returns something of the type {type(other[0]).__name__}; return the names.")
+    if strange := sorted(named - set(found)):
         raise NotYet(f"{strange[0]!r} is the name of no experiment; return the names.")
     far = {name for name, place in found.items() if urlparse(place).scheme in FOLDERS}
     if missed := sorted(far - named):
@@ -114,6 +116,8 @@ def _answers_from(answer: Any) -> str:
         found = answer(rows.copy())
         if found is ...:
             raise NotYet("your function still returns `...`.")
+        if found is None or isinstance(found, pd.DataFrame):
+            raise NotYet(f"it gives {'nothing' if found is None else 'a table'}; give one moment for each row.")
         moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
     if len(moments) != len(rows):
         raise NotYet(f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row.")

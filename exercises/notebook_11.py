@@ -134,6 +134,10 @@ def _gives_up(careful: Any) -> str:
             else:
                 raise NotYet(f"a broken table gave {found}, as if nothing had happened. It should end the task.")
         attempts = broken.read_text().count("\n") if broken.exists() else 0
+    if not attempts:
+        raise NotYet(
+            "a broken table was never asked: your task ends by what stands in `kind`. The error is to come from the warehouse."
+        )
     if attempts != 1:
         raise NotYet(f"a broken table was asked {attempts} times; it will not mend itself in between.")
     if "no column conv_rate" not in said:

@@ -87,7 +87,11 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
         files = sorted(path.glob("*.parquet") if path.is_dir() else path.parent.glob(path.name))
     first: dict[str, pa.DataType] = {}
     for file in files:
-        types = {source.field_mapping.get(column.name, column.name): column.type for column in pq.read_schema(file)}
+        try:
+            schema = pq.read_schema(file)
+        except (OSError, pa.ArrowInvalid):
+            continue  # no parquet, or cut short: the offline store says so, and names the file
+        types = {source.field_mapping.get(column.name, column.name): column.type for column in schema}
         for column in [*view.entity_columns, *view.features]:
             if column.name not in types:
                 continue

@@ -124,9 +124,8 @@ def sweep(
                 trial.set_user_attr("mlflow_run_id", run.info.run_id)
                 mlflow.log_params(trial.params)
                 auc = score(trial.params)
-                if not math.isfinite(
-                    auc
-                ):  # Optuna would call the trial failed, and the same one would be proposed for ever
+                # To Optuna, NaN is a failed trial. The number of complete ones stays, and with it the seed: the same trial for ever.
+                if not math.isfinite(auc):
                     raise ValueError(f"the score of {trial.params} is {auc}: a trial needs a number.")
                 mlflow.log_metric("auc", auc)
             study.tell(trial, auc)

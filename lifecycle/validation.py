@@ -316,7 +316,7 @@ def common_bins(
     """
 
     def edges(histogram: Mapping) -> np.ndarray:
-        cuts = np.asarray(histogram["bins"], dtype=float)
+        cuts = np.array(histogram["bins"], dtype=float)
         if whole_numbers:
             cuts = np.ceil(cuts.round(6)) - 0.5
             cuts[-1] += 1
@@ -325,7 +325,7 @@ def common_bins(
     cuts = [edges(first), edges(second)]
     span = max(c[-1] for c in cuts) - min(c[0] for c in cuts)
     for c in cuts:
-        if c[0] == c[-1]:  # of a constant feature; a bin without width could hold nothing
+        if c[0] == c[-1]:  # of a constant feature: a bin without width would hold nothing
             c[-1] += 1e-9 * max(span, abs(c[0]), 1)
     common = np.linspace(min(c[0] for c in cuts), max(c[-1] for c in cuts), bins + 1)
     totals = [np.concatenate([[0], np.cumsum(h["counts"])]) / np.sum(h["counts"]) for h in (first, second)]

@@ -94,7 +94,8 @@ def test_on_the_flights_both_ways_retrieve_the_same_values_for_the_first_candida
 
 def test_the_flights_are_served_from_three_views_by_two_text_keys_and_a_value_of_the_caller(sections):
     scores = [of(sections["online"], name, "flights")["scores"] for name in ("in_process", "logged", "over_http")]
-    assert scores[0] == scores[1] == scores[2] and len(set(scores[0])) == len(scores[0]) > 30
+    assert scores[0] == scores[1] == scores[2] and len(scores[0]) > 30
+    assert len(set(scores[0])) > 20, "most pairs have features of their own"
 
 
 def test_the_server_scores_every_driver_as_the_process_does(sections):

@@ -79,6 +79,7 @@ def combine(gradients, rows):
             ("def combine(gradients, rows):\n    return gradients[0]", "not the gradient of all rows"),
             ("def combine(gradients, rows):\n    return np.mean(gradients)", "something of the shape ()"),
             ("def combine(gradients, rows):\n    return gradients / rows", "`combine` failed"),
+            ("def combine(gradients, rows):\n    np.average(gradients, axis=0, weights=rows)", "a `return`"),
             ("combine = 3", "that is of the type int"),
         ],
     ),
@@ -116,6 +117,10 @@ six = CustomTrainer(shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREAD
             (
                 'six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
                 "and `func_args=on_cluster`",
+            ),
+            (
+                'six = CustomTrainer(func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
+                "does not train with `on_cluster`",
             ),
             ("six = {'num_nodes': 3}", "that is of the type dict"),
         ],

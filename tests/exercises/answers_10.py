@@ -96,6 +96,13 @@ def out_of_reach(client):
 """,
                 "is the name of no experiment",
             ),
+            (
+                """
+def out_of_reach(client):
+    return [e for e in client.search_experiments() if e.artifact_location.startswith(("/", "file:"))]
+""",
+                "something of the type Experiment",
+            ),
             ("out_of_reach = ['of Ana']", "the answer is a function of a client"),
             (
                 """
@@ -142,6 +149,20 @@ def answers_from(stats):
     return [stats[["event_timestamp", "created"]].max().max()]
 """,
                 "Give one for each row",
+            ),
+            (
+                """
+def answers_from(stats):
+    return stats[["event_timestamp", "created"]]
+""",
+                "it gives a table",
+            ),
+            (
+                """
+def answers_from(stats):
+    later = stats[["event_timestamp", "created"]].max(axis=1)
+""",
+                "it gives nothing",
             ),
             ("answers_from = 'created'", "the answer is a function of a table"),
             (

@@ -174,6 +174,16 @@ async def careful(kind: str, tries: str) -> int:
 """,
                 "needs the warehouse's own words",
             ),
+            (
+                """
+@training.task(retries=2)
+async def careful(kind: str, tries: str) -> int:
+    if kind == "broken":
+        raise flyte.errors.NonRecoverableError("the table has no column conv_rate")
+    return warehouse(kind, tries)
+""",
+                "a broken table was never asked",
+            ),
             ("def careful(kind, tries):\n    return warehouse(kind, tries)", "that is a plain function"),
         ],
     ),
