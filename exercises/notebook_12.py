@@ -137,7 +137,7 @@ def _from_the_caller(answer: Any) -> str:
         from feast.types import Float64, String
 
         path = str(current().path / "flights" / "data" / "airport.parquet")
-        beside = FeatureView(  # Feast retrieves no on-demand view alone
+        beside = FeatureView(  # a stored feature, as the notebook will retrieve it with
             name="beside",
             entities=_entities()[:1],
             schema=[Field(name="origin", dtype=String), Field(name="airport_delay", dtype=Float64)],
