@@ -69,7 +69,7 @@ class Ground:
         from lifecycle.model import new_model
         from lifecycle.retrieval import historical_features
 
-        self.workspace = serving_home(home, MODEL, "production")
+        self.workspace = serving_home(home, MODEL)
         self.registry = mlflow.MlflowClient()
         self.store = FeatureStore(repo_path=str(self.workspace.feature_repo))
         self.contract = FeatureContract.of_model(f"models:/{MODEL}/1")
@@ -80,7 +80,7 @@ class Ground:
         self.rows = historical_features(self.store, labels, service).dropna()
         self.model = new_model(C=0.001).fit(self.rows[self.contract.columns], self.rows.label)
         self.register(self.model)
-        self.drivers = drivers(self.workspace)
+        self.drivers = [asked["driver_id"] for asked in drivers(self.workspace).instances]
         self.own = {version: self._scores(version) for version in ("1", "2")}
         log = self.workspace.path / "logs" / "drills.log"
         command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", self.workspace.feature_repo]

@@ -16,7 +16,9 @@ def _runner() -> Iterator[tuple[Path, Any]]:
     """A folder that is gone afterwards, and Flyte's runner with its files in it."""
     from helpers.orchestrators import local_flyte
 
-    with tempfile.TemporaryDirectory(prefix="exercise-") as name:
+    with tempfile.TemporaryDirectory(
+        prefix="exercise-", ignore_cleanup_errors=True
+    ) as name:  # a task may still be writing
         yield Path(name), local_flyte(current().path, Path(name) / "flyte")
 
 

@@ -129,7 +129,11 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
         "the alias production of",
     ):
         assert line in said.split("Deleted.")[0]
-    assert "feature_selection" not in said and "driver_reference" not in said and "made by selection" not in said
+    assert (
+        "feature_selection" not in said
+        and "driver_reference" not in said
+        and "driver_conversion, made by selection" not in said
+    )
     assert f"Deleted. Your notebooks in {mine.path / COPIES} stay, and the record of your exercises." in said
 
     gone = {name for name in before if any(fnmatch(name, p) for n in MADE if n >= "05" for p in MADE[n].files)}

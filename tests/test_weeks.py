@@ -212,7 +212,7 @@ def test_the_data_card_gives_the_measured_scores(seed):
 
 def digests(workspace: Workspace) -> dict[str, str]:
     """Of all files that notebooks before left, and of the data."""
-    files = [*workspace.data.iterdir(), *workspace.feature_repo.rglob("*.py"), *workspace.path.glob("*.db")]
+    files = [*workspace.data.glob("*.parquet"), *workspace.feature_repo.rglob("*.py"), *workspace.path.glob("*.db")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
