@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
 
     quiet()
     mlflow.set_experiment("selection")
-    # Feast's default store joins a label with every row of its keys before it chooses: of an airport those are thousands, and it does not end.
+    # Feast's default store joins a label with every row of its keys before it chooses, of an airport thousands: it was ended after minutes, at 7 GB.
     names = ["drivers"] if arguments.what == "seed" else list(STORIES)
     print(json.dumps([measured(arguments.what, name, STORIES[name](workspace), arguments.subsets) for name in names]))
 

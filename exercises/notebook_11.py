@@ -16,9 +16,8 @@ def _runner() -> Iterator[tuple[Path, Any]]:
     """A folder that is gone afterwards, and Flyte's runner with its files in it."""
     from helpers.orchestrators import local_flyte
 
-    with tempfile.TemporaryDirectory(
-        prefix="exercise-", ignore_cleanup_errors=True
-    ) as name:  # a task may still be writing
+    # A task of an answer may still be writing there.
+    with tempfile.TemporaryDirectory(prefix="exercise-", ignore_cleanup_errors=True) as name:
         yield Path(name), local_flyte(current().path, Path(name) / "flyte")
 
 

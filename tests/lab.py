@@ -85,9 +85,8 @@ class Tab:
         """The code cells as saved now."""
         before = self.path.stat().st_mtime_ns
         for turn in range(1200):
-            if (
-                turn % 60 == 0
-            ):  # again: JupyterLab drops the command, without a word, while an earlier save is under way
+            # Again and again: JupyterLab drops the command, without a word, while an earlier save is under way.
+            if turn % 60 == 0:
                 self.menu("File", "Save Notebook")
             if self.path.stat().st_mtime_ns > before:
                 with contextlib.suppress(nbformat.reader.NotJSONError):  # in the middle of writing

@@ -1,6 +1,6 @@
 """docs/claims.md from docs/claims.toml and the notebooks: `make notebooks` writes it, and so does `python -m workshop.claims`.
 
-A claim is shown by a notebook's check cell with the tag ``claim-<id>`` (or the tag that its row names), by tests, or by both. The measured figure is the line that the cell printed.
+A claim is shown by a notebook's check cell with the tag ``claim-<id>``, by tests, or by both. The measured figure is the line that the cell printed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ UNUSED = "not used"
 
 @dataclass
 class Claim:
-    """A row of claims.toml. ``note`` is the condition, or what holds in place of a claim that does not; ``check`` is the tag of its check cell,
-    where that is not ``claim-<id>``; ``again`` names claims that the same check shows once more, on other data."""
+    """A row of claims.toml. ``note`` is the condition, or what holds in place of a claim that does not; ``again``
+    names claims that the same check shows once more, on other data."""
 
     id: str
     group: str
@@ -36,7 +36,6 @@ class Claim:
     verdict: str
     note: str = ""
     tests: list[str] = field(default_factory=list)
-    check: str = ""
     again: list[str] = field(default_factory=list)
 
 
@@ -84,13 +83,12 @@ def tools(repository: Path = REPOSITORY) -> list[Tool]:
 def checks(repository: Path = REPOSITORY) -> dict[str, list[Check]]:
     """The tagged cells of the committed notebooks, by claim."""
     found: dict[str, list[Check]] = {}
-    named = {row.check: row.id for row in claims(repository) if row.check}
     for path in sorted((repository / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             for tag in cell.metadata.get("tags", []):
-                if tag.startswith("claim-") or tag in named:
+                if tag.startswith("claim-"):
                     line = "".join(output.get("text", "") for output in cell.get("outputs", [])).strip()
-                    found.setdefault(named.get(tag, tag.removeprefix("claim-")), []).append(Check(path.name, line))
+                    found.setdefault(tag.removeprefix("claim-"), []).append(Check(path.name, line))
     return found
 
 
@@ -116,10 +114,7 @@ def _row(claim: Claim, shown: list[Check], repeated: bool) -> str:
     if claim.again:
         says += f"<br>Shows again: {', '.join(f'[{name}](#claim-{name})' for name in claim.again)}."
     verdict = VERDICTS[claim.verdict] + (f": {claim.note}" if claim.note else "")
-    places = [
-        f"[{check.notebook[:2]}](../notebooks/{check.notebook}) `{claim.check or f'claim-{claim.id}'}`"
-        for check in shown
-    ]
+    places = [f"[{check.notebook[:2]}](../notebooks/{check.notebook}) `claim-{claim.id}`" for check in shown]
     places += map(_place, claim.tests)
     figures = "<br>".join(check.line or "not run" for check in shown) or "asserted"
     return _line([says, SOURCES[claim.of], verdict, "<br>".join(places), figures])

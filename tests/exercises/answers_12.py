@@ -1,19 +1,7 @@
 from answers import Answers
 
-VIEW = """
-carrier_view = FeatureView(
-    name="carrier_at_airport",
-    entities=[origin, carrier],
-    ttl=timedelta(hours=2),
-    schema=[
-        Field(name="origin", dtype=String),
-        Field(name="carrier", dtype=String),
-        Field(name="carrier_delay", dtype=Float64),
-        Field(name="carrier_flights", dtype=Int64),
-    ],
-    source=source("carrier", timestamp="event_timestamp"),
-)
-"""
+from exercises.notebook_12 import EXERCISES
+
 SCHEDULE = """
 @on_demand_feature_view(
     sources=[RequestSource(name="asked", schema=[Field(name="scheduled_hour", dtype=Float64)])],
@@ -23,28 +11,11 @@ SCHEDULE = """
 def schedule(inputs):
     return {"hours_into_day": [hour - 4 if hour >= 4 else hour + 20 for hour in inputs["scheduled_hour"]]}
 """
-DAY = """
-day_as_known_view = FeatureView(
-    name="day_as_known",
-    entities=[carrier, origin],
-    ttl=timedelta(days=3),
-    schema=[
-        Field(name="origin", dtype=String),
-        Field(name="carrier", dtype=String),
-        Field(name="day_delay_known", dtype=Float64),
-    ],
-    source=FileSource(
-        name="days",
-        path=f"{project}/data/day.parquet",
-        timestamp_field="known",
-        field_mapping={"day_delay": "day_delay_known"},
-    ),
-)
-"""
+VIEW, _, DAY = (exercise.worked for exercise in EXERCISES)
 
 ANSWERS = {
     "12.1": Answers(
-        right=[VIEW, VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=119")],
+        right=[VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=119")],
         wrong=[
             ("carrier_view = airport_view", "the view is named 'airport'"),
             ("carrier_view = origin", "that is of the type Entity"),
@@ -79,13 +50,16 @@ ANSWERS = {
         ],
     ),
     "12.3": Answers(
-        right=[DAY],
+        right=[DAY.replace("[origin, carrier]", "[carrier, origin]")],
         wrong=[
             (DAY.replace('timestamp_field="known"', 'timestamp_field="day"'), "the mean of that whole day"),
-            (DAY.replace("[carrier, origin]", "[origin]"), "about an airport and a carrier together"),
+            (DAY.replace("[origin, carrier]", "[origin]"), "about an airport and a carrier together"),
             (DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'), "its features are"),
             ("day_as_known_view = day_view", "the view is named 'day'"),
-            (DAY.replace('name="days"', 'name="day"'), "Give it a name of its own"),
+            (
+                DAY.replace('name="day_as_known",\n        path', 'name="day",\n        path'),
+                "Give it a name of its own",
+            ),
             (DAY.replace("days=3", "hours=1"), "at noon it gives nan"),
             (DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""), "Feast"),
         ],

@@ -6,24 +6,24 @@ import numpy as np
 from faults import fault
 
 
-@fault("12", "check-features-know-the-past", says="counts other flights")
+@fault("12", "claim-features-know-the-past", says="counts other flights")
 def a_flight_is_counted_twice(ns):
     ns["row"] = ns["row"].copy()
     ns["row"]["airport_flights"] += 1
 
 
-@fault("12", "check-features-know-the-past", says="another mean delay")
+@fault("12", "claim-features-know-the-past", says="another mean delay")
 def a_delay_is_counted_that_nobody_knew(ns):
     ns["row"] = ns["row"].copy()
     ns["row"]["airport_delay"] += 0.01
 
 
-@fault("12", "check-features-know-the-past", says="before its question is asked")
+@fault("12", "claim-features-know-the-past", says="before its question is asked")
 def a_flight_leaves_two_hours_early(ns):
     ns["earliest"] = -2 * ns["timedelta"](hours=1)
 
 
-@fault("12", "check-features-know-the-past", says="this moment shows nothing")
+@fault("12", "claim-features-know-the-past", says="this moment shows nothing")
 def everything_left_on_time(ns):
     ns["not_yet"] = ns["not_yet"].head(0)
 
@@ -109,12 +109,12 @@ def the_days_are_swapped(ns):
     daily["leak, as stored"], daily["leak, as served"] = served, stored
 
 
-@fault("12", "check-gate-is-blind-to-a-leak", says="the gate should open for it")
+@fault("12", "claim-gate-is-blind-to-a-leak", says="the gate should open for it")
 def the_gate_stops_the_leak(ns):
     ns["gate_stored"] = ns["gate_served"]
 
 
-@fault("12", "check-gate-is-blind-to-a-leak", says="it should stay closed")
+@fault("12", "claim-gate-is-blind-to-a-leak", says="it should stay closed")
 def the_gate_opens_for_what_serves_worse(ns):
     ns["gate_served"] = ns["gate_stored"]
 
