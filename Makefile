@@ -24,6 +24,13 @@ ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
 .venv/current: moved
 endif
 
+# So does another Python that is named, on the command line or in the environment. Without a name, the one that is there stays.
+ifneq (file,$(origin PYTHON))
+ifneq ($(shell cut -d' ' -f1-2 .venv/made 2>/dev/null),$(shell $(PYTHON) --version 2>/dev/null))
+.venv/current: moved
+endif
+endif
+
 # One at a time: the lock is this file's, and the system gives it back when the shell that holds it ends.
 # The folder's name comes from `pwd`: pasted into a command by make, a quote or a dollar in it would mean something to the shell.
 .venv/current: uv.lock pyproject.toml

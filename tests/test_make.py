@@ -105,6 +105,24 @@ def test_a_set_up_is_current_in_a_folder_whatever_its_name(clone, set_up):
     assert make(clone, "--question", ".venv/current").returncode == 0
 
 
+def test_another_python_that_is_named_makes_the_environment_anew(clone, set_up, tmp_path):
+    def current(*named: str) -> bool:
+        return make(clone, "--question", ".venv/current", *named, path=set_up).returncode == 0
+
+    make(clone, ".venv/current", "PYTHON=apython", path=set_up)
+    assert current() and current("PYTHON=apython")
+    newer = tmp_path / "bin" / "newer"
+    newer.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.13.99" && exit\nexec "{set_up}/apython" "$@"\n'
+    )
+    newer.chmod(0o755)
+    assert not current("PYTHON=newer")
+    done = make(clone, ".venv/current", "PYTHON=newer", path=set_up)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (clone / ".venv" / "made").read_text() == f"Python 3.13.99 {clone}\n"
+    assert current("PYTHON=newer") and current(), "without a name, the one that is there stays"
+
+
 def test_of_two_set_ups_at_once_the_second_waits_and_says_so(clone, set_up, tmp_path):
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(lambda _: make(clone, ".venv/current", "PYTHON=apython", path=set_up), range(2)))
