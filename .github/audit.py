@@ -38,8 +38,24 @@ def audit(pins: set[tuple[str, str]], options: list[str]) -> dict[tuple[str, str
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
             requirements.write("".join(f"{name}=={version}\n" for name, version in batch.items()))
             requirements.flush()
-            command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", "osv", "--format", "json"]
-            command += ["--progress-spinner", "off", "--no-deps", "--disable-pip", "-r", requirements.name, *options]
+            command = [
+                sys.executable,
+                "-m",
+                "pip_audit",
+                "--vulnerability-service",
+                "osv",
+                "--format",
+                "json",
+            ]
+            command += [
+                "--progress-spinner",
+                "off",
+                "--no-deps",
+                "--disable-pip",
+                "-r",
+                requirements.name,
+                *options,
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
         try:
             report = json.loads(done.stdout)["dependencies"]
@@ -66,7 +82,9 @@ def main(options: list[str]) -> None:
     missing = sorted(pins - found.keys())
     if missing or not pins:
         names = ", ".join("==".join(pin) for pin in missing[:5])
-        sys.exit(f"error: {len(pins) - len(missing)} of the lock's {len(pins)} versions were audited; not: {names}")
+        sys.exit(
+            f"error: {len(pins) - len(missing)} of the lock's {len(pins)} versions were audited; not: {names}"
+        )
     vulnerable = {pin: ids for pin, ids in sorted(found.items()) if ids}
     for (name, version), ids in vulnerable.items():
         print(f"{name}=={version}: {', '.join(ids)}")

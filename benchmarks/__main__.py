@@ -139,7 +139,9 @@ def join(size: dict, folder: Path) -> dict:
     return {"runs": runs, "plan": explained(questions, rows)}
 
 
-def taking_turns(module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str) -> list:
+def taking_turns(
+    module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str
+) -> list:
     """A home is prepared, once for all sections, and the contestants of a module take turns in it, each on the drivers and on the flights; ``says``
     is what to report of a run."""
     home = folder.parent / "home"
@@ -190,18 +192,31 @@ def course(size: dict, folder: Path) -> list:
     return runs
 
 
-SECTIONS = {"join": join, "selection": selection, "online": online, "sweep": sweep, "step": step, "course": course}
+SECTIONS = {
+    "join": join,
+    "selection": selection,
+    "online": online,
+    "sweep": sweep,
+    "step": step,
+    "course": course,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what the workshop costs.")
-    parser.add_argument("--size", choices=SIZES, default="medium", help="small: a minute or two; full: an hour")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure what the workshop costs."
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, default="medium", help="small: a minute or two; full: an hour"
+    )
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="renew these sections alone"
     )
     parser.add_argument(
-        "--out", type=Path, help="folder of performance.md and .json: docs, or workspace/bench for --size small"
+        "--out",
+        type=Path,
+        help="folder of performance.md and .json: docs, or workspace/bench for --size small",
     )
     arguments = parser.parse_args(argv)
     if arguments.out is None:  # a small run shows that all works; its figures are not worth a place in docs
@@ -227,7 +242,9 @@ def main(argv: list[str] | None = None) -> int:
             # Of another machine's figures, none goes before all are replaced.
             if set(sections) >= set(kept.get("sections", {})):
                 path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
-    return subprocess.call([sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY)
+    return subprocess.call(
+        [sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY
+    )
 
 
 if __name__ == "__main__":

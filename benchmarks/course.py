@@ -24,7 +24,9 @@ KINDS = ("kernel", "step", "server", "other")
 
 def imports(folder: Path, first_cell: float) -> dict[str, float]:
     """Seconds in imports by kind of process, and the number of processes. A kernel's own, before ``first_cell`` began, belong to its start."""
-    found: dict[str, float] = {f"{kind}_imports": 0.0 for kind in KINDS} | {f"{kind}_processes": 0 for kind in KINDS}
+    found: dict[str, float] = {f"{kind}_imports": 0.0 for kind in KINDS} | {
+        f"{kind}_processes": 0 for kind in KINDS
+    }
     for path in folder.glob("*.txt"):
         kind = path.name.split("-")[0]
         noted = [map(float, line.split()[:2]) for line in path.read_text().splitlines()]
@@ -35,7 +37,11 @@ def imports(folder: Path, first_cell: float) -> dict[str, float]:
 
 def cells(copy: Path, began: float) -> tuple[float, list[dict]]:
     """Seconds until the first cell began, and the slowest cells that are not tagged as imports."""
-    noted = [c for c in nbformat.read(copy, as_version=4).cells if c.cell_type == "code" and "papermill" in c.metadata]
+    noted = [
+        c
+        for c in nbformat.read(copy, as_version=4).cells
+        if c.cell_type == "code" and "papermill" in c.metadata
+    ]
     starts = [c.metadata.papermill.start_time for c in noted if c.metadata.papermill.start_time]
     kernel = datetime.fromisoformat(min(starts)).timestamp() - began
     work = [c for c in noted if "imports" not in c.metadata.get("tags", [])]

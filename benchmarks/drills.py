@@ -147,7 +147,9 @@ class Ground:
         """Whether a score is not what this version says of this driver without a server."""
         return not abs(score - self.own.get(version, {}).get(driver, np.inf)) <= 1e-12
 
-    async def _client(self, session: aiohttp.ClientSession, number: int, seen: Seen, stop: threading.Event) -> None:
+    async def _client(
+        self, session: aiohttp.ClientSession, number: int, seen: Seen, stop: threading.Event
+    ) -> None:
         place = number * 7
         while not stop.is_set():
             place += 1
@@ -191,7 +193,9 @@ class Ground:
         async def crowd() -> None:
             timeout = aiohttp.ClientTimeout(total=60)
             connector = aiohttp.TCPConnector(limit=0)
-            async with aiohttp.ClientSession(self.server.url, connector=connector, timeout=timeout) as session:
+            async with aiohttp.ClientSession(
+                self.server.url, connector=connector, timeout=timeout
+            ) as session:
                 tasks = [self._client(session, number, seen, stop) for number in range(count)]
                 await asyncio.gather(*tasks, self._pulse(session, seen, stop))
 
@@ -232,7 +236,9 @@ def pickle(ground: Ground, _: float) -> str:
 
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{number}"))
     # Protocol 0, by hand: call os.mkdir with the path.
-    (folder / "model.pkl").write_bytes(b"cos\nmkdir\n(V" + str(evidence).encode("raw_unicode_escape") + b"\ntR.")
+    (folder / "model.pkl").write_bytes(
+        b"cos\nmkdir\n(V" + str(evidence).encode("raw_unicode_escape") + b"\ntR."
+    )
     return _refused(ground, version) + ("; its code RAN" if evidence.exists() else "; nothing of it ran")
 
 
@@ -273,7 +279,10 @@ def models_replaced(ground: Ground, _: float) -> str:
     database = ground.workspace.path / "mlflow.db"
     backup, spare = database.with_suffix(".backup"), database.with_suffix(".spare")
     for target in (backup, spare):
-        with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(target)) as to:
+        with (
+            contextlib.closing(sqlite3.connect(database)) as source,
+            contextlib.closing(sqlite3.connect(target)) as to,
+        ):
             source.backup(to)
     with contextlib.closing(sqlite3.connect(backup)) as other, other:
         other.execute("UPDATE registered_model_aliases SET version = 2")
@@ -389,7 +398,9 @@ FAULTS: list[tuple[str, Callable[[Ground, float], str]]] = [
 SHORT = {"a definition changes", "a version with NaN scores is promoted", "bodies of 95 MB"}
 
 
-def drill(ground: Ground, name: str, clients: int, what: Callable[[Ground, float], str], seconds: float) -> dict:
+def drill(
+    ground: Ground, name: str, clients: int, what: Callable[[Ground, float], str], seconds: float
+) -> dict:
     """One row of the table."""
     before, began = ground.memory(), time.monotonic()
     with ground.clients(clients) as seen:
@@ -460,7 +471,14 @@ def page(rows: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [row["drill"], row["clients"], row["seconds"], f"{row['requests']:,}", row["later"], row["stopped"]]
+        cells = [
+            row["drill"],
+            row["clients"],
+            row["seconds"],
+            f"{row['requests']:,}",
+            row["later"],
+            row["stopped"],
+        ]
         cells += [row["failures"], row["wrong"], row["p50_ms"], row["p99_ms"], row["liveness_worst_s"]]
         cells += [f"{row['memory_mb']:+}", row["happened"]]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")

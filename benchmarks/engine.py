@@ -86,7 +86,9 @@ def run(contestant: str, folder: Path, cluster: engine.SparkCluster) -> dict:
     command += ["--folder", str(folder), "--master", cluster.address]
     environment = {**cluster.environment, "PYTHONPATH": str(REPOSITORY)}
     began = os.getloadavg()[0]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     members = [process.pid]
     if contestant == "spark":
         members += [service._keeper.pid for service in cluster.processes]
@@ -134,7 +136,12 @@ def pays_from(curves: dict[str, dict[str, float]]) -> float | None:
 def write(runs: list[dict], out: Path) -> None:
     """What was measured so far, the fitted lines, and where they cross, as ``engine.json``."""
     curves = {contestant: curve(runs, contestant) for contestant in CONTESTANTS}
-    measured = {"machine": machine(), "runs": runs, "curves": curves, "pays_from_million_rows": pays_from(curves)}
+    measured = {
+        "machine": machine(),
+        "runs": runs,
+        "curves": curves,
+        "pays_from_million_rows": pays_from(curves),
+    }
     (out / "engine.json").write_text(json.dumps(measured, indent=1) + "\n")
 
 
@@ -156,7 +163,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {found}", file=sys.stderr)
         return 2
     runs = []
-    with tempfile.TemporaryDirectory(prefix="engine-") as folder, engine.SparkCluster(Path(folder) / "spark") as spark:
+    with (
+        tempfile.TemporaryDirectory(prefix="engine-") as folder,
+        engine.SparkCluster(Path(folder) / "spark") as spark,
+    ):
         for size in arguments.sizes:
             questions, rows = (int(part) for part in size.split("x"))
             table = Path(folder) / size
@@ -164,7 +174,9 @@ def main(argv: list[str] | None = None) -> int:
             for number, contestant in turns(CONTESTANTS, arguments.rounds):
                 found = run(contestant, table, spark)
                 runs.append({"round": number, "questions": questions, "rows": rows} | found)
-                print(f"{contestant}, {size}: {found['seconds']:.2f} s, {found['peak_mb']:.0f} MB", flush=True)
+                print(
+                    f"{contestant}, {size}: {found['seconds']:.2f} s, {found['peak_mb']:.0f} MB", flush=True
+                )
             write(runs, arguments.out)  # after each size: the next one may take long
     return 0
 

@@ -37,7 +37,9 @@ def make(folder: Path, rows: int, questions: int, seed: int = data.SEED) -> None
     asked = rng.integers(data.FIRST_DRIVER, data.FIRST_DRIVER + drivers, questions)
     asked[rng.random(questions) < UNKNOWN_SHARE] = data.UNKNOWN_DRIVER
     minutes = rng.integers(0, data.DAYS * 24 * 60, questions)
-    times = (data.NOW - timedelta(days=data.DAYS)).as_unit("us") + pd.to_timedelta(minutes, unit="min").as_unit("us")
+    times = (data.NOW - timedelta(days=data.DAYS)).as_unit("us") + pd.to_timedelta(
+        minutes, unit="min"
+    ).as_unit("us")
     frame = pd.DataFrame({"driver_id": asked, "event_timestamp": times, "row": np.arange(questions)})
     frame.to_parquet(folder / QUESTIONS, index=False)
 
@@ -51,7 +53,9 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def with_feast(folder: Path, ttl: timedelta, offline_store: str = "duckdb") -> Callable[[pd.DataFrame], pd.DataFrame]:
+def with_feast(
+    folder: Path, ttl: timedelta, offline_store: str = "duckdb"
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """Feast's own call, on its DuckDB store or another."""
     import ibis
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType

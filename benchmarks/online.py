@@ -50,7 +50,9 @@ def drivers(workspace: Workspace) -> Served:
 def flights(workspace: Workspace) -> Served:
     """Each pair of airport and carrier, for a departure at five in the afternoon, which only the caller knows."""
     project = workspace.path / "flights"
-    pairs = pd.read_parquet(project / "data" / "carrier.parquet", columns=["origin", "carrier"]).drop_duplicates()
+    pairs = pd.read_parquet(
+        project / "data" / "carrier.parquet", columns=["origin", "carrier"]
+    ).drop_duplicates()
     known = pairs.assign(scheduled_hour=17.0).to_dict("records")
     return Served(late.MODEL, project / "feature_repo", late.SERVICE, late.NOW, known)
 
@@ -99,7 +101,16 @@ def logged(workspace: Workspace, served: Served, requests: int) -> dict:
 
 def over_http(workspace: Workspace, served: Served, requests: int) -> dict:
     """One client, one connection that is kept open, V1 protocol, one instance a request."""
-    arguments = ["--feature-repo", served.feature_repo, "--model", served.model, "--alias", ALIAS, "--port", "{port}"]
+    arguments = [
+        "--feature-repo",
+        served.feature_repo,
+        "--model",
+        served.model,
+        "--alias",
+        ALIAS,
+        "--port",
+        "{port}",
+    ]
     command = [sys.executable, "-m", "lifecycle.serving", *arguments, "--now", served.now.timestamp()]
     health, log = f"/v2/models/{served.model}/ready", workspace.path / "logs" / "benchmark_server.log"
     with Service("model server", command, health=health, log=log) as server:

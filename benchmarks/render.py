@@ -63,7 +63,11 @@ def verdict(met: bool) -> str:
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """A markdown table."""
-    return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *("| " + " | ".join(r) + " |" for r in rows)]
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(r) + " |" for r in rows),
+    ]
 
 
 def loads(runs: list[dict]) -> str:
@@ -79,7 +83,9 @@ class Join:
         self.runs, self.plan = measured["runs"], measured["plan"]
         by_size = [run for run in self.runs if run["series"] == "size"]
         self.sizes = sorted({(run["questions"], run["rows"]) for run in by_size})
-        self.of_size = {size: [r for r in by_size if (r["questions"], r["rows"]) == size] for size in self.sizes}
+        self.of_size = {
+            size: [r for r in by_size if (r["questions"], r["rows"]) == size] for size in self.sizes
+        }
         self.batches = [run for run in self.runs if run["series"] == "batches"]
         by_ttl = [run for run in self.runs if run["series"] == "time to live"]
         self.hours = sorted({run["ttl_hours"] for run in by_ttl})
@@ -174,7 +180,10 @@ class Join:
         for hours, runs in self.of_ttl.items():
             seconds, cpu = ratios(runs, "feast", "asof"), ratios(runs, "feast", "asof", "cpu_seconds")
             rows.append([f"{hours} h", spread(seconds, 1, " x"), spread(cpu, 1, " x")])
-        lines += [*table(["time to live = hourly rows a question", "Feast beside ASOF by hand", "by CPU"], rows), ""]
+        lines += [
+            *table(["time to live = hourly rows a question", "Feast beside ASOF by hand", "by CPU"], rows),
+            "",
+        ]
         lines += [
             "![Feast's time as a multiple of the hand-written join's, against the number of valid rows a question: it rises steadily.](pictures/performance_join_ttl.png)",
             "",
@@ -221,7 +230,9 @@ def selection_text(measured: list[dict]) -> tuple[list[list[str]], list[str]]:
     lines += [f"By CPU seconds the ratio is {spread(by_cpu, 1)}. {loads(measured)}"]
     if flights:
         names = len(flights[0]["subsets"])
-        gain, by_cpu = (ratios(flights, "seed_duckdb", "workshop", value) for value in ("seconds", "cpu_seconds"))
+        gain, by_cpu = (
+            ratios(flights, "seed_duckdb", "workshop", value) for value in ("seconds", "cpu_seconds")
+        )
         rows += [
             [
                 f"the same on the flights of notebook 12, {names} candidates, both on DuckDB",
@@ -279,16 +290,16 @@ def online_text(measured: list[dict]) -> tuple[list[list[str]], list[str]]:
     for data, runs in both.items():
         for name, goal in ONLINE:
             mine = [run for run in runs if run["contestant"] == name]
-            if (
-                not mine
-            ):  # the flights have no prediction log, and figures of an earlier version of the benchmark neither
+            if not mine:  # the flights have no prediction log, and figures of an earlier version of the benchmark neither
                 continue
             p99 = [run["p99_ms"] for run in mine]
             if data == "drivers":
                 goals = [f"under {goal} ms", spread(p99, 1, " ms"), verdict(median(p99) < goal)]
                 rows += [[f"online prediction {NAMES[name]}, p99", *goals]]
             else:
-                rows += [[f"the same on the {data} of notebook 12, {NAMES[name]}", "", spread(p99, 1, " ms"), ""]]
+                rows += [
+                    [f"the same on the {data} of notebook 12, {NAMES[name]}", "", spread(p99, 1, " ms"), ""]
+                ]
             figures = [spread([run["p50_ms"] for run in mine]), spread(p99), f"{mine[0]['requests']:,}"]
             body.append([data, NAMES[name], *figures])
     runs, flights = both["drivers"], both.get("flights", [])
@@ -304,12 +315,17 @@ def online_text(measured: list[dict]) -> tuple[list[list[str]], list[str]]:
             f"The prediction log takes {spread(ratios(runs, 'logged', 'in_process', 'p50_ms'), 2)} times the time at p50 and {spread(ratios(runs, 'logged', 'in_process', 'p99_ms'), 2)} times at p99, with requests that come without a pause: the thread that writes it takes turns with the one that answers."
         ]
     if flights:
-        http, log = (spread(ratios(flights, name, "in_process", "p50_ms"), 2) for name in ("over_http", "logged"))
+        http, log = (
+            spread(ratios(flights, name, "in_process", "p50_ms"), 2) for name in ("over_http", "logged")
+        )
         lines += [
             "A request about the flights of notebook 12 names an airport and a carrier, both text, and the scheduled hour: three feature views are read, and a fourth computes from the hour. All gave equal scores for every pair;"
         ]
         lines += [f"at p50 HTTP takes {http} times the time in process, and the prediction log {log} times."]
-    lines += ["A p99 says as much about the machine's other work as about the server: read it with the load.", ""]
+    lines += [
+        "A p99 says as much about the machine's other work as about the server: read it with the load.",
+        "",
+    ]
     lines += [*table(["data", "way", "p50 ms", "p99 ms", "requests a round"], body), ""]
     lines += [
         "![p50 and p99 in milliseconds, in process and over HTTP, with the spread between rounds.](pictures/performance_online.png)"
@@ -327,7 +343,12 @@ def sweep_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
 
     cpu = cost("optuna_mlflow", "cpu_seconds")
     rows = [
-        ["MLflow's cost in a sweep, CPU a trial", "at most 40 ms", spread(cpu, 1, " ms"), verdict(median(cpu) <= 40)]
+        [
+            "MLflow's cost in a sweep, CPU a trial",
+            "at most 40 ms",
+            spread(cpu, 1, " ms"),
+            verdict(median(cpu) <= 40),
+        ]
     ]
     lines = ["## A sweep with MLflow", ""]
     lines += [
@@ -381,7 +402,8 @@ def course_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
     """The same for the whole course."""
     totals = [sum(n["seconds"] for n in run["notebooks"]) for run in runs]
     every = [
-        t / (t - sum(course_parts(n)["the rest"] for n in r["notebooks"])) for t, r in zip(totals, runs, strict=True)
+        t / (t - sum(course_parts(n)["the rest"] for n in r["notebooks"]))
+        for t, r in zip(totals, runs, strict=True)
     ]
     count = len(runs[0]["notebooks"])
     rows = [
@@ -430,13 +452,20 @@ def course_text(runs: list[dict]) -> tuple[list[list[str]], list[str]]:
                 str(processes),
             ]
         )
-    lines += [*table(["notebook", "seconds", *course_parts(flat[0]), "processes beside the kernel"], body), ""]
+    lines += [
+        *table(["notebook", "seconds", *course_parts(flat[0]), "processes beside the kernel"], body),
+        "",
+    ]
     lines += [
         "![Seconds of each notebook as stacked bars: kernel start, imports, imports of steps and servers, the rest.](pictures/performance_course.png)",
         "",
     ]
     slow = sorted(
-        ((cell["seconds"], n["notebook"], cell["begins"]) for n in runs[-1]["notebooks"] for cell in n["slowest"]),
+        (
+            (cell["seconds"], n["notebook"], cell["begins"])
+            for n in runs[-1]["notebooks"]
+            for cell in n["slowest"]
+        ),
         reverse=True,
     )[:8]
     lines += [
@@ -491,22 +520,33 @@ def draw(performance: dict, folder: Path) -> None:
     sections = performance["sections"]
 
     def save(fig, name: str) -> None:
-        fig.savefig(folder / f"performance_{name}.png", format="png", facecolor="white", metadata={"Software": None})
+        fig.savefig(
+            folder / f"performance_{name}.png", format="png", facecolor="white", metadata={"Software": None}
+        )
 
     colors = {"feast": plots.BLUE, "asof": plots.GREEN, "pandas": plots.ORANGE, "feast_asof": plots.PURPLE}
     if "join" in sections:
         join = Join(sections["join"]["measured"])
         fig, axes = plots.figure(width=9.5, height=3.6, columns=2)
-        for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak MB of the process"), strict=True):
+        for ax, value, label in zip(
+            axes, ("seconds", "peak_mb"), ("seconds", "peak MB of the process"), strict=True
+        ):
             for name, color in colors.items():
-                values = [[run[value] for run in runs if run["contestant"] == name] for runs in join.of_size.values()]
+                values = [
+                    [run[value] for run in runs if run["contestant"] == name]
+                    for runs in join.of_size.values()
+                ]
                 x, middle = [rows for _, rows in join.sizes], [median(v) for v in values]
                 error = [
                     [m - min(v) for m, v in zip(middle, values, strict=True)],
                     [max(v) - m for m, v in zip(middle, values, strict=True)],
                 ]
-                ax.errorbar(x, middle, yerr=error, color=color, marker="o", markersize=4, capsize=3, label=NAMES[name])
-            ax.set(xscale="log", yscale="log", xlabel="feature rows (a tenth as many questions)", ylabel=label)
+                ax.errorbar(
+                    x, middle, yerr=error, color=color, marker="o", markersize=4, capsize=3, label=NAMES[name]
+                )
+            ax.set(
+                xscale="log", yscale="log", xlabel="feature rows (a tenth as many questions)", ylabel=label
+            )
         axes[0].legend(frameon=False, fontsize=8)
         save(fig, "join")
         fig, ax = plots.figure(height=3.0)
@@ -533,7 +573,9 @@ def draw(performance: dict, folder: Path) -> None:
                 mine = [run["parts"] for run in runs if run["contestant"] == name]
                 if not mine:
                     continue
-                bars[called(data, name)] = {part: median(parts.get(part, 0) for parts in mine) for part in PARTS}
+                bars[called(data, name)] = {
+                    part: median(parts.get(part, 0) for parts in mine) for part in PARTS
+                }
         stacked(plots, bars, save, "selection")
     if "online" in sections:
         colors = {"in_process": plots.GREEN, "logged": plots.ORANGE, "over_http": plots.BLUE}
@@ -566,11 +608,15 @@ def draw(performance: dict, folder: Path) -> None:
         runs = sections["course"]["measured"]
         names = [notebook["notebook"] for notebook in runs[0]["notebooks"]]
         parts = {
-            name: [course_parts(n) for run in runs for n in run["notebooks"] if n["notebook"] == name] for name in names
+            name: [course_parts(n) for run in runs for n in run["notebooks"] if n["notebook"] == name]
+            for name in names
         }
         stacked(
             plots,
-            {name: {part: median(p[part] for p in found) for part in found[0]} for name, found in parts.items()},
+            {
+                name: {part: median(p[part] for p in found) for part in found[0]}
+                for name, found in parts.items()
+            },
             save,
             "course",
         )

@@ -99,7 +99,9 @@ class Clock:
 
 def digest(story: Story, frame: pd.DataFrame, columns: list[str]) -> str:
     """A hash of the training rows of one subset, whatever their order."""
-    ordered = frame[[*story.keys, "event_timestamp", story.label, *columns]].astype(dict.fromkeys(columns, float))
+    ordered = frame[[*story.keys, "event_timestamp", story.label, *columns]].astype(
+        dict.fromkeys(columns, float)
+    )
     ordered = ordered.sort_values(list(ordered.columns), ignore_index=True)
     return hashlib.sha256(pd.util.hash_pandas_object(ordered, index=False).to_numpy().tobytes()).hexdigest()
 
@@ -118,7 +120,9 @@ def by_the_seed(
     registry = str(story.registry)
     settings = {"project": story.project, "provider": "local", "registry": registry, "online_store": None}
     store = FeatureStore(
-        config=RepoConfig(**settings, offline_store={"type": offline_store}, entity_key_serialization_version=3)
+        config=RepoConfig(
+            **settings, offline_store={"type": offline_store}, entity_key_serialization_version=3
+        )
     )
     found = {}
     with mlflow.start_run(run_name="feast_feature_selection"):
@@ -169,13 +173,20 @@ def by_the_workshop(story: Story, labels: pd.DataFrame, subsets: dict, clock: Cl
                 with clock("fit and score"):
                     model = make_pipeline(StandardScaler(), LogisticRegression())
                     splits = TimeSeriesSplit(n_splits=8)
-                    result = cross_validate(model, complete[columns], complete[story.label], cv=splits, scoring=METRICS)
+                    result = cross_validate(
+                        model, complete[columns], complete[story.label], cv=splits, scoring=METRICS
+                    )
                 mlflow.log_params({"features": columns, "num_features": len(columns)})
-                mlflow.set_tags({"stage": "candidate", **{f"feature_{column}": "included" for column in columns}})
+                mlflow.set_tags(
+                    {"stage": "candidate", **{f"feature_{column}": "included" for column in columns}}
+                )
                 mlflow.log_metrics({metric: result[f"test_{metric}"].mean() for metric in METRICS})
                 for step, value in enumerate(result["test_roc_auc"]):
                     mlflow.log_metric("block_auc", value, step=step)
-            found[name] = {"rows": len(features), "digest": digest(story, features.dropna(subset=columns), columns)}
+            found[name] = {
+                "rows": len(features),
+                "digest": digest(story, features.dropna(subset=columns), columns),
+            }
             found[name]["auc"] = result["test_roc_auc"].mean()
         winner = subsets[max(found, key=lambda name: found[name]["auc"])]
         with clock("fit and score"):
@@ -236,7 +247,11 @@ def main(argv: list[str] | None = None) -> None:
     mlflow.set_experiment("selection")
     # Feast's default store joins a label with every row of its keys before it chooses, of an airport thousands: it was ended after minutes, at 7 GB.
     names = ["drivers"] if arguments.what == "seed" else list(STORIES)
-    print(json.dumps([measured(arguments.what, name, STORIES[name](workspace), arguments.subsets) for name in names]))
+    print(
+        json.dumps(
+            [measured(arguments.what, name, STORIES[name](workspace), arguments.subsets) for name in names]
+        )
+    )
 
 
 if __name__ == "__main__":

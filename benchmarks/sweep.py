@@ -30,7 +30,9 @@ def sweep(contestant: str, trials: int, X: np.ndarray, y: np.ndarray, folder: Pa
 
     space = {"C": optuna.distributions.FloatDistribution(1e-4, 10.0, log=True)}
     sampler = optuna.samplers.TPESampler(seed=0)
-    study = optuna.create_study(direction="maximize", sampler=sampler, storage=f"sqlite:///{folder / 'optuna.db'}")
+    study = optuna.create_study(
+        direction="maximize", sampler=sampler, storage=f"sqlite:///{folder / 'optuna.db'}"
+    )
 
     def model_of(trial: optuna.Trial):
         return make_pipeline(StandardScaler(), LogisticRegression(C=trial.params["C"]))
@@ -45,7 +47,9 @@ def sweep(contestant: str, trials: int, X: np.ndarray, y: np.ndarray, folder: Pa
             auc = score(trial)
             mlflow.log_metric("auc", auc)
             if contestant == "optuna_mlflow_models":
-                mlflow.sklearn.log_model(model_of(trial).fit(X, y), name="model", pip_requirements=REQUIREMENTS)
+                mlflow.sklearn.log_model(
+                    model_of(trial).fit(X, y), name="model", pip_requirements=REQUIREMENTS
+                )
         return auc
 
     if contestant == "optuna":

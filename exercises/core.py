@@ -99,7 +99,12 @@ def made(code: str, name: str, namespace: dict[str, Any]) -> Any:
     """What the last definition or assignment of ``code`` makes, in a copy of ``namespace``; ``name`` is that of its file in a traceback."""
     last = ast.parse(code).body[-1]
     target = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else ast.unparse(last.targets[0])  # type: ignore[attr-defined]
-    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)  # Feast stores a function's text
+    linecache.cache[name] = (
+        len(code),
+        None,
+        code.splitlines(keepends=True),
+        name,
+    )  # Feast stores a function's text
     own = dict(namespace)
     exec(compile(code, name, "exec"), own)
     return own[target]
@@ -112,7 +117,8 @@ def unwritten(answer: Any) -> bool:
     """Whether an answer is still ``...``, or a function whose body is."""
     code = getattr(answer, "__code__", None)
     return answer is ... or (
-        code is not None and (code.co_code, code.co_consts) == (_empty.__code__.co_code, _empty.__code__.co_consts)
+        code is not None
+        and (code.co_code, code.co_consts) == (_empty.__code__.co_code, _empty.__code__.co_consts)
     )
 
 

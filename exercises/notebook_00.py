@@ -22,7 +22,9 @@ def _read(table: str) -> pd.DataFrame:
 
 def _a_function(answer: Any, takes: str) -> None:
     if not callable(answer):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the check needs a function, and gives it {takes}.")
+        raise NotYet(
+            f"that is of the type {type(answer).__name__}; the check needs a function, and gives it {takes}."
+        )
 
 
 def _misread(misread: Any) -> str:
@@ -84,9 +86,13 @@ def _corrected(as_corrected: Any) -> str:
     if twice:
         raise NotYet(f"{twice:,} hours of a driver still have two rows; each should have one.")
     stats = stats.sort_values("created")
-    written = stats.groupby(KEY).agg(first=("conv_rate", "first"), last=("conv_rate", "last"), at=("created", "last"))
+    written = stats.groupby(KEY).agg(
+        first=("conv_rate", "first"), last=("conv_rate", "last"), at=("created", "last")
+    )
     with attempt("the times and drivers that it returns are not those of the file"):
-        rows = written.join(found.set_index(KEY)[[name for name in ("conv_rate", "created") if name in found]])
+        rows = written.join(
+            found.set_index(KEY)[[name for name in ("conv_rate", "created") if name in found]]
+        )
     if rows.conv_rate.isna().any():
         raise NotYet(
             f"{rows.conv_rate.isna().sum():,} of {len(rows):,} hours are gone. A corrected hour should keep one row, not lose both."
@@ -123,7 +129,10 @@ def _corrected(as_corrected: Any) -> str:
 def _valid_for(valid_for: Any) -> str:
     _a_function(valid_for, "a feature store")
     with scratch() as store:
-        view, other = store.get_feature_view("driver_daily_profile"), store.get_feature_view("driver_hourly_stats")
+        view, other = (
+            store.get_feature_view("driver_daily_profile"),
+            store.get_feature_view("driver_hourly_stats"),
+        )
         true = view.ttl
         with attempt("`valid_for` fails on the scratch project's store"):
             first = valid_for(store)
@@ -136,7 +145,9 @@ def _valid_for(valid_for: Any) -> str:
             f"it returns the type {type(first).__name__}. The registry keeps a time to live as a `timedelta`; return it as it comes out."
         )
     if first == other.ttl != true:
-        raise NotYet(f"{first.days} days is how long a value of {other.name} is valid. In which file is the rating?")
+        raise NotYet(
+            f"{first.days} days is how long a value of {other.name} is valid. In which file is the rating?"
+        )
     if first != true:
         raise NotYet(f"the registry says something else than {first}.")
     if second != view.ttl:

@@ -50,7 +50,9 @@ def _fresh_acceptance(answer: Any) -> str:
 
     view = _a_view(answer)
     if view.name != "driver_acceptance":
-        raise NotYet(f"the view is named {view.name!r}; call it 'driver_acceptance', so that the team finds it.")
+        raise NotYet(
+            f"the view is named {view.name!r}; call it 'driver_acceptance', so that the team finds it."
+        )
     if view.entities != ["driver"]:
         raise NotYet(
             "the view does not name the driver as its entity: whose rate is it? Compare `entities` in feature_views.py."
@@ -76,7 +78,9 @@ def _fresh_acceptance(answer: Any) -> str:
             found = _ask(store, questions.drop(columns="acc_rate"), ["driver_acceptance:acc_rate"])
     after_23_hours, after_25_hours, after_6_days = (found[found.age == age].acc_rate for age in hours)
     lives = (
-        f"The view's time to live is {view.ttl}." if view.ttl else "A view without a `ttl` keeps its values for ever."
+        f"The view's time to live is {view.ttl}."
+        if view.ttl
+        else "A view without a `ttl` keeps its values for ever."
     )
     if after_23_hours.isna().any():
         raise NotYet(f"23 hours after a driver's last row the rate is missing already. {lives}")
@@ -108,10 +112,14 @@ def _returns_trips(answer: Callable) -> None:
             f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in on_demand.py return."
         )
     if list(given) != ["converted_trips"]:
-        raise NotYet(f"the dictionary that it returns holds {list(given)}; it should hold 'converted_trips' alone.")
+        raise NotYet(
+            f"the dictionary that it returns holds {list(given)}; it should hold 'converted_trips' alone."
+        )
     values = given["converted_trips"]
     if not isinstance(values, list):
-        raise NotYet(f"under 'converted_trips' it returns the type {type(values).__name__}; Feast needs a list.")
+        raise NotYet(
+            f"under 'converted_trips' it returns the type {type(values).__name__}; Feast needs a list."
+        )
     if len(values) != 2:
         raise NotYet(f"two drivers go in and {len(values)} values come out; Feast needs one for each.")
     if values[1] is None or values[1] != values[1]:

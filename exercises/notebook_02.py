@@ -63,12 +63,16 @@ def _never_ahead(ask: Any) -> str:
     from sklearn.metrics import roc_auc_score
 
     if not callable(ask):
-        raise NotYet(f"that is of the type {type(ask).__name__}; write a function that takes a store and questions.")
+        raise NotYet(
+            f"that is of the type {type(ask).__name__}; write a function that takes a store and questions."
+        )
     stats = pd.read_parquet(current().data / "driver_stats.parquet")
     labels = pd.read_parquet(current().data / "driver_labels.parquet")
     days = stats.event_timestamp.dt.floor("D")
     means = stats.groupby(["driver_id", days]).conv_rate.mean().rename("mean_conv_rate")
-    evening = labels.tail(100).event_timestamp.dt.floor("D") + timedelta(hours=22)  # later in the day than any label
+    evening = labels.tail(100).event_timestamp.dt.floor("D") + timedelta(
+        hours=22
+    )  # later in the day than any label
     questions = pd.concat([labels, labels.tail(100).assign(event_timestamp=evening)], ignore_index=True)
     questions = questions[["driver_id", "event_timestamp"]].assign(number=range(len(questions)))
     with scratch() as store, tempfile.TemporaryDirectory(prefix="exercise-") as folder:
@@ -134,7 +138,9 @@ def _by_number(answer: Any, questions: int) -> np.ndarray:
         if column not in answer:
             raise NotYet(f"the table that your function returns has no column `{column}`; {why[column]}")
     if sorted(answer.number) != list(range(questions)):
-        raise NotYet(f"{questions} questions were asked, and {len(answer)} rows came back; each should come back once.")
+        raise NotYet(
+            f"{questions} questions were asked, and {len(answer)} rows came back; each should come back once."
+        )
     return answer.set_index("number").mean_conv_rate.sort_index().to_numpy(float)
 
 
@@ -197,11 +203,15 @@ def _one_row(row: Any, like: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     if isinstance(row, dict | pd.Series):  # of values, or of columns with a value each
-        columns = {name: value if pd.api.types.is_list_like(value) else [value] for name, value in row.items()}
+        columns = {
+            name: value if pd.api.types.is_list_like(value) else [value] for name, value in row.items()
+        }
         with attempt("it does not make a table"):
             row = pd.DataFrame(columns)
     if not isinstance(row, pd.DataFrame):
-        raise NotYet(f"that is of the type {type(row).__name__}; write a table of one row with the columns of `stats`.")
+        raise NotYet(
+            f"that is of the type {type(row).__name__}; write a table of one row with the columns of `stats`."
+        )
     if len(row) != 1:
         raise NotYet(f"that table has {len(row)} rows; one is asked for.")
     if missing := [name for name in like if name not in row]:
@@ -210,7 +220,9 @@ def _one_row(row: Any, like: pd.DataFrame) -> pd.DataFrame:
         raise NotYet("its `conv_rate` is missing; give the row a number, or nobody can tell which was taken.")
     for name in ("event_timestamp", "created"):
         if not pd.api.types.is_datetime64_any_dtype(row[name]):
-            raise NotYet(f"`{name}` is a column of the type {row[name].dtype}; write a time like `hour` above.")
+            raise NotYet(
+                f"`{name}` is a column of the type {row[name].dtype}; write a time like `hour` above."
+            )
         if not isinstance(row[name].dtype, pd.DatetimeTZDtype):
             raise NotYet(f"`{name}` has no time zone; write it like `hour` above.")
     return row[list(like)]
@@ -228,7 +240,9 @@ def _why_not_taken(row: pd.Series, driver: pd.DataFrame, moment: pd.Timestamp, b
     if row.event_timestamp < latest.event_timestamp:
         return f"asked as of 10:25, Feast still takes the row of {latest.event_timestamp:%H:%M}: its event time is later than yours. See part 3 of the rule."
     if row.event_timestamp == latest.event_timestamp and row.created <= latest.created:
-        return "the file has a row of the same hour that was written after yours, and wins: part 4 of the rule."
+        return (
+            "the file has a row of the same hour that was written after yours, and wins: part 4 of the rule."
+        )
     return f"asked as of 10:25, Feast does not give its `conv_rate`, {row.conv_rate}. Compare it with the four parts of the rule."
 
 

@@ -35,7 +35,9 @@ def _refuses_frozen(rule: Any) -> str:
     from lifecycle.validation import judge, suite_tag
 
     if isinstance(rule, type) and issubclass(rule, Expectation):
-        raise NotYet("that is a kind of expectation; call it with a column and its limits, as in `rules` above.")
+        raise NotYet(
+            "that is a kind of expectation; call it with a column and its limits, as in `rules` above."
+        )
     if not isinstance(rule, Expectation):
         raise NotYet(
             f"that is of the type {type(rule).__name__}; write one expectation, such as those in `rules` above."
@@ -49,7 +51,9 @@ def _refuses_frozen(rule: Any) -> str:
 
     labels = pd.read_parquet(current().data / "driver_labels.parquet")
     with scratch() as store:
-        table = store.get_historical_features(labels[labels.event_timestamp >= REFERENCE_BEGINS], FEATURES).to_df()
+        table = store.get_historical_features(
+            labels[labels.event_timestamp >= REFERENCE_BEGINS], FEATURES
+        ).to_df()
     good = {
         "the reference period": table[table.event_timestamp < REFERENCE_ENDS],
         "the last week": table[table.event_timestamp >= LAST_WEEK],
@@ -137,7 +141,9 @@ def _knows_incomplete(complete: Any) -> str:
                 f"the whole project was measured, {run['computed_features']} features of {run['computed_feature_views']} views, and you call that incomplete."
             )
         profile = course.get_feature_view("driver_daily_profile")
-        profile.batch_source = FileSource(name="gone", path=f"{folder}/gone.parquet", timestamp_field="event_timestamp")
+        profile.batch_source = FileSource(
+            name="gone", path=f"{folder}/gone.parquet", timestamp_field="event_timestamp"
+        )
         course.apply(profile)
         part, run = told(FeatureStore(config=config))
     with staged(recent) as store:
@@ -239,14 +245,19 @@ def _drift(store: FeatureStore) -> dict[str, float]:
     histograms = []
     for start, end, window in ((REFERENCE_BEGINS, REFERENCE_ENDS, "biweekly"), (LAST_WEEK, NOW, "weekly")):
         monitor.compute_metrics(
-            store.project, start_date=start.date(), end_date=end.date() - timedelta(days=1), granularity=window
+            store.project,
+            start_date=start.date(),
+            end_date=end.date() - timedelta(days=1),
+            granularity=window,
         )
         measured = pd.DataFrame(monitor.get_feature_metrics(store.project, granularity=window))
         histograms.append(measured.set_index("feature_name").histogram)
     before, after = histograms
     return {
         name: float(
-            jensenshannon(*common_bins(before[name], after[name], whole_numbers=name == "avg_daily_trips"), base=2)
+            jensenshannon(
+                *common_bins(before[name], after[name], whole_numbers=name == "avg_daily_trips"), base=2
+            )
         )
         for name in HOURLY
     }

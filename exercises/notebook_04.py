@@ -25,9 +25,13 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
     from sklearn.neighbors import KNeighborsClassifier
 
     if isinstance(splitter, type):
-        raise NotYet(f"that is the class {splitter.__name__}; call it with its parameters, as `validate` does.")
+        raise NotYet(
+            f"that is the class {splitter.__name__}; call it with its parameters, as `validate` does."
+        )
     if splitter is None or isinstance(splitter, int):  # for scikit-learn these are numbers of folds
-        raise NotYet(f"that is of the type {type(splitter).__name__}; make a `TimeSeriesSplit`, as `validate` does.")
+        raise NotYet(
+            f"that is of the type {type(splitter).__name__}; make a `TimeSeriesSplit`, as `validate` does."
+        )
     positions = np.arange(len(rows))
     with attempt("scikit-learn cannot split the rows with this"):
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
@@ -50,7 +54,9 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
                 f"fold {number} is not scored on block {number} of `validate`: only equal blocks can be compared."
             )
         if unknown:
-            units = " A gap is counted in rows, not in hours." if getattr(splitter, "gap", 0) == HORIZON else ""
+            units = (
+                " A gap is counted in rows, not in hours." if getattr(splitter, "gap", 0) == HORIZON else ""
+            )
             raise NotYet(
                 f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown} label{'' if unknown == 1 else 's'} whose "
                 f"{HORIZON} hours were not over.{units} How many rows lie in the {HORIZON} hours before each block?"
@@ -107,7 +113,10 @@ def _finds_what_is_without(filter_string: Any) -> str:
 
         def found() -> dict[str, str]:
             with attempt("MLflow refuses this filter"):
-                return {run.info.run_id: run.info.run_name for run in client.search_runs([experiment], filter_string)}
+                return {
+                    run.info.run_id: run.info.run_name
+                    for run in client.search_runs([experiment], filter_string)
+                }
 
         def add(name: str, columns: list[str], below: str) -> str:
             tags = {"mlflow.parentRunId": below, "stage": "candidate"}
@@ -139,7 +148,9 @@ def _finds_what_is_without(filter_string: Any) -> str:
             )
         missed = sorted(wanted[run] for run in wanted.keys() - got.keys())
         if missed:
-            raise NotYet(f"it misses {', '.join(missed)}: {len(missed)} of {len(wanted)} candidates without {feature}.")
+            raise NotYet(
+                f"it misses {', '.join(missed)}: {len(missed)} of {len(wanted)} candidates without {feature}."
+            )
         others = sorted(got[run] for run in got.keys() - wanted.keys())
         if others:
             raise NotYet(
@@ -148,7 +159,9 @@ def _finds_what_is_without(filter_string: Any) -> str:
         # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of another selection, and the winner's.
         colleague = add("rating_only", ["rating"], parent.info.run_id)
         add("trips_only", [feature], parent.info.run_id)
-        add("rating_only", ["rating"], client.create_run(experiment, run_name="another selection").info.run_id)
+        add(
+            "rating_only", ["rating"], client.create_run(experiment, run_name="another selection").info.run_id
+        )
         below = {"mlflow.parentRunId": parent.info.run_id}
         winner = client.create_run(experiment, tags=below, run_name="winner: rating_only").info.run_id
         tomorrow = found()
@@ -161,7 +174,9 @@ def _finds_what_is_without(filter_string: Any) -> str:
             "today it finds the right runs; the winner's run, which this notebook puts below the same parent and which is no candidate, would be found as well."
         )
     if len(tomorrow) > len(wanted) + 1:
-        raise NotYet("today it finds the right runs; a candidate of another selection would be found as well.")
+        raise NotYet(
+            "today it finds the right runs; a candidate of another selection would be found as well."
+        )
     return f"{len(wanted)} of {len(candidates)} candidates would survive the end of {feature}; one more, rating_only, was found as soon as a colleague had logged it."
 
 
@@ -216,7 +231,9 @@ def _chooses_by_standard_error(rule: Any) -> str:
     client = MlflowClient()
     _, runs = _candidates(client)
     curves = {
-        run.info.run_name: [metric.value for metric in client.get_metric_history(run.info.run_id, "block_auc")]
+        run.info.run_name: [
+            metric.value for metric in client.get_metric_history(run.info.run_id, "block_auc")
+        ]
         for run in runs
     }
     logged = pd.DataFrame(curves)

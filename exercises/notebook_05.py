@@ -29,7 +29,9 @@ def _brings_to(bring_to: Any) -> str:
         return trial.suggest_float("x", 0, 1)
 
     def new_process() -> optuna.Study:
-        return optuna.load_study(study_name="sweep", storage=storage, sampler=optuna.samplers.TPESampler(seed=1))
+        return optuna.load_study(
+            study_name="sweep", storage=storage, sampler=optuna.samplers.TPESampler(seed=1)
+        )
 
     def complete() -> list[optuna.trial.FrozenTrial]:
         return new_process().get_trials(states=(TrialState.COMPLETE,))
@@ -45,7 +47,9 @@ def _brings_to(bring_to: Any) -> str:
             bring_to(new_process(), objective, total)
         done, now = complete(), len(complete())
         if before == total < now:
-            raise NotYet(f"the study had its {total} complete trials, and starting once more added {now - before}.")
+            raise NotYet(
+                f"the study had its {total} complete trials, and starting once more added {now - before}."
+            )
         if now != total:
             raise NotYet(
                 f"{total} complete trials were asked for, and there are {now}. The study held {before} complete trials at the start, "
@@ -55,7 +59,9 @@ def _brings_to(bring_to: Any) -> str:
             raise NotYet("a trial was told a score without a call of `objective`.")
         for trial in done:
             if trial.value != trial.params["x"]:  # which is what `objective` returns
-                raise NotYet(f"trial {trial.number} was told the score {trial.value}, which `objective` has not given.")
+                raise NotYet(
+                    f"trial {trial.number} was told the score {trial.value}, which `objective` has not given."
+                )
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(
@@ -78,7 +84,9 @@ SLOW = [0.693, 0.691, 0.688, 0.683, 0.674, 0.658, 0.634, 0.606, 0.580, 0.562, 0.
 def _curves(place: int) -> list[list[float]]:
     """Log loss over the epochs for each of sixteen trials: ordinary ones, five that only get worse, and the slow starter at ``place``."""
     ordinary = [[end + (0.69 - end) * math.exp(-epoch / 3) for epoch in range(EPOCHS)] for end in ENDS]
-    hopeless = [[0.69 + rate * epoch for epoch in range(EPOCHS)] for rate in (0.002, 0.004, 0.006, 0.01, 0.02)]
+    hopeless = [
+        [0.69 + rate * epoch for epoch in range(EPOCHS)] for rate in (0.002, 0.004, 0.006, 0.01, 0.02)
+    ]
     curves = ordinary[:5] + [curve for pair in zip(hopeless, ordinary[5:], strict=True) for curve in pair]
     curves.insert(place, SLOW)
     return curves
@@ -134,9 +142,7 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
         raise NotYet(
             f"the slow starter wins, but only {min(saved)} of {every} epochs are saved: the hopeless trials run too long."
         )
-    return (
-        f"The slow starter runs to its end and wins with {SLOW[-1]:.3f}, and {min(saved)} of {every} epochs are saved."
-    )
+    return f"The slow starter runs to its end and wins with {SLOW[-1]:.3f}, and {min(saved)} of {every} epochs are saved."
 
 
 def _says_it_to_katib(parameters: Any) -> str:
@@ -209,7 +215,9 @@ def _says_it_to_katib(parameters: Any) -> str:
             f"Katib would draw learning_rate from {space['learning_rate']}: of 200 draws, {small} are below 0.001. Compare with `suggest_float` in `learn`."
         )
     if space["epochs"] != IntDistribution(4, 12, step=4):
-        raise NotYet(f"Katib would try {', '.join(map(str, sorted({trial['epochs'] for trial in drawn})))} epochs.")
+        raise NotYet(
+            f"Katib would try {', '.join(map(str, sorted({trial['epochs'] for trial in drawn})))} epochs."
+        )
     return f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the epochs are 4, 8 or 12."
 
 
@@ -219,7 +227,9 @@ def _lost(written: Any, read: Any) -> list[str]:
         inner = [key for name in written if name in read for key in _lost(written[name], read[name])]
         return [*map(str, written.keys() - read.keys()), *inner]
     if isinstance(written, list | tuple):
-        return sorted({key for before, after in zip(written, read, strict=True) for key in _lost(before, after)})
+        return sorted(
+            {key for before, after in zip(written, read, strict=True) for key in _lost(before, after)}
+        )
     return []
 
 

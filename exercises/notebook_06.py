@@ -24,7 +24,10 @@ def _runner() -> Iterator[tuple[Path, Path]]:
     with tempfile.TemporaryDirectory(prefix="exercise-") as name:
         folder = Path(name)
         local.init(
-            local.SubprocessRunner(use_venv=False), str(folder / "outputs"), str(folder / "runner"), raise_on_error=True
+            local.SubprocessRunner(use_venv=False),
+            str(folder / "outputs"),
+            str(folder / "runner"),
+            raise_on_error=True,
         )
         try:
             yield folder, folder / "log.txt"
@@ -36,7 +39,11 @@ def _is_component(share: Any) -> None:
     from kfp.dsl.python_component import PythonComponent
 
     if not isinstance(share, PythonComponent):
-        what = "a function" if callable(share) and hasattr(share, "__code__") else f"of the type {type(share).__name__}"
+        what = (
+            "a function"
+            if callable(share) and hasattr(share, "__code__")
+            else f"of the type {type(share).__name__}"
+        )
         raise NotYet(f"that is {what}, and no component: see the first line of each step above.")
     if "pip install" in str(share.component_spec.implementation):
         raise NotYet(
@@ -44,7 +51,9 @@ def _is_component(share: Any) -> None:
         )
     kinds = {name: given.type for name, given in (share.component_spec.inputs or {}).items()}
     if list(kinds.values()) != ["String"]:
-        raise NotYet(f"the component takes {kinds or 'nothing'}; it should take one text, the path of a file.")
+        raise NotYet(
+            f"the component takes {kinds or 'nothing'}; it should take one text, the path of a file."
+        )
     if not share.component_spec.outputs:
         raise NotYet(
             "the component declares no output, so no later step could get its number. See how `retrieve_features` says that it gives a text."
@@ -85,9 +94,13 @@ def _gives_the_share(share: Any) -> str:
         )
     [found] = outputs.values()
     if not isinstance(found, float | int):
-        raise NotYet(f"the step gave a {type(found).__name__}; what a later step compares has to be a number.")
+        raise NotYet(
+            f"the step gave a {type(found).__name__}; what a later step compares has to be a number."
+        )
     if not 0 <= found <= 1:
-        raise NotYet(f"the step gave {found} for a file of {len(later)} labels; a share lies between 0 and 1.")
+        raise NotYet(
+            f"the step gave {found} for a file of {len(later)} labels; a share lies between 0 and 1."
+        )
     if abs(found - later.label.mean()) > 1e-6:
         raise NotYet(f"the step gave {found:.3f} for a file of {len(later)} labels; count its ones by hand.")
     return f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The same text would run in a container."
@@ -117,7 +130,9 @@ def _waits(order: Any) -> str:
             validated = pipeline.validate_features(
                 **both, experiment="order", feature_repo=feature_repo, reference="reference"
             )
-            trained = pipeline.train_model(**both, experiment="order", checked=True, C=1.0, degree=1, weights="equal")
+            trained = pipeline.train_model(
+                **both, experiment="order", checked=True, C=1.0, degree=1, weights="equal"
+            )
             order(validated, trained)
 
         path = Path(folder) / "order.yaml"
@@ -211,7 +226,9 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
     if LOW in opened and ABSURD not in opened:
         raise NotYet(f"the score {LOW} opens the gate.{asks}")
     if ABSURD in opened:
-        raise NotYet(f"the score {ABSURD} still opens the gate: so would a model that has seen the future.{asks}")
+        raise NotYet(
+            f"the score {ABSURD} still opens the gate: so would a model that has seen the future.{asks}"
+        )
     if sorted(opened) != [FAIR, GOOD]:
         raise NotYet(
             f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each.{asks}"

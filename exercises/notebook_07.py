@@ -92,7 +92,9 @@ def _with_silent_drivers() -> pd.DataFrame:
 
 def _mends(mend: Any) -> str:
     if not callable(mend):
-        raise NotYet(f"that is of the type {type(mend).__name__}; the answer is a function of a feature store.")
+        raise NotYet(
+            f"that is of the type {type(mend).__name__}; the answer is a function of a feature store."
+        )
     rows = _with_silent_drivers()
     everyone = rows[["driver_id"]].drop_duplicates().assign(event_timestamp=NOW)
     with _quiet(), staged(rows) as store:
@@ -160,7 +162,9 @@ def _lies_ahead(hour: Any) -> str:
         raise NotYet(
             f"that is of the type {type(hour).__name__}{rows}; the answer is a table of one row, as `old_hour` is."
         )
-    missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(hour)
+    missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(
+        hour
+    )
     if missing:
         raise NotYet(f"the row lacks {', '.join(sorted(missing))}, which the feature view has.")
     with attempt("this is no moment of UTC"):
@@ -168,7 +172,13 @@ def _lies_ahead(hour: Any) -> str:
     with attempt("the row's driver has no number"):
         driver = int(hour.driver_id.iloc[0])
     with scratch() as store, _quiet():
-        day = {"driver_id": [driver], "event_timestamp": NOW, "created": NOW, "rating": 4.5, "tenure_days": 100}
+        day = {
+            "driver_id": [driver],
+            "event_timestamp": NOW,
+            "created": NOW,
+            "rating": 4.5,
+            "tenure_days": 100,
+        }
         with attempt("Feast refuses this row"):
             store.write_to_online_store(HOURLY, hour)
         store.write_to_online_store(DAILY, pd.DataFrame(day))
@@ -195,7 +205,9 @@ def _judge_hour(ahead: timedelta, said: str) -> None:
     if "from the future" not in said:
         raise NotYet(f"the model server refuses the row for another reason: {said}.")
     if ahead != TOKYO:
-        raise NotYet(f"the row lies {hours:g} hours after `NOW`; Tokyo is {TOKYO.seconds // 3600} hours ahead.")
+        raise NotYet(
+            f"the row lies {hours:g} hours after `NOW`; Tokyo is {TOKYO.seconds // 3600} hours ahead."
+        )
 
 
 EXERCISES = [

@@ -28,7 +28,9 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
         raise NotYet(
             f"that is of the type {type(report).__name__}; the answer is a `Report` that nobody has run yet: `run` belongs to the check."
         )
-    columns = [name for name in before if name in set(predictions) - {"driver_id", "event_timestamp", "score"}]
+    columns = [
+        name for name in before if name in set(predictions) - {"driver_id", "event_timestamp", "score"}
+    ]
     week = (predictions.event_timestamp - NOW).dt.days // 7 + 1
     seen = {number: rows[columns].astype(float) for number, rows in predictions.groupby(week)}
     reference = before[columns].astype(float)
@@ -76,7 +78,9 @@ def _asked(report: Report, seen: pd.DataFrame, reference: pd.DataFrame) -> pd.Da
         if entry["config"]["type"].endswith("ValueDrift")
     ]
     if not asked:
-        raise NotYet("your report asks no column whether it drifted; `DataDriftPreset` asks all, and `ValueDrift` one.")
+        raise NotYet(
+            "your report asks no column whether it drifted; `DataDriftPreset` asks all, and `ValueDrift` one."
+        )
     return pd.DataFrame(asked)[["column", "method", "value", "threshold", "drifted"]]
 
 
@@ -98,7 +102,9 @@ def _said(called: pd.DataFrame) -> str:
 
 def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
     if not callable(rule):
-        raise NotYet(f"that is of the type {type(rule).__name__}; the answer is a function of one week's row.")
+        raise NotYet(
+            f"that is of the type {type(rule).__name__}; the answer is a function of one week's row."
+        )
 
     def says(week: pd.Series, what: str, **other: float) -> bool:
         row = week.copy()
@@ -212,9 +218,13 @@ def _lucky(everything: pd.DataFrame) -> tuple[pd.DataFrame, Comparison]:
     from lifecycle.model import split
 
     _, rows = split(everything[everything.week.isin(DRIFTED)])
-    rows = rows.rename(columns={"score": "champion"})[["driver_id", "label", "champion"]].reset_index(drop=True)
+    rows = rows.rename(columns={"score": "champion"})[["driver_id", "label", "champion"]].reset_index(
+        drop=True
+    )
     label, champion = rows.label.to_numpy(), rows.champion.to_numpy()
-    challengers = [champion + LUCK * np.random.default_rng(dice).normal(size=len(rows)) for dice in range(400)]
+    challengers = [
+        champion + LUCK * np.random.default_rng(dice).normal(size=len(rows)) for dice in range(400)
+    ]
     gains = np.array([auc(label, scores) - auc(label, champion) for scores in challengers])
     # Near the end of what luck gives, where the interval just holds zero: a few copies then change the verdict.
     for number in np.argsort(np.where(gains < 1.5 * gains.std(), -gains, np.inf)):

@@ -75,7 +75,9 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
         raise NotYet(f"{where}, {twice} rows are with more than one of {count} workers.")
     if lost := -often[often < 0].sum():
         raise NotYet(f"{where}, {lost} of {len(questions)} rows are with none of {count} workers.")
-    owners = pd.concat([rows.assign(rank=rank) for rank, rows in enumerate(shards)]).groupby(KEY)["rank"].nunique()
+    owners = (
+        pd.concat([rows.assign(rank=rank) for rank, rows in enumerate(shards)]).groupby(KEY)["rank"].nunique()
+    )
     if owners.max() > 1:
         raise NotYet(
             f"the rows of driver {owners.idxmax()} are with {owners.max()} of {count} workers. Which column decides where a row goes?"
@@ -102,7 +104,9 @@ def _in_a_process(function: Any, questions: pd.DataFrame, seed: str) -> dict[int
         with attempt("your function cannot be sent to another process"):
             given.write_bytes(cloudpickle.dumps((function, questions, WORKERS)))
         command = [sys.executable, "-c", _ASK, str(given), str(answered)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1]
             raise NotYet(f"in a process of its own, your function failed: {last}")
@@ -130,7 +134,9 @@ def _weighed(combine: Any) -> str:
             raise NotYet("your function gives nothing. Does it end with a `return`?")
         answer = np.asarray(answer, dtype=float)
     if answer.shape != whole.shape:
-        raise NotYet(f"it gives something of the shape {answer.shape}; a gradient here has the shape {whole.shape}.")
+        raise NotYet(
+            f"it gives something of the shape {answer.shape}; a gradient here has the shape {whole.shape}."
+        )
     if np.allclose(answer, whole, rtol=1e-9):
         return (
             f"That is the gradient of all {sum(SIZES)} rows. The plain mean of the three would have been off by up to "
@@ -141,7 +147,9 @@ def _weighed(combine: Any) -> str:
             f"that is the plain mean: a row of the shard of {SIZES[2]} counts as much as fourteen of that of {SIZES[0]}."
         )
     if np.allclose(answer, np.sum(means, axis=0)):
-        raise NotYet("that is the sum of three means, about three times a mean. How many rows is each of them about?")
+        raise NotYet(
+            "that is the sum of three means, about three times a mean. How many rows is each of them about?"
+        )
     total = np.sum([mean * size for mean, size in zip(means, SIZES, strict=True)], axis=0)
     if np.allclose(answer, total):
         raise NotYet(
@@ -184,7 +192,9 @@ def _six(trainer: Any) -> str:
         client.train(runtime=runtime, trainer=trainer)
         back = round_trip(sent[0])
     if back != sent[0]:
-        raise NotYet("Trainer's models do not understand all of it: compare what you set with the TrainJob above.")
+        raise NotYet(
+            "Trainer's models do not understand all of it: compare what you set with the TrainJob above."
+        )
     asked = sent[0]["spec"]["trainer"]
     command = asked["command"][-1]
     on_volume = [f"'{name}': '{VOLUME}/" in command for name in ("feature_repo", "labels", "folder")]

@@ -21,11 +21,15 @@ def _unlimited(answer: Any) -> str:
     from lifecycle import manifests
 
     if not callable(answer):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the answer is a function of a list of manifests.")
+        raise NotYet(
+            f"that is of the type {type(answer).__name__}; the answer is a function of a list of manifests."
+        )
     files = manifests.read(REPOSITORY / "cluster" / "manifests")
     kinds = ("Deployment", "Job", "InferenceService", "Experiment")
     limited = [one for documents in files.values() for one in documents if one["kind"] in kinds]
-    others = [one for documents in files.values() for one in documents if one["kind"] in ("Service", "ConfigMap")]
+    others = [
+        one for documents in files.values() for one in documents if one["kind"] in ("Service", "ConfigMap")
+    ]
     tried = 0
     for place in range(len(limited)):
         for removed in ("resources", "limits", "memory"):
@@ -33,7 +37,11 @@ def _unlimited(answer: Any) -> str:
             first = _containers(documents[place])[0]
             # A second container without a limit, behind one that has it.
             second = {**copy.deepcopy(first), "name": "sidecar"}
-            holder = {"resources": second, "limits": second["resources"], "memory": second["resources"]["limits"]}
+            holder = {
+                "resources": second,
+                "limits": second["resources"],
+                "memory": second["resources"]["limits"],
+            }
             del holder[removed][removed]
             _containers(documents[place]).append(second)
             with attempt("your function ends with an error"):
@@ -45,7 +53,9 @@ def _unlimited(answer: Any) -> str:
                     f"{what} is left out: its container 'sidecar' has no {removed!r}; the other containers have all."
                 )
             if wrong := sorted(map(str, named - expected)):
-                raise NotYet(f"{wrong[0]!r} is named, and each of its containers has a limit, or it has no pod at all.")
+                raise NotYet(
+                    f"{wrong[0]!r} is named, and each of its containers has a limit, or it has no pod at all."
+                )
             tried += 1
     return f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can refuse them itself: that is what admission policies are for."
 
@@ -117,10 +127,14 @@ def _answers_from(answer: Any) -> str:
         if found is ...:
             raise NotYet("your function still returns `...`.")
         if found is None or isinstance(found, pd.DataFrame):
-            raise NotYet(f"it gives {'nothing' if found is None else 'a table'}; give one moment for each row.")
+            raise NotYet(
+                f"it gives {'nothing' if found is None else 'a table'}; give one moment for each row."
+            )
         moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
     if len(moments) != len(rows):
-        raise NotYet(f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row.")
+        raise NotYet(
+            f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row."
+        )
 
     with staged(rows) as store:
 

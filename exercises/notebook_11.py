@@ -74,7 +74,9 @@ def _notices_a_change(labels_of: Any) -> str:
             "one label in the file changed, and the task was answered from the cache. What does your key go by? Path, name and size are as before."
         )
     if same:
-        raise NotYet("the same file ran the task again. The key has to be the same text whenever the content is.")
+        raise NotYet(
+            "the same file ran the task again. The key has to be the same text whenever the content is."
+        )
     if copied:
         raise NotYet(
             "a copy of the file ran the task again, though its content is equal: your key holds where or when, too."
@@ -104,7 +106,9 @@ def _fans_out(longest: Any) -> str:
                 "the pauses ran one after the other: `await` waits for what stands behind it. Start them all, and await them together."
             )
         if found != max(lengths):
-            raise NotYet(f"for the numbers {lengths} the workflow gave {found}; the largest is {max(lengths)}.")
+            raise NotYet(
+                f"for the numbers {lengths} the workflow gave {found}; the largest is {max(lengths)}."
+            )
     return "Four pauses ran at the same moment, then two: the workflow took its shape from its input, when it ran."
 
 
@@ -133,7 +137,9 @@ def _gives_up(careful: Any) -> str:
             except RuntimeUserError as error:
                 said = str(error)
             else:
-                raise NotYet(f"a broken table gave {found}, as if nothing had happened. It should end the task.")
+                raise NotYet(
+                    f"a broken table gave {found}, as if nothing had happened. It should end the task."
+                )
         attempts = broken.read_text().count("\n") if broken.exists() else 0
     if not attempts:
         raise NotYet(

@@ -39,7 +39,9 @@ def _a_project() -> Iterator[FeatureStore]:
 def _entities() -> list[Any]:
     from feast import Entity, ValueType
 
-    return [Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in ("origin", "carrier")]
+    return [
+        Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in ("origin", "carrier")
+    ]
 
 
 def _view_of_both(answer: Any, name: str, features: dict[str, str]) -> FeatureView:
@@ -47,7 +49,9 @@ def _view_of_both(answer: Any, name: str, features: dict[str, str]) -> FeatureVi
     from feast import FeatureView
 
     if not isinstance(answer, FeatureView):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as the two above.")
+        raise NotYet(
+            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as the two above."
+        )
     if answer.name != name:
         raise NotYet(f"the view is named {answer.name!r}; call it {name!r}.")
     if sorted(answer.entities) != ["carrier", "origin"]:
@@ -59,7 +63,9 @@ def _view_of_both(answer: Any, name: str, features: dict[str, str]) -> FeatureVi
         raise NotYet(f"its features are {sorted(found)}; the file's are to be {sorted(features)}.")
     for feature, kind in features.items():
         if found[feature] != kind:
-            raise NotYet(f"`{feature}` is declared as {found[feature]}; declare it as {kind}, as the airport's.")
+            raise NotYet(
+                f"`{feature}` is declared as {found[feature]}; declare it as {kind}, as the airport's."
+            )
     return answer
 
 
@@ -88,7 +94,11 @@ def _two_keys(answer: Any) -> str:
     old = last.assign(event_timestamp=last.event_timestamp + timedelta(hours=3))
     questions = pd.concat([fresh, lasting, old])[["origin", "carrier", "event_timestamp"]]
     found = _ask(view, questions, list(features))
-    found_fresh, found_lasting, found_old = found[: len(fresh)], found[len(fresh) : -len(old)], found[-len(old) :]
+    found_fresh, found_lasting, found_old = (
+        found[: len(fresh)],
+        found[len(fresh) : -len(old)],
+        found[-len(old) :],
+    )
     for name in features:
         if found_fresh[name].isna().any():
             raise NotYet(
@@ -118,9 +128,13 @@ def _from_the_caller(answer: Any) -> str:
             f"that is of the type {type(answer).__name__}; the decorator `on_demand_feature_view` over a function makes the view."
         )
     if answer.name != "schedule":
-        raise NotYet(f"the view is named {answer.name!r}; it takes the name of its function, so call that `schedule`.")
+        raise NotYet(
+            f"the view is named {answer.name!r}; it takes the name of its function, so call that `schedule`."
+        )
     fields = {
-        field.name: str(field.dtype) for source in answer.source_request_sources.values() for field in source.schema
+        field.name: str(field.dtype)
+        for source in answer.source_request_sources.values()
+        for field in source.schema
     }
     if fields != {"scheduled_hour": "Float64"}:
         raise NotYet(

@@ -42,6 +42,8 @@ def showed(sentences: Mapping[str, Sequence[str]]) -> Markdown:
     for sentence, names in sentences.items():
         waiting = [name for name in names if name not in _passed]
         lines.append(
-            f"- ☐ {sentence} *(not passed in this run: {', '.join(waiting)})*" if waiting else f"- ✓ {sentence}"
+            f"- ☐ {sentence} *(not passed in this run: {', '.join(waiting)})*"
+            if waiting
+            else f"- ✓ {sentence}"
         )
     return Markdown("\n".join(lines))

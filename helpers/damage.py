@@ -17,7 +17,10 @@ REGISTRY, ONLINE, TRACKING, STUDY = "registry.db", "online_store.db", "mlflow.db
 _STATE = {
     REGISTRY: ("feature registry", "notebooks 01 and 03 make it again, and MLflow's runs and models stay"),
     ONLINE: ("online store", "notebook 01 makes it again and 07 fills it; it held copies alone"),
-    TRACKING: ("MLflow's database", "what a notebook needs of it is made again, and the feature registry stays"),
+    TRACKING: (
+        "MLflow's database",
+        "what a notebook needs of it is made again, and the feature registry stays",
+    ),
     STUDY: ("Optuna's study", "notebook 05 begins a new one, and the old one's runs stay in MLflow"),
 }
 PATIENCE = 10
@@ -47,7 +50,9 @@ def check(workspace: Workspace) -> None:
 def _damaged(path: Path, why: object) -> WorkshopError:
     what, then = _STATE[path.name]
     aside = shlex.join(["mv", str(path), f"{path}.damaged"])
-    return WorkshopError(f"{path.name} ({what}) is damaged: {why}. Set it aside, `{aside}`, and try again: {then}.")
+    return WorkshopError(
+        f"{path.name} ({what}) is damaged: {why}. Set it aside, `{aside}`, and try again: {then}."
+    )
 
 
 def _check_registry(path: Path) -> None:

@@ -253,7 +253,9 @@ SCHEMAS = {
             ("created", _TIME),
         ]
     ),
-    "driver_labels.parquet": pa.schema([("driver_id", pa.int64()), ("event_timestamp", _TIME), ("label", pa.int64())]),
+    "driver_labels.parquet": pa.schema(
+        [("driver_id", pa.int64()), ("event_timestamp", _TIME), ("label", pa.int64())]
+    ),
 }
 
 
@@ -266,7 +268,9 @@ def seed_of(folder: Path) -> int:
     return int((pq.read_schema(Path(folder) / FILES[0]).metadata or {}).get(b"workshop.seed", SEED))
 
 
-def write(out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DAYS, progress: bool = False) -> None:
+def write(
+    out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DAYS, progress: bool = False
+) -> None:
     """Write the three parquet files into ``out``, complete or not at all: a file is renamed into place when it is whole.
 
     Raises:
@@ -296,7 +300,9 @@ def write(out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DA
                 profile.write_table(_table(part.profile, schemas[FILES[1]]))
                 labels.append(part.labels)
                 bar.update(part.profile["driver_id"].nunique())
-        frame = pd.concat(labels).sort_values(["event_timestamp", "driver_id"], kind="stable", ignore_index=True)
+        frame = pd.concat(labels).sort_values(
+            ["event_timestamp", "driver_id"], kind="stable", ignore_index=True
+        )
         pq.write_table(_table(frame, schemas[FILES[2]]), partial[FILES[2]], **options)
         for name in FILES:
             partial[name].replace(out / name)
@@ -370,14 +376,18 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m helpers.data", description="Generate the workshop's data at any size."
     )
     parser.add_argument("--drivers", type=int, default=DRIVERS, help=f"number of drivers (default {DRIVERS})")
-    parser.add_argument("--days", type=int, default=DAYS, help=f"days of history before {NOW.date()} (default {DAYS})")
+    parser.add_argument(
+        "--days", type=int, default=DAYS, help=f"days of history before {NOW.date()} (default {DAYS})"
+    )
     parser.add_argument(
         "--seed", type=int, default=SEED, help=f"random seed (default {SEED}, that of the committed files)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; made when missing")
     arguments = parser.parse_args(argv)
     try:
-        write(arguments.out, seed=arguments.seed, drivers=arguments.drivers, days=arguments.days, progress=True)
+        write(
+            arguments.out, seed=arguments.seed, drivers=arguments.drivers, days=arguments.days, progress=True
+        )
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,13 @@ GROUP = "engine"
 WORKER_MEMORY = "1g"
 _OPENED = (  # what Spark's own start script opens to Spark in a Java of 17 and newer
     *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.util"),
-    *("java.util.concurrent", "java.util.concurrent.atomic", "sun.nio.ch", "sun.nio.cs", "sun.security.action"),
+    *(
+        "java.util.concurrent",
+        "java.util.concurrent.atomic",
+        "sun.nio.ch",
+        "sun.nio.cs",
+        "sun.security.action",
+    ),
     "sun.util.calendar",
 )
 
@@ -153,13 +159,18 @@ def on_spark(home: Path, cluster: SparkCluster) -> Path:
     (copy / "sources.py").write_text(sources)
     settings = yaml.safe_load((copy / "feature_store.yaml").read_text())
     settings.pop("mlflow", None)
-    settings |= {"registry": str(cluster.folder / "registry.db"), "offline_store": offline_store(cluster.address)}
+    settings |= {
+        "registry": str(cluster.folder / "registry.db"),
+        "offline_store": offline_store(cluster.address),
+    }
     settings["online_store"] = {"type": "sqlite", "path": str(cluster.folder / "online_store.db")}
     (copy / "feature_store.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     return copy
 
 
-def history(cluster: SparkCluster, feature_repo: Path, service: str, entities: Path, answer: Path) -> dict[str, float]:
+def history(
+    cluster: SparkCluster, feature_repo: Path, service: str, entities: Path, answer: Path
+) -> dict[str, float]:
     """Have a process of its own apply a feature repository and retrieve a feature service on the engine.
 
     Args:
@@ -177,7 +188,9 @@ def history(cluster: SparkCluster, feature_repo: Path, service: str, entities: P
     """
     command: list[str | Path] = [sys.executable, "-P", "-W", "ignore", "-m", "helpers.engine"]
     command += [feature_repo, service, entities, answer]
-    done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, cwd=cluster.folder)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=cluster.environment, cwd=cluster.folder
+    )
     if done.returncode:
         raise WorkshopError(f"the retrieval on Spark failed:\n{done.stderr[-1500:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -29,5 +29,7 @@ def local_flyte(workspace: Path, folder: Path) -> Any:
     # Each failure would come twice: as an exception, and with its traceback on standard error.
     flyte.init(log_level=logging.CRITICAL)
     runner = flyte.with_runcontext(mode="local", raw_data_path=str(folder))
-    runner._metadata_path = str(folder / "metadata")  # no argument leads there, and the default is the system's folder
+    runner._metadata_path = str(
+        folder / "metadata"
+    )  # no argument leads there, and the default is the system's folder
     return runner

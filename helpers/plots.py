@@ -24,7 +24,9 @@ CYCLE = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
 
 def figure(width: float = 7.5, height: float = 3.2, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """An empty figure in the course's style, and its axes (an array of them for more than one column); sizes in inches."""
-    from matplotlib.figure import Figure as NewFigure  # not pyplot: it keeps figures alive, and chooses a backend
+    from matplotlib.figure import (
+        Figure as NewFigure,
+    )  # not pyplot: it keeps figures alive, and chooses a backend
 
     fig = NewFigure(figsize=(width, height), layout="constrained", dpi=110)
     axes = fig.subplots(1, columns, **options)
@@ -82,7 +84,9 @@ def show(fig: Figure, alt: str) -> None:
     drawn, small = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white")
     # 256 colors are enough for a chart, and a notebook stays a third of its size.
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        small, format="png", optimize=True
+    )
     picture = base64.b64encode(small.getvalue()).decode()
     shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
     display({"text/html": shown, "text/plain": f"[picture: {alt}]"}, raw=True)
@@ -166,7 +170,9 @@ def boxes(
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the arrow passes behind the word
         lift = 0.14 if y0 == y1 else 0
         if label:
-            ax.text((x0 + x1) / 2, (y0 + y1) / 2 + lift, label, ha="center", va="center", fontsize=8, bbox=paper)
+            ax.text(
+                (x0 + x1) / 2, (y0 + y1) / 2 + lift, label, ha="center", va="center", fontsize=8, bbox=paper
+            )
     xs, ys = [p[0] for p in places.values()], [p[1] for p in places.values()]
     ax.set_xlim(min(xs) - width / 2 - 0.1, max(xs) + width / 2 + 0.1)
     ax.set_ylim(min(ys) - height / 2 - 0.15, max(ys) + height / 2 + 0.15)
@@ -190,7 +196,10 @@ def lifecycle() -> None:
     fig, ax = figure(width=9.5, height=3.4)
     boxes(ax, places, arrows)
     way = "Raw data goes through Feast, pipelines with MLflow runs and the model registry to the model server"
-    show(fig, f"{way}, which reads Feast's online store; monitoring leads from the server back to the pipelines.")
+    show(
+        fig,
+        f"{way}, which reads Feast's online store; monitoring leads from the server back to the pipelines.",
+    )
 
 
 def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
@@ -204,7 +213,9 @@ def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, s
         if name
     }
     fig, ax = figure(width=2.3 * len(columns), height=0.95 * tallest)
-    arrows = [(a, b, "") for a, b in sorted(edges) if a in places and b in places]  # sorted: the same picture each time
+    arrows = [
+        (a, b, "") for a, b in sorted(edges) if a in places and b in places
+    ]  # sorted: the same picture each time
     boxes(ax, places, arrows, size=(2.1, 0.5))
     show(fig, alt)
 
@@ -213,9 +224,16 @@ def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, *, alt: str) -> No
     """One driver's ``rows`` as dots over time, the question's ``time`` as a line, and the dot that a point-in-time join takes."""
     fig, ax = figure(height=2.6)
     known = rows.event_timestamp <= time
-    ax.scatter(rows.event_timestamp[known], rows[value][known], color=BLUE, label=f"known at {time:%H:%M}", zorder=3)
     ax.scatter(
-        rows.event_timestamp[~known], rows[value][~known], color="white", edgecolor=RED, label="the future", zorder=3
+        rows.event_timestamp[known], rows[value][known], color=BLUE, label=f"known at {time:%H:%M}", zorder=3
+    )
+    ax.scatter(
+        rows.event_timestamp[~known],
+        rows[value][~known],
+        color="white",
+        edgecolor=RED,
+        label="the future",
+        zorder=3,
     )
     ax.axvline(time, color=INK, linewidth=1)
     taken = rows[known].iloc[-1]
@@ -234,7 +252,11 @@ def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, *, alt: str) -> No
 
 
 def outlines(
-    baseline: Mapping[str, Mapping], windows: Mapping[str, Mapping[str, Mapping]], features: Sequence[str], *, alt: str
+    baseline: Mapping[str, Mapping],
+    windows: Mapping[str, Mapping[str, Mapping]],
+    features: Sequence[str],
+    *,
+    alt: str,
 ) -> None:
     """Histograms of ``features`` as Feast's monitoring gives them: the baseline filled, each window as a line, all as densities."""
 

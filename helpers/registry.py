@@ -60,7 +60,9 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
         # The order of a service's features is that of a model's columns; that of a view's is nobody's.
         same = _in_any_order if "feature view" in found.feast_object_type.value else _without_times
         properties = [
-            p.property_name for p in found.feast_object_property_diffs if same(p.val_existing) != same(p.val_declared)
+            p.property_name
+            for p in found.feast_object_property_diffs
+            if same(p.val_existing) != same(p.val_declared)
         ]
         if change in ("create", "delete") or (change == "update" and properties):
             rows.append(
@@ -93,7 +95,9 @@ def check(workspace: Workspace) -> None:
     """Raise WorkshopError when the registry holds other definitions than ``feature_repo/``, such as those of a moved clone."""
     from feast import FeatureStore
 
-    difference, _, _ = FeatureStore(repo_path=str(workspace.feature_repo)).plan(definitions(workspace.feature_repo))
+    difference, _, _ = FeatureStore(repo_path=str(workspace.feature_repo)).plan(
+        definitions(workspace.feature_repo)
+    )
     stale = changes(difference)
     if len(stale):
         rows = "; ".join(f"{row.object}: {row.change} {row.properties}".strip() for row in stale.itertuples())
@@ -104,7 +108,9 @@ def check(workspace: Workspace) -> None:
         )
 
 
-def staging(workspace: Workspace, store: FeatureStore, view: str, name: str, rows: pd.DataFrame) -> FeatureStore:
+def staging(
+    workspace: Workspace, store: FeatureStore, view: str, name: str, rows: pd.DataFrame
+) -> FeatureStore:
     """A feature store of its own for rows that have just arrived, so that they can be judged before anybody reads them.
 
     It is a Feast project in ``workspace/staging/<name>/`` with its own registry and online store; ``store``'s registry is only read.

@@ -124,7 +124,9 @@ class Service:
     def tail(self, lines: int = 15) -> str:
         """The last lines that the server printed."""
         return (
-            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else "(no log)"
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+            if self.log.exists()
+            else "(no log)"
         )
 
     @property

@@ -193,7 +193,9 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     if NEEDS[number]:
         registry.check(workspace)
     have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
-    print(f"Notebook {number} is ready. Data seed {workspace.seed}, clock {data.NOW:%Y-%m-%d}. Needs: {have}.")
+    print(
+        f"Notebook {number} is ready. Data seed {workspace.seed}, clock {data.NOW:%Y-%m-%d}. Needs: {have}."
+    )
     return workspace
 
 
@@ -215,8 +217,20 @@ def _catch_up(workspace: Workspace, number: str) -> None:
         return
     if CATCHING_UP in os.environ:
         raise WorkshopError(f"{', '.join(gone.values())}: still missing after notebook {', '.join(gone)}.")
-    print(f"Missing: {', '.join(gone.values())}. Running the notebooks that make it; this happens once.", flush=True)
-    command = [sys.executable, "-P", "-m", "workshop.runner", "--home", str(workspace.home), "--needed-by", number]
+    print(
+        f"Missing: {', '.join(gone.values())}. Running the notebooks that make it; this happens once.",
+        flush=True,
+    )
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "workshop.runner",
+        "--home",
+        str(workspace.home),
+        "--needed-by",
+        number,
+    ]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,  # its end tells the runner that this kernel is gone

@@ -70,12 +70,20 @@ class LocalRuntime:
         trainer = LocalRuntimeTrainer(
             trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", packages=self.packages, image="local"
         )
-        constants.local_runtimes[:] = [runtime for runtime in constants.local_runtimes if runtime.name != RUNTIME]
-        constants.local_runtimes.append(Runtime(name=RUNTIME, trainer=trainer, kind=RuntimeKind.TRAINING_RUNTIME))
+        constants.local_runtimes[:] = [
+            runtime for runtime in constants.local_runtimes if runtime.name != RUNTIME
+        ]
+        constants.local_runtimes.append(
+            Runtime(name=RUNTIME, trainer=trainer, kind=RuntimeKind.TRAINING_RUNTIME)
+        )
 
     def variables(self, workers: int) -> dict[str, str]:
         """The environment of a job with ``workers`` processes. The backend passes on nothing of this process's by itself."""
-        found = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_LOGGED)}
+        found = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _PASSED_ON or name.startswith(_LOGGED)
+        }
         meeting = tempfile.mkdtemp(dir=self.folder)
         return found | {
             "PIP_NO_INDEX": "1",
@@ -93,7 +101,9 @@ class LocalRuntime:
 
     def remove(self, job: str) -> int:
         """Delete the environments that the jobs of this name have left; gives their number. The backend deletes only that of a job that completed."""
-        left = [path for path in Path(tempfile.gettempdir()).glob(f"{job}*") if (path / "pyvenv.cfg").exists()]
+        left = [
+            path for path in Path(tempfile.gettempdir()).glob(f"{job}*") if (path / "pyvenv.cfg").exists()
+        ]
         for path in left:
             shutil.rmtree(path)
         return len(left)

@@ -131,7 +131,9 @@ def six_weeks_later(workspace: Workspace) -> Workspace:
     """
     home = workspace.path / "six_weeks_later"
     database, aside = home / "workspace" / "mlflow.db", workspace.path / ".six_weeks_later.mlflow.db"
-    if database.exists():  # this process may have connections to it, which would not find a new file: it is filled anew
+    if (
+        database.exists()
+    ):  # this process may have connections to it, which would not find a new file: it is filled anew
         database.rename(aside)
     shutil.rmtree(home, ignore_errors=True)
     later = create_home(home, seed=workspace.seed, source=workspace.home)

@@ -199,12 +199,24 @@ _NOISE = [
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
     ("`y_pred` was renamed to `y_proba`", FutureWarning),  # between MLflow's autolog and scikit-learn 1.9
-    ("Support for class-based `config` is deprecated", DeprecationWarning),  # between Kubeflow's SDK and pydantic
-    (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),  # between MLflow and SQLAlchemy 2.1
+    (
+        "Support for class-based `config` is deprecated",
+        DeprecationWarning,
+    ),  # between Kubeflow's SDK and pydantic
+    (
+        r"(?s).*``noload`` loader strategy is deprecated",
+        DeprecationWarning,
+    ),  # between MLflow and SQLAlchemy 2.1
     (r"numpy\.core is deprecated", DeprecationWarning),  # between Evidently and NumPy 2
-    ("invalid escape sequence", DeprecationWarning),  # in Evidently, when Python 3.11 compiles it: the first time
+    (
+        "invalid escape sequence",
+        DeprecationWarning,
+    ),  # in Evidently, when Python 3.11 compiles it: the first time
     ("invalid escape sequence", SyntaxWarning),  # the same from Python 3.12 on
-    (r"(Call to deprecated function|Use of deprecated class) 'Dependency", DeprecationWarning),  # Evidently, litestar
+    (
+        r"(Call to deprecated function|Use of deprecated class) 'Dependency",
+        DeprecationWarning,
+    ),  # Evidently, litestar
 ]
 
 
@@ -286,7 +298,9 @@ def quiet() -> None:
     import ibis
 
     duckdb.sql("SET enable_progress_bar = false")
-    ibis.get_backend().raw_sql("SET enable_progress_bar = false")  # the connection that Feast's offline store uses
+    ibis.get_backend().raw_sql(
+        "SET enable_progress_bar = false"
+    )  # the connection that Feast's offline store uses
     # A notebook would store shown code a second time, as LaTeX.
     from IPython import get_ipython
 

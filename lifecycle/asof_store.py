@@ -107,7 +107,9 @@ class AsofOfflineStore(DuckDBOfflineStore):
                 "Run the query or make the dates first, and pass entity_df=frame."
             )
         _validate_lance_feature_views(feature_views)
-        time = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes, strict=True)))
+        time = infer_event_timestamp_from_entity_df(
+            dict(zip(entity_df.columns, entity_df.dtypes, strict=True))
+        )
         asked = _with_times(entity_df, time)
         views = [_view_rows(view, feature_refs, full_feature_names, config) for view in feature_views]
         _check_columns(asked, feature_views, views)
@@ -137,7 +139,9 @@ class AsofOfflineStore(DuckDBOfflineStore):
         )
 
 
-def asof_plan(asked: ibis.Table, views: Sequence[ViewRows], time: str, only_known: bool = False) -> ibis.Table:
+def asof_plan(
+    asked: ibis.Table, views: Sequence[ViewRows], time: str, only_known: bool = False
+) -> ibis.Table:
     """For each row of ``asked`` the latest valid row of each view, by one ASOF join a view.
 
     Args:
@@ -158,7 +162,9 @@ def asof_plan(asked: ibis.Table, views: Sequence[ViewRows], time: str, only_know
         valid = ibis.and_(*(joined[column].notnull() for column in [time, *view.keys.values()]))
         if view.ttl:
             valid &= joined[_TIME] + _interval(view.ttl) >= joined[time]
-        found = {name: valid.ifelse(joined[_OWN + column], ibis.null()) for name, column in view.features.items()}
+        found = {
+            name: valid.ifelse(joined[_OWN + column], ibis.null()) for name, column in view.features.items()
+        }
         answer = joined.select(*answer.columns, **found)
     return answer
 
@@ -189,11 +195,15 @@ def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
     return rows
 
 
-def _view_rows(view: FeatureView, feature_refs: list[str], full_feature_names: bool, config: RepoConfig) -> ViewRows:
+def _view_rows(
+    view: FeatureView, feature_refs: list[str], full_feature_names: bool, config: RepoConfig
+) -> ViewRows:
     """Read a view's source as Feast's DuckDB store does: mapped names, both times in UTC, the features that were asked of it."""
     source = view.batch_source
     if source is None:
-        raise ValueError(f"the feature view {view.name!r} has no batch source to read. Give it one with source=.")
+        raise ValueError(
+            f"the feature view {view.name!r} has no batch source to read. Give it one with source=."
+        )
     table = _read_data_source(source, str(config.repo_path))
     names = {new: old for old, new in source.field_mapping.items() if old in table.columns}
     table = table.rename(names)

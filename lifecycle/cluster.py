@@ -63,7 +63,10 @@ def tracking_environment() -> list[dict[str, Any]]:
     secret, password = LOGIN
     return [
         {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}},
-        {"name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": {"name": secret, "key": password}}},
+        {
+            "name": "MLFLOW_TRACKING_PASSWORD",
+            "valueFrom": {"secretKeyRef": {"name": secret, "key": password}},
+        },
     ]
 
 
@@ -80,7 +83,9 @@ def backend() -> str:
     """
     chosen = os.environ.get("BACKEND") or "local"
     if chosen not in BACKENDS:
-        raise ValueError(f"BACKEND is {chosen!r}: set it to 'local' or 'kubernetes', or unset it: then it is 'local'.")
+        raise ValueError(
+            f"BACKEND is {chosen!r}: set it to 'local' or 'kubernetes', or unset it: then it is 'local'."
+        )
     return chosen
 
 

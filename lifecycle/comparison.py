@@ -119,7 +119,9 @@ def compare(
     if not (np.isfinite(old).all() and np.isfinite(new).all()):
         raise ValueError("a score is missing or infinite: compare rows that both models score.")
     check_enough(y, entities)
-    groups = list(entities.reset_index(drop=True).groupby(list(entities.columns), dropna=False).indices.values())
+    groups = list(
+        entities.reset_index(drop=True).groupby(list(entities.columns), dropna=False).indices.values()
+    )
 
     def gain(drawn: np.ndarray) -> float:
         rows = np.concatenate([groups[number] for number in drawn])
@@ -127,7 +129,12 @@ def compare(
 
     numbers = np.arange(len(groups))
     found = bootstrap(
-        (numbers,), gain, n_resamples=RESAMPLES, vectorized=False, method="percentile", rng=np.random.default_rng(seed)
+        (numbers,),
+        gain,
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
     )
     low, high = found.confidence_interval
     return Comparison(len(y), auc(y, old), auc(y, new), float(low), float(high))

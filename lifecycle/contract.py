@@ -61,10 +61,14 @@ class FeatureContract:
         columns = feature_names(references)
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
-            raise ContractError(f"feature service {feature_service!r} has two features named {', '.join(twice)}.")
+            raise ContractError(
+                f"feature service {feature_service!r} has two features named {', '.join(twice)}."
+            )
         keys, fields = entity_columns(store, service)
         meant = definitions(store, references)
-        return cls(store.project, feature_service, tuple(references), tuple(keys), tuple(fields), label, meant)
+        return cls(
+            store.project, feature_service, tuple(references), tuple(keys), tuple(fields), label, meant
+        )
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> FeatureContract:
@@ -76,7 +80,9 @@ class FeatureContract:
         parts = list(cls.__dataclass_fields__)
         missing = [name for name in parts if name not in stored]
         if missing:
-            raise ContractError(f"the stored feature contract lacks {', '.join(missing)}; it has {', '.join(stored)}.")
+            raise ContractError(
+                f"the stored feature contract lacks {', '.join(missing)}; it has {', '.join(stored)}."
+            )
         return cls(**{name: _frozen(stored[name]) for name in parts})
 
     @classmethod
@@ -91,7 +97,9 @@ class FeatureContract:
 
         metadata = mlflow.models.get_model_info(model_uri).metadata or {}
         if METADATA not in metadata:
-            raise ContractError(f"{model_uri} was stored without a feature contract: its metadata has no {METADATA!r}.")
+            raise ContractError(
+                f"{model_uri} was stored without a feature contract: its metadata has no {METADATA!r}."
+            )
         return cls.from_dict(metadata[METADATA])
 
     @property
@@ -148,7 +156,9 @@ class FeatureContract:
         if not store.registry.proto().ListFields():
             raise RuntimeError("the feature registry is empty, or just being written")
         now = definitions(store, self.feature_refs)
-        changed = sorted(view for view in {*self.definitions, *now} if self.definitions.get(view) != now.get(view))
+        changed = sorted(
+            view for view in {*self.definitions, *now} if self.definitions.get(view) != now.get(view)
+        )
         if changed:
             raise ContractError(
                 f"the definition of {', '.join(changed)} has changed since the model was trained. "
@@ -172,7 +182,9 @@ class FeatureContract:
         stored, _ = _views(store)
         references = list(self.feature_refs)
         seen = {_parts(reference)[0] for reference in references}
-        references += [f"{view}:{stored[view].features[0].name}" for view in self.base_views(store) if view not in seen]
+        references += [
+            f"{view}:{stored[view].features[0].name}" for view in self.base_views(store) if view not in seen
+        ]
         limits = {}
         for view, feature in map(_parts, references):
             if view in stored:
@@ -201,7 +213,9 @@ def feature_names(references: Sequence[str]) -> list[str]:
 
 def _views(store: FeatureStore) -> tuple[dict[str, FeatureView], dict[str, OnDemandFeatureView]]:
     stored = [*store.list_batch_feature_views(), *store.list_stream_feature_views()]
-    return {view.name: view for view in stored}, {view.name: view for view in store.list_on_demand_feature_views()}
+    return {view.name: view for view in stored}, {
+        view.name: view for view in store.list_on_demand_feature_views()
+    }
 
 
 def feature_references(store: FeatureStore, features: list[str] | FeatureService) -> list[str]:
@@ -211,7 +225,11 @@ def feature_references(store: FeatureStore, features: list[str] | FeatureService
         ValueError: a reference is malformed, or its view or feature is not in the registry; the message lists what is.
     """
     if not isinstance(features, list):
-        return [f"{p.name_to_use()}:{field.name}" for p in features.feature_view_projections for field in p.features]
+        return [
+            f"{p.name_to_use()}:{field.name}"
+            for p in features.feature_view_projections
+            for field in p.features
+        ]
     stored, computed = _views(store)
     views = {**stored, **computed}
     for reference in features:
@@ -236,7 +254,9 @@ def base_views(store: FeatureStore, features: list[str] | FeatureService) -> lis
     while open_:
         name = open_.pop()
         if name in computed:
-            open_ += [projection.name for projection in computed[name].source_feature_view_projections.values()]
+            open_ += [
+                projection.name for projection in computed[name].source_feature_view_projections.values()
+            ]
         else:
             names.add(name)
     return sorted(names)
@@ -276,7 +296,9 @@ def definitions(store: FeatureStore, references: Iterable[str]) -> dict[str, str
         if view in computed:
             for source in computed[view].sources.values():
                 projection = source.feature_view_projection
-                open_ += [(projection.feature_view_name, column.name) for column in projection.feature_columns]
+                open_ += [
+                    (projection.feature_view_name, column.name) for column in projection.feature_columns
+                ]
     meanings: dict[str, Any] = {}
     for view, features in read.items():
         if view in computed:
@@ -302,7 +324,10 @@ def _function(spec: Any) -> list[str]:
     function = spec.feature_transformation.user_defined_function
     # The text alone, where there is one: the same text has other byte code in another version of Python.
     text = function.body_text or hashlib.sha256(function.body).hexdigest()
-    plan, streamed = spec.feature_transformation.substrait_transformation, getattr(spec, "user_defined_function", None)
+    plan, streamed = (
+        spec.feature_transformation.substrait_transformation,
+        getattr(spec, "user_defined_function", None),
+    )
     binary = plan.substrait_plan + plan.ibis_function + (streamed.body if streamed else b"")
     return [spec.mode, text, hashlib.sha256(binary).hexdigest(), *map(str, getattr(spec, "aggregations", []))]
 
@@ -347,7 +372,12 @@ def feature_types(store: FeatureStore, features: list[str] | FeatureService) -> 
     stored, computed = _views(store)
     views = {**stored, **computed}
     asked = [_parts(reference) for reference in features]
-    return {field.name: field.dtype for view, name in asked for field in views[view].features if field.name == name}
+    return {
+        field.name: field.dtype
+        for view, name in asked
+        for field in views[view].features
+        if field.name == name
+    }
 
 
 def entity_columns(

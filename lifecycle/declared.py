@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _WHOLE = ("INT32", "INT64")
 _NUMBERS = (*_WHOLE, "FLOAT", "DOUBLE")
-_INFERRED = {"string": "text", **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "numbers")}
+_INFERRED = {
+    "string": "text",
+    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "numbers"),
+}
 """What pandas infers that a column holds, in the two words by which it is compared."""
 
 
@@ -78,7 +81,9 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
     from feast.data_format import ParquetFormat
 
     source = view.batch_source
-    if not isinstance(source, FileSource) or not isinstance(source.file_format or ParquetFormat(), ParquetFormat):
+    if not isinstance(source, FileSource) or not isinstance(
+        source.file_format or ParquetFormat(), ParquetFormat
+    ):
         return
     path = Path(str(store.config.repo_path or "."), source.file_options.uri)
     if path.is_file():
@@ -146,4 +151,8 @@ def _stored(found: pa.DataType) -> str:
     found = found.value_type if pa.types.is_dictionary(found) else found
     if pa.types.is_string(found) or pa.types.is_large_string(found):
         return "text"
-    return "numbers" if pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found) else ""
+    return (
+        "numbers"
+        if pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+        else ""
+    )

@@ -81,7 +81,9 @@ def shard(rows: int, rank: int, workers: int) -> range:
     if not 0 <= rank < workers:
         raise NotTrained(f"rank {rank} of {workers} workers: ranks go from 0 to {workers - 1}.")
     if workers > rows:
-        raise NotTrained(f"{workers} workers for {rows} rows: a worker would have none. Start at most {rows}.")
+        raise NotTrained(
+            f"{workers} workers for {rows} rows: a worker would have none. Start at most {rows}."
+        )
     return range(rank, rows, workers)
 
 
@@ -221,7 +223,9 @@ class Training:
         """One step on the objective of scikit-learn's logistic regression, divided by C and the number of rows."""
         torch = _torch()
         self.optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(self.shared(self.X)[:, 0], self.y, reduction="sum")
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            self.shared(self.X)[:, 0], self.y, reduction="sum"
+        )
         penalty = (self.model.weight**2).sum() / (2 * self.C * self.total)
         # Shards are not of one size, so their mean losses may not be averaged: the sum over this shard is divided by all rows, and multiplied by
         # the number of workers, by which the gradients will be divided.
@@ -232,7 +236,11 @@ class Training:
 
     def save(self, path: Path, fingerprint: dict[str, Any], epoch: int) -> None:
         """Write a checkpoint: whole, or not at all."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "losses": self.losses}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+        }
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             _torch().save({"epoch": epoch, "fingerprint": fingerprint, **state}, file)
@@ -246,7 +254,9 @@ class Training:
         epoch = torch.zeros(1)
         if path.exists():
             found = _read(path)
-            other = sorted(name for name in fingerprint if found["fingerprint"].get(name) != fingerprint[name])
+            other = sorted(
+                name for name in fingerprint if found["fingerprint"].get(name) != fingerprint[name]
+            )
             if other:
                 raise NotTrained(
                     f"{path} is the checkpoint of another training: {', '.join(other)} differ. Give this job a folder of its own."
@@ -287,7 +297,9 @@ def _torch() -> Any:
         import torch
         import torch.distributed
     except ImportError:
-        raise NotTrained("PyTorch is not installed here: distributed training needs the package torch.") from None
+        raise NotTrained(
+            "PyTorch is not installed here: distributed training needs the package torch."
+        ) from None
     return torch
 
 
@@ -386,7 +398,9 @@ def _log(
     model = estimator(outcome, contract.columns, C)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=run_name or None) as run:
-        mlflow.log_params({**parameters, "workers": outcome.workers, "feature_service": contract.feature_service})
+        mlflow.log_params(
+            {**parameters, "workers": outcome.workers, "feature_service": contract.feature_service}
+        )
         curve = [Metric("loss", value, 0, step) for step, value in enumerate(outcome.losses)]
         for start in range(0, len(curve), 1000):  # MLflow takes no more at a time
             mlflow.MlflowClient().log_batch(run.info.run_id, metrics=curve[start : start + 1000])

@@ -20,7 +20,12 @@ CONTAINER = "kserve-container"
 
 
 def inference_service(
-    name: str, model: str, alias: str = "production", replicas: int = 1, port: int = PORT, now: float | None = None
+    name: str,
+    model: str,
+    alias: str = "production",
+    replicas: int = 1,
+    port: int = PORT,
+    now: float | None = None,
 ) -> dict[str, Any]:
     """An InferenceService: the image with the command line of ``lifecycle.serving``, on the volume of the pipeline's steps.
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from kubernetes.client import CustomObjectsApi
 
 
-def trial(C: str, degree: str, weights: str, feature_repo: str, labels: str, feature_service: str, label: str) -> float:
+def trial(
+    C: str, degree: str, weights: str, feature_repo: str, labels: str, feature_service: str, label: str
+) -> float:
     """One trial. Arguments arrive as text, and the score leaves as a line of output, where Katib's collector reads it.
 
     The SDK ships the source text of this function, so it imports all it needs in its own body.
@@ -68,7 +70,9 @@ def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1Parame
     match distribution:
         case FloatDistribution(low=low, high=high, log=log, step=step):
             kind, limits = "double", {"min": str(low), "max": str(high)}
-            limits |= {"distribution": "logUniform" if log else "uniform"} | ({"step": str(step)} if step else {})
+            limits |= {"distribution": "logUniform" if log else "uniform"} | (
+                {"step": str(step)} if step else {}
+            )
         case IntDistribution(low=low, high=high, log=False, step=step):
             kind, limits = "int", {"min": str(low), "max": str(high), "step": str(step)}
         case CategoricalDistribution(choices=choices):
@@ -114,7 +118,11 @@ def distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistributio
         limits = found["feasibleSpace"]
         match found["parameterType"]:
             case "double":
-                low, high, log = float(limits["min"]), float(limits["max"]), limits["distribution"] == "logUniform"
+                low, high, log = (
+                    float(limits["min"]),
+                    float(limits["max"]),
+                    limits["distribution"] == "logUniform",
+                )
                 step = float(limits["step"]) if "step" in limits else None
                 space[found["name"]] = FloatDistribution(low, high, log=log, step=step)
             case "int":
@@ -126,7 +134,11 @@ def distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistributio
 
 
 def experiment(
-    name: str, space: Mapping[str, BaseDistribution], inputs: Mapping[str, str], trials: int, parallel: int = 2
+    name: str,
+    space: Mapping[str, BaseDistribution],
+    inputs: Mapping[str, str],
+    trials: int,
+    parallel: int = 2,
 ) -> dict[str, Any]:
     """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share of ``space``.
 
@@ -180,7 +192,11 @@ def again(manifest: dict[str, Any]) -> dict[str, Any]:
     space = distributions(spec["parameters"])
     inputs = {word: value for word, value in words.items() if word not in space}
     return experiment(
-        manifest["metadata"]["name"], space, inputs, spec["maxTrialCount"], parallel=spec["parallelTrialCount"]
+        manifest["metadata"]["name"],
+        space,
+        inputs,
+        spec["maxTrialCount"],
+        parallel=spec["parallelTrialCount"],
     )
 
 
@@ -207,7 +223,9 @@ def finished(
             if condition["status"] == "True" and condition["type"] == "Succeeded":
                 return found
             if condition["status"] == "True" and condition["type"] == "Failed":
-                raise RuntimeError(f"the Experiment {name} failed: {condition.get('message', 'no reason given')}")
+                raise RuntimeError(
+                    f"the Experiment {name} failed: {condition.get('message', 'no reason given')}"
+                )
         if time.monotonic() > until:
             raise TimeoutError(
                 f"the Experiment {name} has not ended within {patience:.0f} s. Look at its trials' pods."
@@ -222,13 +240,18 @@ def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[s
         ended: the Experiment with its status.
         space: the search space, by hyperparameter.
     """
-    chosen = {found["name"]: found["value"] for found in ended["status"]["currentOptimalTrial"]["parameterAssignments"]}
+    chosen = {
+        found["name"]: found["value"]
+        for found in ended["status"]["currentOptimalTrial"]["parameterAssignments"]
+    }
     read: dict[str, Any] = {}
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution):
             [read[name]] = [choice for choice in distribution.choices if str(choice) == chosen[name]]
         else:
-            read[name] = int(chosen[name]) if isinstance(distribution, IntDistribution) else float(chosen[name])
+            read[name] = (
+                int(chosen[name]) if isinstance(distribution, IntDistribution) else float(chosen[name])
+            )
     return read
 
 

@@ -25,7 +25,9 @@ THREADS = 4
 """That score at a time, each waiting for an online store on another machine."""
 SECONDS = 10.0
 """For a request's headers to arrive, and again for its body."""
-REFUSED = Counter("lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"])
+REFUSED = Counter(
+    "lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"]
+)
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names by which a caller on the same machine may call the server."""
 
@@ -54,7 +56,9 @@ class Limits:
             return await self.app(scope, receive, send)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MOST_BYTES:
-            return await _refuse(send, 413, "too large", f"a body has at most {MOST_BYTES:,} bytes; split the request")
+            return await _refuse(
+                send, 413, "too large", f"a body has at most {MOST_BYTES:,} bytes; split the request"
+            )
         body = bytearray()
         try:
             async with asyncio.timeout(SECONDS):
@@ -192,5 +196,8 @@ class Seldom(logging.Filter):
             self._minute, self._count = minute, 0
         self._count += 1
         if self._count == self._most:
-            record.msg, record.args = f"{record.getMessage()} (further records of this minute are left out)", ()
+            record.msg, record.args = (
+                f"{record.getMessage()} (further records of this minute are left out)",
+                (),
+            )
         return self._count <= self._most

@@ -36,7 +36,11 @@ def training_event(version: ModelVersion, contract: FeatureContract, namespace: 
         eventTime=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(),
         run=Run(runId=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{mlflow.get_tracking_uri()} {model}"))),
         job=Job(namespace=NAMESPACE, name=f"train_{version.name}"),
-        inputs=[InputDataset(namespace=resolve_namespace(namespace, contract.project), name=contract.feature_service)],
+        inputs=[
+            InputDataset(
+                namespace=resolve_namespace(namespace, contract.project), name=contract.feature_service
+            )
+        ],
         outputs=[OutputDataset(namespace=NAMESPACE, name=model)],
         producer=PRODUCER,
     )

@@ -144,9 +144,21 @@ def redis() -> list[Manifest]:
 def mlflow_server() -> list[Manifest]:
     """MLflow's server, with its database and its artifacts on the volume. It asks for no login: reach it from inside the cluster only."""
     # It answers only callers who call it by one of these names, against pages that rebind a name. A probe calls by the pod's address.
-    names = ["mlflow", f"mlflow.{NAMESPACE}", f"mlflow.{NAMESPACE}.svc.cluster.local", "localhost", "127.0.0.1"]
+    names = [
+        "mlflow",
+        f"mlflow.{NAMESPACE}",
+        f"mlflow.{NAMESPACE}.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+    ]
     allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
-    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [{"name": "Host", "value": "mlflow"}]}}
+    health = {
+        "httpGet": {
+            "path": "/health",
+            "port": MLFLOW_PORT,
+            "httpHeaders": [{"name": "Host", "value": "mlflow"}],
+        }
+    }
     server = {
         "name": "mlflow",
         "image": IMAGE,
@@ -161,7 +173,11 @@ def mlflow_server() -> list[Manifest]:
         ],
         "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
         "ports": [{"containerPort": MLFLOW_PORT}],
-        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},  # the first start makes the tables
+        "startupProbe": {
+            **health,
+            "periodSeconds": 5,
+            "failureThreshold": 60,
+        },  # the first start makes the tables
         "readinessProbe": {**health, "periodSeconds": 10},
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
         "resources": resources("250m", "1Gi", "1", "2Gi"),
@@ -387,7 +403,9 @@ def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
     client = TrainerClient.__new__(TrainerClient)
     client.backend = KubernetesBackend.__new__(KubernetesBackend)
     client.backend.namespace = NAMESPACE
-    client.backend.custom_api = SimpleNamespace(create_namespaced_custom_object=lambda *given: sent.append(given[-1]))
+    client.backend.custom_api = SimpleNamespace(
+        create_namespaced_custom_object=lambda *given: sent.append(given[-1])
+    )
     shipped.submit(client, name, inputs, workers)
     return sent[0]
 
@@ -466,7 +484,9 @@ def problems(manifest: Manifest) -> list[str]:
         return [*found, f"{manifest['kind']} cannot be read: {error}"]
     if back is not None:
         found += _differences(manifest, back, "")
-    if manifest["kind"] == "Experiment":  # for Katib's class the template of the trials' job is any dictionary
+    if (
+        manifest["kind"] == "Experiment"
+    ):  # for Katib's class the template of the trials' job is any dictionary
         job = manifest.get("spec", {}).get("trialTemplate", {}).get("trialSpec", {})
         found += [f"trialSpec: {problem}" for problem in problems({"metadata": {"name": "trial"}, **job})]
     return found
@@ -494,7 +514,9 @@ def _differences(given: Any, read: Any, place: str) -> list[str]:
 
 def main() -> None:
     """The command line: render a folder's manifests again."""
-    parser = argparse.ArgumentParser(prog="python -m lifecycle.manifests", description="Render manifests again.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lifecycle.manifests", description="Render manifests again."
+    )
     parser.add_argument("folder", type=Path, help="with manifests that were rendered before")
     folder = parser.parse_args().folder
     write(folder, again(read(folder)))

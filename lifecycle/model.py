@@ -114,7 +114,9 @@ def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: in
         ValueError: ``y`` has another index; a block, or what lies before it, has one label alone; a value that the model cannot take.
     """
     if not X.index.equals(y.index):
-        raise ValueError("the labels are of other rows than X, or in another order: take both from one table.")
+        raise ValueError(
+            "the labels are of other rows than X, or in another order: take both from one table."
+        )
     folds = list(TimeSeriesSplit(blocks).split(X))
     for number, (before, block) in enumerate(folds, 1):
         for rows, place in ((before, "before it"), (block, "in it")):
@@ -158,19 +160,27 @@ def _types(path: Path) -> set[str]:
         with zipfile.ZipFile(path) as file:
             sizes = {part.filename: part.file_size for part in file.infolist()}
             if sum(sizes.values()) > MOST_BYTES:
-                raise ValueError(f"the model takes {sum(sizes.values()):,} bytes, and at most {MOST_BYTES:,} are read.")
+                raise ValueError(
+                    f"the model takes {sum(sizes.values()):,} bytes, and at most {MOST_BYTES:,} are read."
+                )
             schema = json.loads(file.read("schema.json"))
     except (zipfile.BadZipFile, KeyError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"this is no model file: skops cannot read it ({type(error).__name__}: {error}).") from None
+        raise ValueError(
+            f"this is no model file: skops cannot read it ({type(error).__name__}: {error})."
+        ) from None
     size, found, open_ = 0, set(), [schema]
     while open_:
         node = open_.pop()
         if isinstance(node, dict):
             open_ += node.values()
             if "__loader__" in node:
-                size += sizes.get(str(node.get("file")), 0)  # skops reads a part again for each node that names it
+                size += sizes.get(
+                    str(node.get("file")), 0
+                )  # skops reads a part again for each node that names it
                 if size > MOST_BYTES:
-                    raise ValueError(f"the model unpacks to more bytes than the {MOST_BYTES:,} that are read.")
+                    raise ValueError(
+                        f"the model unpacks to more bytes than the {MOST_BYTES:,} that are read."
+                    )
                 name = f"{node.get('__module__')}.{node.get('__class__')}"
                 loader = str(node["__loader__"])
                 found.add(name if loader in _NODES else f"{name} ({loader})")

@@ -41,9 +41,13 @@ def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
         InvalidInput: another form, another input, a value of another type, no row or too many; the message says what is expected.
     """
     instances = payload.get("instances") if isinstance(payload, dict) else None
-    if not isinstance(instances, list) or not all(isinstance(i, dict) and set(i) == set(inputs) for i in instances):
+    if not isinstance(instances, list) or not all(
+        isinstance(i, dict) and set(i) == set(inputs) for i in instances
+    ):
         example = ", ".join(f'"{name}": {_EXAMPLES[kind]}' for name, kind in inputs.items())
-        raise InvalidInput(f'a V1 request is JSON, {{"instances": [{{{example}}}, ...]}}, sent as application/json')
+        raise InvalidInput(
+            f'a V1 request is JSON, {{"instances": [{{{example}}}, ...]}}, sent as application/json'
+        )
     return _checked([[instance[name] for instance in instances] for name in inputs], inputs)
 
 
@@ -94,7 +98,10 @@ def _checked(columns: list[list], inputs: Mapping[str, str]) -> Rows:
     for (name, kind), values in zip(inputs.items(), columns, strict=True):
         for value in values:
             _check(name, kind, value)
-    plain = [[_PLAIN[kind](value) for value in values] for kind, values in zip(inputs.values(), columns, strict=True)]
+    plain = [
+        [_PLAIN[kind](value) for value in values]
+        for kind, values in zip(inputs.values(), columns, strict=True)
+    ]
     return [dict(zip(inputs, row, strict=True)) for row in zip(*plain, strict=True)]
 
 
@@ -118,9 +125,13 @@ class _DataPlane(DataPlane):
     """KServe's, in which a body that cannot be read is the caller's mistake (400) and not the server's (500), and a model says why it is not ready."""
 
     def decode(self, body: Any, headers: dict, *arguments: Any, **named: Any) -> tuple:
-        kind = headers.get("content-type", "").split(";")[0].strip()  # "; charset=utf-8" is no other kind of JSON
+        kind = (
+            headers.get("content-type", "").split(";")[0].strip()
+        )  # "; charset=utf-8" is no other kind of JSON
         try:
-            return super().decode(body, {**headers, "content-type": kind} if kind else headers, *arguments, **named)
+            return super().decode(
+                body, {**headers, "content-type": kind} if kind else headers, *arguments, **named
+            )
         except InvalidInput:
             raise
         except Exception as error:
@@ -131,7 +142,9 @@ class _DataPlane(DataPlane):
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
         # KServe asks for the health of a predictor when somebody asks whether the model is ready, and not before a prediction.
-        self._insist(self.model_registry.get_model(model_name), of_a_prediction=disable_predictor_health_check)
+        self._insist(
+            self.model_registry.get_model(model_name), of_a_prediction=disable_predictor_health_check
+        )
         return await super().model_ready(model_name, disable_predictor_health_check)
 
     async def ready(self) -> bool:

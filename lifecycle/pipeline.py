@@ -116,7 +116,9 @@ def retrieve_features(
     experiment_id = mlflow.set_experiment(experiment).experiment_id
     parent = mlflow.MlflowClient().create_run(experiment_id, run_name=run_name).info.run_id
     with mlflow.start_run(run_name="retrieve", parent_run_id=parent):
-        frame = historical_features(store, pd.read_parquet(labels), store.get_feature_service(feature_service))
+        frame = historical_features(
+            store, pd.read_parquet(labels), store.get_feature_service(feature_service)
+        )
         mlflow.log_metric("rows", len(frame))
     frame.to_parquet(table.path)
     table.metadata.update(contract.to_dict())
@@ -238,7 +240,9 @@ def compare_with_champion(
     _, rows = split(pd.read_parquet(table.path))
     missing = sorted(set(theirs.columns) - set(rows.columns))
     if missing:
-        raise ValueError(f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold.")
+        raise ValueError(
+            f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold."
+        )
     champion_scores = old.predict_proba(rows[theirs.columns])[:, 1]
     scores = load(model.path).predict_proba(rows[contract.columns])[:, 1]
     found = compare(rows[contract.label], champion_scores, scores, rows[list(contract.join_keys)])
@@ -251,7 +255,11 @@ def compare_with_champion(
 
 @component
 def register_model(
-    table: dsl.Input[dsl.Dataset], model: dsl.Input[dsl.Model], parent_run: str, experiment: str, model_name: str
+    table: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    parent_run: str,
+    experiment: str,
+    model_name: str,
 ) -> int:
     """Store the model in MLflow with signature, exact requirements and feature contract; gives its version."""
     from importlib.metadata import version
@@ -381,6 +389,10 @@ def training(
             on_cluster(compared).set_caching_options(False)
             with dsl.If(compared.output == True, name="better"):  # noqa: E712  # a condition of the compiled file
                 registered = register_model(
-                    table=table, model=model, parent_run=parent_run, experiment=experiment, model_name=model_name
+                    table=table,
+                    model=model,
+                    parent_run=parent_run,
+                    experiment=experiment,
+                    model_name=model_name,
                 )
                 on_cluster(registered).set_caching_options(False)

@@ -85,13 +85,19 @@ def log_schema(store: FeatureStore, service: FeatureService) -> pa.Schema:
     keys, _ = entity_columns(store, service)
     # Feast takes the keys from the feature views of a service, not from those behind its on-demand views: a log without them could not be joined.
     views = [store.get_feature_view(name) for name in base_views(store, service)]
-    types = {column.name: FEAST_TYPE_TO_ARROW_TYPE[column.dtype] for view in views for column in view.entity_columns}
+    types = {
+        column.name: FEAST_TYPE_TO_ARROW_TYPE[column.dtype]
+        for view in views
+        for column in view.entity_columns
+    }
     for key in keys:
         if key not in schema.names:
             schema = schema.append(pa.field(key, types[key]))
     schema = schema.append(pa.field(SCORE, pa.float64())).append(pa.field(VERSION, pa.string()))
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise ContractError(f"the log of feature service {service.name!r} would have two columns {', '.join(twice)}.")
+        raise ContractError(
+            f"the log of feature service {service.name!r} would have two columns {', '.join(twice)}."
+        )
     return schema
 
 
@@ -103,9 +109,15 @@ def log_folder(store: FeatureStore, service: FeatureService) -> Path:
     """
     config = service.logging_config
     if config is None:
-        raise ContractError(f"feature service {service.name!r} has no logging_config, so its predictions are not kept.")
+        raise ContractError(
+            f"feature service {service.name!r} has no logging_config, so its predictions are not kept."
+        )
     destination = config.destination
-    if not isinstance(destination, FileLoggingDestination) or "://" in destination.path or destination.partition_by:
+    if (
+        not isinstance(destination, FileLoggingDestination)
+        or "://" in destination.path
+        or destination.partition_by
+    ):
         raise ContractError(
             f"the logging_config of feature service {service.name!r} must be a FileLoggingDestination with a path of this machine and no partition_by."
         )
@@ -129,7 +141,9 @@ class Layout:
         assert service.logging_config, "log_folder asks for it"
         self.sample_rate = service.logging_config.sample_rate
         self._inputs = [name for part in entity_columns(store, service) for name in part]
-        self._features = [(p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features]
+        self._features = [
+            (p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features
+        ]
         self._service = copy.copy(service)
         # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another thread can hang both. The files are the same
         # with the Dask store, which writes them with pyarrow.
@@ -162,7 +176,9 @@ class Layout:
                 column = f"{view}__{feature}"
                 columns[column] += answer.values[feature]
                 # 0 is Feast's time of a computed feature: it has none.
-                columns[f"{column}__timestamp"] += [second or None for second in answer.values[f"{feature}__ts"]]
+                columns[f"{column}__timestamp"] += [
+                    second or None for second in answer.values[f"{feature}__ts"]
+                ]
                 # The only status of a value that is there; and a row that lacks one is not answered.
                 columns[f"{column}__status"] += [FieldStatus.PRESENT] * count
             columns[LOG_TIMESTAMP_FIELD] += [round(answer.now * 1e6)] * count
@@ -262,7 +278,9 @@ class PredictionLog:
         if rate < 1 and random.random() >= rate:
             return
         with self._lock:
-            reason = "stopped" if self._closed.is_set() else "full" if self._waiting + count > MOST_ROWS else ""
+            reason = (
+                "stopped" if self._closed.is_set() else "full" if self._waiting + count > MOST_ROWS else ""
+            )
             if not reason:
                 self._answers.append(answer)
                 self._waiting += count
@@ -319,7 +337,9 @@ class PredictionLog:
             try:
                 self._save(layout, table)
             except BaseException as error:
-                if self._trouble != (trouble := f"the prediction log is not written: {type(error).__name__}: {error}"):
+                if self._trouble != (
+                    trouble := f"the prediction log is not written: {type(error).__name__}: {error}"
+                ):
                     self._trouble = trouble
                     self._say(trouble)
                 return False
@@ -374,8 +394,12 @@ def read_log(store: FeatureStore, feature_service: str, begin: datetime, end: da
     first, last = (pa.scalar(time, pa.timestamp("us", tz="UTC")) for time in (begin, end))
     table = schema.empty_table()
     if folder.is_dir():  # files whose names begin with a dot are left out: they are half written
-        table = dataset.dataset(folder, schema, format="parquet").to_table(filter=(moment >= first) & (moment < last))
-    return table.to_pandas().sort_values([LOG_TIMESTAMP_FIELD, REQUEST_ID_FIELD], kind="stable", ignore_index=True)
+        table = dataset.dataset(folder, schema, format="parquet").to_table(
+            filter=(moment >= first) & (moment < last)
+        )
+    return table.to_pandas().sort_values(
+        [LOG_TIMESTAMP_FIELD, REQUEST_ID_FIELD], kind="stable", ignore_index=True
+    )
 
 
 def unknown_versions(log: pd.DataFrame, registry: MlflowClient, model_name: str) -> list[str]:

@@ -94,7 +94,9 @@ def usable_labels(
     question = [*keys, *contract.request_fields, "event_timestamp"]
     missing = [name for name in (*question, contract.label) if name not in labels]
     if missing:
-        raise NotRetrained(f"the label table has no column {', '.join(missing)}; it has {', '.join(labels.columns)}.")
+        raise NotRetrained(
+            f"the label table has no column {', '.join(missing)}; it has {', '.join(labels.columns)}."
+        )
     if not isinstance(labels.event_timestamp.dtype, pd.DatetimeTZDtype):
         raise NotRetrained("the times of the labels have no time zone: write them in UTC.")
     newest = labels.event_timestamp.max()
@@ -130,7 +132,9 @@ def usable_labels(
         raise NotRetrained(
             f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no held-out days to compare on. Wait for more."
         )
-    with _in_words("wait for more labels, those of the held-out days are too few to compare on", TooFewLabels):
+    with _in_words(
+        "wait for more labels, those of the held-out days are too few to compare on", TooFewLabels
+    ):
         check_enough(held_out[contract.label], held_out[keys])
     return kept, contradictory
 
@@ -144,11 +148,15 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotRetrained(f"another retraining is under way in {folder.name}/; this one did nothing.") from None
+            raise NotRetrained(
+                f"another retraining is under way in {folder.name}/; this one did nothing."
+            ) from None
         yield
 
 
-def promote(registry: mlflow.MlflowClient, model: str, alias: str, champion: Version, challenger: str) -> None:
+def promote(
+    registry: mlflow.MlflowClient, model: str, alias: str, champion: Version, challenger: str
+) -> None:
     """Let ``alias`` name ``challenger``, if it still names the champion that the challenger was compared with.
 
     MLflow cannot look and set in one step: who moves the alias in the few milliseconds between is not noticed.
@@ -175,7 +183,11 @@ def _kept(registry: mlflow.MlflowClient, model: str, alias: str, champion: Versi
     except MlflowException:
         kept = False
     number = champion.number
-    return f"version {number} keeps serving" if kept else f"{alias} no longer names version {number}, and was not moved"
+    return (
+        f"version {number} keeps serving"
+        if kept
+        else f"{alias} no longer names version {number}, and was not moved"
+    )
 
 
 def retrain(
@@ -222,7 +234,9 @@ def retrain(
             champion = behind_alias(registry, model, alias)
         with _in_words(f"version {champion.number}, which {alias} names, cannot be trained again", Exception):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="X does not have valid feature names")  # they are compared
+                warnings.filterwarnings(
+                    "ignore", message="X does not have valid feature names"
+                )  # they are compared
                 fitted, contract = read(model, champion)
             settings = hyperparameters(fitted)
         with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
@@ -270,7 +284,9 @@ def retrain(
             return Outcome(False, f"{said}{without}.", champion.number, None, parent.info.run_id)
         challenger = made[0].version
         if hold:
-            said = f"version {challenger} is better than {champion.number} and held back: {compared}{without}."
+            said = (
+                f"version {challenger} is better than {champion.number} and held back: {compared}{without}."
+            )
             return Outcome(False, said, champion.number, challenger, parent.info.run_id)
         promote(registry, model, alias, champion, challenger)
         said = f"version {challenger} took the place of {champion.number}: {compared}{without}."
@@ -305,18 +321,26 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--pipeline", type=Path, required=True, help="the compiled training pipeline")
     parser.add_argument("--feature-repo", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="parquet file with keys, event_timestamp and label")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="parquet file with keys, event_timestamp and label"
+    )
     parser.add_argument("--model", required=True, help="name in the MLflow registry")
     parser.add_argument("--alias", default="production")
     parser.add_argument("--outputs", type=Path, required=True, help="folder for the run's files")
     parser.add_argument(
         "--begin", type=_moment, help="first day of the window, UTC; 14 days before its end when left out"
     )
-    parser.add_argument("--end", type=_moment, help="last moment of the window, UTC; the newest label when left out")
+    parser.add_argument(
+        "--end", type=_moment, help="last moment of the window, UTC; the newest label when left out"
+    )
     parser.add_argument("--reference", required=True, help="saved dataset that carries the expectation suite")
     parser.add_argument("--experiment", default="retraining")
-    parser.add_argument("--threshold", type=float, default=0.5, help="AUC that a challenger must reach in any case")
-    parser.add_argument("--hold", action="store_true", help="register a better challenger, and do not promote it")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="AUC that a challenger must reach in any case"
+    )
+    parser.add_argument(
+        "--hold", action="store_true", help="register a better challenger, and do not promote it"
+    )
     given = parser.parse_args(argv)
     try:
         outcome = retrain(

@@ -31,7 +31,9 @@ def recurring_run(name: str, cron: str, arguments: Sequence[str]) -> dict[str, A
 
     @dsl.container_component
     def retrain() -> dsl.ContainerSpec:
-        return dsl.ContainerSpec(image=IMAGE, command=["python", "-m", "lifecycle.retrain"], args=list(arguments))
+        return dsl.ContainerSpec(
+            image=IMAGE, command=["python", "-m", "lifecycle.retrain"], args=list(arguments)
+        )
 
     @dsl.pipeline(name=name)
     def retraining() -> None:
@@ -55,7 +57,9 @@ def recurring_run(name: str, cron: str, arguments: Sequence[str]) -> dict[str, A
 
 def main() -> None:
     """The command line: print the object as YAML."""
-    parser = argparse.ArgumentParser(prog="python -m lifecycle.schedule", description="Render a recurring run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lifecycle.schedule", description="Render a recurring run."
+    )
     parser.add_argument("name")
     parser.add_argument("cron", help="six fields, the first is the second")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of lifecycle.retrain")

@@ -46,14 +46,20 @@ SKEW = 60.0
 FOLLOWS = 15.0
 """Seconds since the last successful look at both registries, up to which the server is said to follow them."""
 _SERVED = Info("lifecycle_served_version", "The model version that serves.", ["model_name"])
-_LOOK = Gauge("lifecycle_registry_look_timestamp_seconds", "Last successful look at both registries.", ["model_name"])
+_LOOK = Gauge(
+    "lifecycle_registry_look_timestamp_seconds", "Last successful look at both registries.", ["model_name"]
+)
 _FOLLOWS = Gauge("lifecycle_follows", "1 while the registries are looked at.", ["model_name"])
 _READY = Gauge("lifecycle_ready", "0 while a definition is not that of the training.", ["model_name"])
 _AGE = Gauge("lifecycle_feature_age_seconds", "Oldest value of the last request.", ["model_name", "feature"])
 _AGE_LIMIT = Gauge(
-    "lifecycle_feature_age_limit_seconds", "Time to live of a stored feature, if it has one.", ["model_name", "feature"]
+    "lifecycle_feature_age_limit_seconds",
+    "Time to live of a stored feature, if it has one.",
+    ["model_name", "feature"],
 )
-_SCORE = Histogram("lifecycle_score", "Scores.", ["model_name"], buckets=[tenth / 10 for tenth in range(1, 11)])
+_SCORE = Histogram(
+    "lifecycle_score", "Scores.", ["model_name"], buckets=[tenth / 10 for tenth in range(1, 11)]
+)
 _KEPT_OUT = Counter(
     "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
 )
@@ -153,13 +159,17 @@ def input_types(store: FeatureStore, contract: FeatureContract) -> dict[str, str
             found[field.name] = field.dtype
     for view in store.list_on_demand_feature_views():
         for source in view.source_request_sources.values():
-            found |= {field.name: field.dtype for field in source.schema if field.name in contract.request_fields}
+            found |= {
+                field.name: field.dtype for field in source.schema if field.name in contract.request_fields
+            }
     types = {}
     for name in (*contract.join_keys, *contract.request_fields):
         dtype = found.get(name)
         kind = _TYPES.get(dtype.to_value_type()) if isinstance(dtype, PrimitiveFeastType) else None
         if kind is None:
-            raise ContractError(f"{name} is of type {dtype}; a request can carry whole numbers, numbers and text.")
+            raise ContractError(
+                f"{name} is of type {dtype}; a request can carry whole numbers, numbers and text."
+            )
         types[name] = kind
     return types
 
@@ -191,7 +201,9 @@ class FeatureModel(Model):
         FileNotFoundError: the online store's file does not exist.
     """
 
-    def __init__(self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.5):
+    def __init__(
+        self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.5
+    ):
         super().__init__(name)
         self.alias, self.now = alias, now
         self.not_ready = ""  # why not; read by the server before each request
@@ -207,7 +219,9 @@ class FeatureModel(Model):
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
-        _KEPT_OUT.labels(name)  # 0 from the first look on: a counter that begins with its first event has no increase
+        _KEPT_OUT.labels(
+            name
+        )  # 0 from the first look on: a counter that begins with its first event has no increase
         self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
@@ -233,7 +247,9 @@ class FeatureModel(Model):
         for feature, limit in loaded.oldest.items():
             if math.isfinite(limit):
                 _AGE_LIMIT.labels(self.name, feature).set(limit)
-        _SERVED.labels(self.name).info({"version": loaded.version.number, "model_id": loaded.version.model_id})
+        _SERVED.labels(self.name).info(
+            {"version": loaded.version.number, "model_id": loaded.version.model_id}
+        )
 
     def _noted(self) -> None:
         self._looked, self._since = time.time(), time.monotonic()
@@ -251,7 +267,9 @@ class FeatureModel(Model):
                 self._look()
                 pause = watch
             except BaseException as error:  # whatever it is, SystemExit included: this thread must not end
-                self._say(f"still serving version {self.loaded.version.number}: {error or type(error).__name__}")
+                self._say(
+                    f"still serving version {self.loaded.version.number}: {error or type(error).__name__}"
+                )
                 pause = min(2 * pause, 5)
 
     def stop(self) -> None:
@@ -302,7 +320,9 @@ class FeatureModel(Model):
 
     def status(self) -> dict[str, Any]:
         """Which version is wanted, which serves, and why they differ; whether the server is ready, and follows."""
-        serves, wanted = ({"version": v.number, "model_id": v.model_id} for v in (self.loaded.version, self._wanted))
+        serves, wanted = (
+            {"version": v.number, "model_id": v.model_id} for v in (self.loaded.version, self._wanted)
+        )
         return {
             "alias": self.alias,
             "wanted": wanted,
@@ -347,7 +367,10 @@ class FeatureModel(Model):
         scores = _probabilities(loaded.model, table)
         if not np.isfinite(scores).all():
             for place in np.flatnonzero(~np.isfinite(scores)).tolist():
-                reasons[place] = "out of range", ", ".join(f"{name} {values[name][place]:g}" for name in columns)
+                reasons[place] = (
+                    "out of range",
+                    ", ".join(f"{name} {values[name][place]:g}" for name in columns),
+                )
             raise _no_valid_features(rows, reasons)
         observe = _SCORE.labels(self.name).observe
         for score in scores.tolist():
@@ -378,7 +401,9 @@ class FeatureModel(Model):
         scores, version = self.score(rows_of_v2(payload, loaded.inputs, "score"), loaded)
         output = InferOutput(name="score", shape=[len(scores)], datatype="FP64", parameters={})
         output.set_data_from_numpy(scores, binary_data=False)
-        return InferResponse(payload.id or str(uuid.uuid4()), self.name, [output], model_version=version, parameters={})
+        return InferResponse(
+            payload.id or str(uuid.uuid4()), self.name, [output], model_version=version, parameters={}
+        )
 
 
 def _invalid(
@@ -404,7 +429,9 @@ def _no_valid_features(rows: Rows, reasons: dict[int, tuple[str, str]]) -> HTTPE
         entity = ", ".join(f"{name}={value}" for name, value in rows[place].items())
         said.append(f"{entity}: {reason} {names}")
     REFUSED.labels(next(iter(reasons.values()))[0]).inc()
-    return HTTPException(404, f"no valid features for {len(said)} of {len(rows)} entities ({'; '.join(said)[:400]})")
+    return HTTPException(
+        404, f"no valid features for {len(said)} of {len(rows)} entities ({'; '.join(said)[:400]})"
+    )
 
 
 def _probabilities(model: Any, table: np.ndarray) -> np.ndarray:
@@ -420,7 +447,9 @@ def _probabilities(model: Any, table: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """The command line: serve until the process is ended."""
-    parser = argparse.ArgumentParser(prog="python -m lifecycle.serving", description="Serve a registered model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lifecycle.serving", description="Serve a registered model."
+    )
     parser.add_argument("--feature-repo", type=Path, required=True)
     parser.add_argument("--model", required=True, help="name in the MLflow registry")
     parser.add_argument("--alias", default="production")

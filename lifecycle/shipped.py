@@ -63,7 +63,9 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
     # What `TrainerClient().get_runtime("torch-distributed")` gives on a cluster with Kubeflow's own runtimes.
     runtime_trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
     runtime_trainer.set_command(constants.TORCH_COMMAND)
-    runtime = Runtime(name="torch-distributed", trainer=runtime_trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
+    runtime = Runtime(
+        name="torch-distributed", trainer=runtime_trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME
+    )
     config_map, address = TRACKING
     source = {"configMapKeyRef": {"name": config_map, "key": address}}
     container = ContainerPatch(
@@ -72,7 +74,9 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
         volume_mounts=[MOUNT],
     )
     pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[VOLUMES], containers=[container]))
-    nodes = ReplicatedJobPatch(name=constants.NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
+    nodes = ReplicatedJobPatch(
+        name=constants.NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod))
+    )
     jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[nodes]))
     patch = RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))
     trainer = CustomTrainer(

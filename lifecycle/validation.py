@@ -40,7 +40,9 @@ def suite_tag(suite: gx.ExpectationSuite) -> dict[str, str]:
     Raises:
         ValueError: an expectation is on no single column. The gates choose rules by column, and would leave it out without a word.
     """
-    others = [rule.configuration.type for rule in suite.expectations if "column" not in rule.configuration.kwargs]
+    others = [
+        rule.configuration.type for rule in suite.expectations if "column" not in rule.configuration.kwargs
+    ]
     if others:
         raise ValueError(f"{', '.join(others)}: each expectation of a stored suite must be on one column.")
     return {SUITE_TAG: json.dumps(suite.to_json_dict())}
@@ -103,7 +105,9 @@ def judge(suite: gx.ExpectationSuite, table: pd.DataFrame, columns: Sequence[str
     return SuiteProfile(rules).validate(table)
 
 
-def validation_reference(store: FeatureStore, saved_dataset: str, columns: Sequence[str]) -> ValidationReference:
+def validation_reference(
+    store: FeatureStore, saved_dataset: str, columns: Sequence[str]
+) -> ValidationReference:
     """The gate for ``job.to_df(validation_reference=...)``: the stored suite's rules on ``columns``.
 
     A retrieval that is given it returns a frame that passed, or raises ``feast.dqm.errors.ValidationFailed``. Feast's registry cannot store such a
@@ -165,7 +169,9 @@ class SuiteReport(ValidationReport):
 
         page = ValidationResultsPageRenderer(run_info_at_end=True).render(self.result)
         text = "".join(DefaultMarkdownPageView().render(page)).partition("### Info")[0]
-        text = re.sub(r"\n\n(?=\*\*\d+\*\* unexpected)", " ", text)  # a row of a table has to stay on one line
+        text = re.sub(
+            r"\n\n(?=\*\*\d+\*\* unexpected)", " ", text
+        )  # a row of a table has to stay on one line
         # its headings would enter the reader's table of contents
         text = re.sub(r"(?m)^#+ *(.+?) *$", lambda heading: f"**{heading[1].replace('**', '')}**", text)
         return re.sub(r"\n\s*\n", "\n\n", text).strip()
@@ -176,9 +182,7 @@ class SuiteReport(ValidationReport):
         )
 
 
-_NOT_STORABLE = (
-    "Feast's registry cannot store this profiler. Store the suite: create_saved_dataset(tags=suite_tag(suite))."
-)
+_NOT_STORABLE = "Feast's registry cannot store this profiler. Store the suite: create_saved_dataset(tags=suite_tag(suite))."
 
 
 class SuiteProfile(Profile):
@@ -198,11 +202,15 @@ class SuiteProfile(Profile):
 
     def validate(self, dataset: pd.DataFrame) -> SuiteReport:
         """Run the suite on a frame of n rows, in process."""
-        context = gx.get_context(mode="ephemeral")  # a fresh one: a used one refuses a second source of the same name
+        context = gx.get_context(
+            mode="ephemeral"
+        )  # a fresh one: a used one refuses a second source of the same name
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("features").add_dataframe_asset("retrieved")
         batch = asset.add_batch_definition_whole_dataframe("all_rows").get_batch({"dataframe": dataset})
-        result = batch.validate(self.suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+        result = batch.validate(
+            self.suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0}
+        )
         for found in result.results:  # the renderer of the report cannot read NumPy's numbers
             value = (found.result or {}).get("observed_value")
             if isinstance(value, np.generic):
@@ -263,7 +271,9 @@ def _error(found: ExpectationValidationResult) -> SuiteError:
         unexpected_count=result.get("unexpected_count"),
         unexpected_percent=result.get("unexpected_percent"),
     )
-    crash = next(iter((found.exception_info or {}).values()), None)  # a column that is not there: no result, only this
+    crash = next(
+        iter((found.exception_info or {}).values()), None
+    )  # a column that is not there: no result, only this
     error.message = crash.get("exception_message") if isinstance(crash, dict) else None
     return error
 
@@ -277,7 +287,9 @@ def _say_what_it_holds(found: ExpectationValidationResult, dataset: pd.DataFrame
 
 
 def _limits(settings: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {round(value, 3)}" for name, value in settings.items() if isinstance(value, int | float))
+    return ", ".join(
+        f"{name} {round(value, 3)}" for name, value in settings.items() if isinstance(value, int | float)
+    )
 
 
 def _found(error: SuiteError) -> str:

@@ -66,7 +66,9 @@ def read(name: str, version: Version) -> tuple[Pipeline, FeatureContract]:
     """
     address = f"models:/{name}/{version.number}"
     files = mlflow.artifacts.list_artifacts(artifact_uri=address)
-    if any(file.is_dir for file in files):  # a model of ours has none; code that a version brings along lies in one
+    if any(
+        file.is_dir for file in files
+    ):  # a model of ours has none; code that a version brings along lies in one
         raise VersionRefused("it holds folders, and a model that is read here holds files alone")
     if sum(file.file_size or 0 for file in files) > MOST_BYTES:
         raise VersionRefused(f"its files take more than {MOST_BYTES:,} bytes, and would fill the disk")
@@ -74,17 +76,23 @@ def read(name: str, version: Version) -> tuple[Pipeline, FeatureContract]:
         path = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder)).resolve()
         stored = mlflow.models.Model.load(path)
         if stored.model_id != version.model_id:
-            raise VersionRefused(f"the registry names the model {version.model_id}, and stores {stored.model_id}")
+            raise VersionRefused(
+                f"the registry names the model {version.model_id}, and stores {stored.model_id}"
+            )
         flavor = stored.flavors.get("sklearn") or {}
         form = flavor.get("serialization_format", "none that MLflow names")
         if form != "skops":
-            raise VersionRefused(f"it is stored as {form}; only skops is read, because reading it executes nothing")
+            raise VersionRefused(
+                f"it is stored as {form}; only skops is read, because reading it executes nothing"
+            )
         file = (path / str(flavor.get("pickled_model"))).resolve()
         if not file.is_relative_to(path) or not file.is_file():
             raise VersionRefused("its metadata names a file that is not in it")
         metadata = stored.metadata or {}
         if METADATA not in metadata:
-            raise VersionRefused(f"it was stored without a feature contract: its metadata has no {METADATA!r}")
+            raise VersionRefused(
+                f"it was stored without a feature contract: its metadata has no {METADATA!r}"
+            )
         try:
             model, contract = load(file), FeatureContract.from_dict(metadata[METADATA])
         except ValueError as error:
@@ -94,7 +102,9 @@ def read(name: str, version: Version) -> tuple[Pipeline, FeatureContract]:
         except Exception as error:  # MLflow's own form of it, damaged
             raise VersionRefused(f"its input example cannot be read: {type(error).__name__}") from error
     if not isinstance(example, pd.DataFrame) or example.empty:
-        raise VersionRefused("it carries no rows to try it on: log it with input_example=, a table of a few rows")
+        raise VersionRefused(
+            "it carries no rows to try it on: log it with input_example=, a table of a few rows"
+        )
     _try(model, contract, example)
     return model, contract
 
@@ -117,7 +127,12 @@ def _try(model: Pipeline, contract: FeatureContract, example: pd.DataFrame) -> N
         scores = model.predict_proba(example.to_numpy(dtype="float64"))
     except Exception as error:
         raise VersionRefused(f"it fails on its own input example: {type(error).__name__}: {error}") from error
-    if scores.shape != (len(example), 2) or not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
+    if (
+        scores.shape != (len(example), 2)
+        or not np.isfinite(scores).all()
+        or scores.min() < 0
+        or scores.max() > 1
+    ):
         raise VersionRefused(
             "its scores on its own input example are not two probabilities a row, finite and between 0 and 1"
         )

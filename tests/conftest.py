@@ -37,7 +37,10 @@ def pytest_report_header():
 def said_aloud(report):
     """A skip names its reason in the summary (`-ra`). In CI it is a failure: there, everything must run."""
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = "failed", f"in CI nothing may be skipped, and this was: {report.longrepr}"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"in CI nothing may be skipped, and this was: {report.longrepr}",
+        )
     return report
 
 
@@ -124,7 +127,9 @@ def mlflow(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_EXPERIMENT_ID", "")
         patch.setattr(utils, "_tracking_uri", f"sqlite:///{folder / 'mlflow.db'}")
-        with contextlib.chdir(folder):  # where the store is opened, it puts the artifacts of experiments to come
+        with contextlib.chdir(
+            folder
+        ):  # where the store is opened, it puts the artifacts of experiments to come
             mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
         patch.setattr(fluent, "_active_experiment_id", "1")
         yield mlflow

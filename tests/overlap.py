@@ -32,7 +32,10 @@ def view(name: str, source: FileSource) -> FeatureView:
 
 def work(number: int, settings: dict, barrier, results) -> None:
     """In each round apply a view and a service of one's own, and with ``shared`` one view that all define alike."""
-    store, source = opened(settings), FileSource(name="file", path=settings["file"], timestamp_field="event_timestamp")
+    store, source = (
+        opened(settings),
+        FileSource(name="file", path=settings["file"], timestamp_field="event_timestamp"),
+    )
     said, again = [], []
     for turn in range(ROUNDS):
         own = view(f"view_{number}_{turn}", source)

@@ -120,13 +120,17 @@ class Reach:
         bound = definitions(file).get(name)
         if isinstance(bound, ast.ImportFrom):
             for alias in bound.names:
-                if (alias.asname or alias.name) == name and (module := file_of(f"{bound.module}.{alias.name}")):
+                if (alias.asname or alias.name) == name and (
+                    module := file_of(f"{bound.module}.{alias.name}")
+                ):
                     self._named(module, attribute)
 
     def _fixture(self, file: Path, name: str) -> None:
         for place in (file, REPOSITORY / "tests" / "conftest.py"):
             node = definitions(place).get(name)
-            if isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(one) for one in node.decorator_list):
+            if isinstance(node, ast.FunctionDef) and any(
+                "fixture" in ast.unparse(one) for one in node.decorator_list
+            ):
                 return self._named(place, name)
 
     def _text(self, text: str, file: Path) -> None:

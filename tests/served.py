@@ -41,11 +41,15 @@ def training(store: FeatureStore, service_name: str) -> tuple[pd.DataFrame, Feat
     return frame, FeatureContract.of_service(store, service_name, "label")
 
 
-def register(store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None) -> None:
+def register(
+    store: FeatureStore, experiment: str, service_name: str, references: list[str] | None = None
+) -> None:
     """A version of MODEL; with ``references``, one whose contract is not that of its training."""
     frame, contract = training(store, service_name)
     columns = contract.columns
-    model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10))
+    model = make_pipeline(
+        StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10)
+    )
     model.fit(frame[columns], frame.label)
     if references:
         contract = replace(contract, feature_refs=tuple(references))
@@ -88,12 +92,24 @@ def start(
     **options: object,
 ) -> Service:
     """The model server of a home, as a process, with the course's clock or another."""
-    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", served.feature_repo, "--model", name]
+    command = [
+        sys.executable,
+        "-m",
+        "lifecycle.serving",
+        "--feature-repo",
+        served.feature_repo,
+        "--model",
+        name,
+    ]
     command += ["--alias", alias, "--port", "{port}", "--now", now.timestamp()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", served.tracking_uri)
         return Service(
-            "model server", command, health=f"/v2/models/{name}/ready", log=served.path / "logs" / log, **options
+            "model server",
+            command,
+            health=f"/v2/models/{name}/ready",
+            log=served.path / "logs" / log,
+            **options,
         )
 
 

@@ -21,7 +21,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import HARD_TO_QUOTE
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, RequestSource
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RepoConfig,
+    RequestSource,
+)
 from feast import ValueType as V
 from feast.data_format import ParquetFormat
 from feast.feature_logging import LoggingConfig
@@ -34,7 +43,9 @@ from hypothesis import strategies as st
 from lifecycle import asof_store
 
 ASOF = "lifecycle.asof_store.AsofOfflineStore"
-NOON = pd.Timestamp("2025-03-30 00:00", tz="UTC").as_unit("us")  # clocks go forward in Europe in the hours to come
+NOON = pd.Timestamp("2025-03-30 00:00", tz="UTC").as_unit(
+    "us"
+)  # clocks go forward in Europe in the hours to come
 HOUR, MICROSECOND = pd.Timedelta("1h"), pd.Timedelta("1us")
 
 driver = Entity(name="driver", join_keys=["driver_id"], value_type=V.INT64)
@@ -70,7 +81,10 @@ class Table:
         for number, row in enumerate(rows):
             values = {"driver_id": row["driver"], "city": row["city"], self.time: row["time"]}
             values |= {self.created: row["created"]} if self.created else {}
-            values |= {f"{self.name}_n": row["n"] and number + row["n"], f"{self.name}_s": f"{self.name} {number}"}
+            values |= {
+                f"{self.name}_n": row["n"] and number + row["n"],
+                f"{self.name}_s": f"{self.name} {number}",
+            }
             for name, value in values.items():
                 if back.get(name, name) in columns:
                     columns[back.get(name, name)].append(value)
@@ -97,7 +111,9 @@ class Table:
 
 def _array(values: list, kind: pa.DataType) -> pa.Array:
     if pa.types.is_timestamp(kind):
-        naive = pa.array([value and value.tz_localize(None).to_pydatetime() for value in values], pa.timestamp("us"))
+        naive = pa.array(
+            [value and value.tz_localize(None).to_pydatetime() for value in values], pa.timestamp("us")
+        )
         return naive.cast(pa.timestamp(kind.unit), safe=False).cast(kind)
     return pa.array(values, kind)
 
@@ -186,7 +202,15 @@ def told_apart(table: Table):
 
 ALIASED = ()
 """In place of names: the feature service, which has one view under two aliases."""
-CHOICES = [("hourly",), ("pairs",), ("company",), ("forever",), ("naive", "mapped"), ("pairs", "company"), ALIASED]
+CHOICES = [
+    ("hourly",),
+    ("pairs",),
+    ("company",),
+    ("forever",),
+    ("naive", "mapped"),
+    ("pairs", "company"),
+    ALIASED,
+]
 
 
 @st.composite
@@ -210,9 +234,9 @@ def cases(draw, names: tuple[str, ...], least: int) -> dict:
 
 def frame_of(case: dict) -> pd.DataFrame:
     asked = case["asked"]
-    moments = pd.DatetimeIndex([row["event_timestamp"] for row in asked], dtype="datetime64[us, UTC]").as_unit(
-        case["unit"]
-    )
+    moments = pd.DatetimeIndex(
+        [row["event_timestamp"] for row in asked], dtype="datetime64[us, UTC]"
+    ).as_unit(case["unit"])
     return pd.DataFrame(
         {
             "row": np.arange(len(asked)),
@@ -271,7 +295,9 @@ def test_the_answers_are_those_of_feasts_duckdb_store(pair, examined):
     features = [answer.drop(columns=frame_of(case).columns) for case, answer in examined]
     found = sum(frame.notna().to_numpy().sum() for frame in features)
     null = sum(frame.isna().to_numpy().sum() for frame in features)
-    assert len(examined) >= 100 and min(found, null) > 500, f"{len(examined)} cases, {found} values, {null} nulls"
+    assert len(examined) >= 100 and min(found, null) > 500, (
+        f"{len(examined)} cases, {found} values, {null} nulls"
+    )
 
 
 MISTAKES = {
@@ -281,20 +307,35 @@ MISTAKES = {
     "a time to live of 0 is over at once": ("if view.ttl:", "if True:"),
     "a row answers from after its time": ("answer[time] >= rows[_SINCE]", "answer[time] > rows[_SINCE]"),
     "the first correction counts": ("rows[_WRITTEN].desc()", "rows[_WRITTEN].asc()"),
-    "a row without a created time counts most": ("rows[_WRITTEN].desc()", "rows[_WRITTEN].desc(nulls_first=True)"),
-    "a row without an answer is dropped": ("joined.select(", "joined.filter(joined[_SINCE].notnull()).select("),
-    "a row without a time has an answer": ("in [time, *view.keys.values()]", "in view.keys.values() or [time]"),
+    "a row without a created time counts most": (
+        "rows[_WRITTEN].desc()",
+        "rows[_WRITTEN].desc(nulls_first=True)",
+    ),
+    "a row without an answer is dropped": (
+        "joined.select(",
+        "joined.filter(joined[_SINCE].notnull()).select(",
+    ),
+    "a row without a time has an answer": (
+        "in [time, *view.keys.values()]",
+        "in view.keys.values() or [time]",
+    ),
     "a row without a key has an answer": ("in [time, *view.keys.values()]", "in [time]"),
     "the second key is forgotten": ("in view.keys.items()]", "in [*view.keys.items()][:1]]"),
     "the keys have their own names": ("view.projection.join_key_map or ", ""),
-    "what was written later is known": ("ibis.greatest(table[view.time], table[view.created])", "table[view.time]"),
+    "what was written later is known": (
+        "ibis.greatest(table[view.time], table[view.created])",
+        "table[view.time]",
+    ),
     "what was never written is known": ("rows = rows.drop_null(_WRITTEN)", "rows = rows"),
     "what is written late about earlier counts": (
         "rows[_TIME] == rows[_TIME].max().over(before)",
         "rows[_TIME].notnull()",
     ),
     "the earlier of two known at once counts": ("order = [rows[_TIME].desc()", "order = [rows[_TIME].asc()"),
-    "the features change places": ("joined[_OWN + column]", "joined[_OWN + list(view.features.values())[-1]]"),
+    "the features change places": (
+        "joined[_OWN + column]",
+        "joined[_OWN + list(view.features.values())[-1]]",
+    ),
 }
 
 
@@ -327,7 +368,9 @@ class Small:
         self.folder = folder
         folder.mkdir(parents=True)
 
-    def view(self, name: str, columns: dict, entities=(driver,), ttl=timedelta(days=7), **source) -> FeatureView:
+    def view(
+        self, name: str, columns: dict, entities=(driver,), ttl=timedelta(days=7), **source
+    ) -> FeatureView:
         path = self.folder / f"{name}.parquet"
         pd.DataFrame(columns).to_parquet(path)
         times = {"event_timestamp", "created"}
@@ -337,7 +380,9 @@ class Small:
             entities=list(entities),
             ttl=ttl,
             schema=[Field(name=c, dtype=Int64 if c in keys else Float64) for c in columns if c not in times],
-            source=FileSource(name=f"{name}_file", path=str(path), timestamp_field="event_timestamp", **source),
+            source=FileSource(
+                name=f"{name}_file", path=str(path), timestamp_field="event_timestamp", **source
+            ),
         )
 
     def store(self, kind: str, *objects, **settings) -> FeatureStore:
@@ -371,11 +416,15 @@ def plain(columns: dict | None = None, **more) -> dict:
 
 
 def asked(**columns) -> pd.DataFrame:
-    return pd.DataFrame({"row": [0, 1, 2], "driver_id": [1, 2, 9], "event_timestamp": [NOON + 2 * HOUR] * 3} | columns)
+    return pd.DataFrame(
+        {"row": [0, 1, 2], "driver_id": [1, 2, 9], "event_timestamp": [NOON + 2 * HOUR] * 3} | columns
+    )
 
 
 def found(store: FeatureStore, rows: pd.DataFrame, features: list, **options) -> pd.DataFrame:
-    return store.get_historical_features(rows, features, **options).to_df().sort_values("row", ignore_index=True)
+    return (
+        store.get_historical_features(rows, features, **options).to_df().sort_values("row", ignore_index=True)
+    )
 
 
 def test_the_plan_is_an_asof_join_and_no_nested_loop(small):
@@ -434,7 +483,11 @@ def test_times_may_be_text_naive_or_zoned(small, moments, settings):
 
 
 def test_a_time_column_of_another_name_and_extra_columns_pass_through(small):
-    rows = asked().rename(columns={"event_timestamp": "asked at"}).assign(created=["x", None, "z"], a_given=[1, 2, 3])
+    rows = (
+        asked()
+        .rename(columns={"event_timestamp": "asked at"})
+        .assign(created=["x", None, "z"], a_given=[1, 2, 3])
+    )
     answers = [found(store, rows, ["stats:a"]) for store in small.both(small.view("stats", plain()))]
     assert answers[1].columns.tolist() == ["row", "driver_id", "asked at", "created", "a_given", "a"]
     pd.testing.assert_frame_equal(*answers)
@@ -452,7 +505,9 @@ def test_arrow_has_the_same_columns_and_types(small):
 
 
 def test_no_rows_are_no_answers_with_the_same_columns(small):
-    answers = [found(store, asked().head(0), ["stats:a"]) for store in small.both(small.view("stats", plain()))]
+    answers = [
+        found(store, asked().head(0), ["stats:a"]) for store in small.both(small.view("stats", plain()))
+    ]
     assert len(answers[1]) == 0
     pd.testing.assert_frame_equal(*answers)
 
@@ -464,9 +519,12 @@ def test_on_demand_views_compute_from_the_answer_and_the_request(small):
     def scaled(inputs: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"scaled": inputs["a"] * inputs["factor"]})
 
-    view = on_demand_feature_view(sources=[stats, request], schema=[Field(name="scaled", dtype=Float64)])(scaled)
+    view = on_demand_feature_view(sources=[stats, request], schema=[Field(name="scaled", dtype=Float64)])(
+        scaled
+    )
     answers = [
-        found(store, asked(factor=[2.0, 3.0, 4.0]), ["scaled:scaled", "stats:a"]) for store in small.both(stats, view)
+        found(store, asked(factor=[2.0, 3.0, 4.0]), ["scaled:scaled", "stats:a"])
+        for store in small.both(stats, view)
     ]
     assert answers[1].scaled.tolist()[:2] == [4.0, 9.0]
     pd.testing.assert_frame_equal(*answers)
@@ -493,13 +551,18 @@ def test_what_cannot_be_joined_is_refused_with_what_to_do(small):
         store.get_historical_features(asked().drop(columns="driver_id"), ["stats:a"])
     with pytest.raises(ValueError, match=r"the name a\. Rename"):
         store.get_historical_features(asked(a=[1, 2, 3]), ["stats:a"])
-    assert found(store, asked(a=[1, 2, 3]), ["stats:a"], full_feature_names=True).stats__a.tolist()[:2] == [2.0, 3.0]
+    assert found(store, asked(a=[1, 2, 3]), ["stats:a"], full_feature_names=True).stats__a.tolist()[:2] == [
+        2.0,
+        3.0,
+    ]
 
 
 def test_all_else_is_feasts_own():
     own = {name for name in vars(asof_store.AsofOfflineStore) if not name.startswith("_")}
     assert own == {"get_historical_features"}
-    assert issubclass(asof_store.AsofOfflineStoreConfig, DuckDBOfflineStoreConfig)  # monitoring looks for that class
+    assert issubclass(
+        asof_store.AsofOfflineStoreConfig, DuckDBOfflineStoreConfig
+    )  # monitoring looks for that class
 
 
 def test_materialized_saved_and_logged_features_are_those_of_feasts_store(small):
@@ -530,7 +593,9 @@ def test_materialized_saved_and_logged_features_are_those_of_feasts_store(small)
         table = pq.read_table(source.path)
         store.write_logged_features(table, service)
         logged = pq.read_table(log).num_rows
-        seen.append([online, len(saved.to_df()), again.a.fillna(-1).tolist(), metrics[0]["mean"], latest, logged])
+        seen.append(
+            [online, len(saved.to_df()), again.a.fillna(-1).tolist(), metrics[0]["mean"], latest, logged]
+        )
     assert seen[0] == seen[1]
     assert seen[1][:4] == [[2.0, 3.0], 3, [2.0, 3.0, -1.0], 2.0] and seen[1][5] == 3
 

@@ -28,7 +28,12 @@ version = "1.0.0"
 source = { editable = "." }
 """ + "".join(
     f'\n[[package]]\nname = "{name}"\nversion = "{version}"\nsource = {{ registry = "index" }}\n'
-    for name, version in [("requests", "2.34.2"), ("scipy", "1.17.1"), ("scipy", "1.18.1"), ("wrapt", "2.5.2")]
+    for name, version in [
+        ("requests", "2.34.2"),
+        ("scipy", "1.17.1"),
+        ("scipy", "1.18.1"),
+        ("wrapt", "2.5.2"),
+    ]
 )
 
 
@@ -77,7 +82,12 @@ def test_an_audit_that_finds_nothing_but_the_canary_passes(project):
     assert done.returncode == 0, done.stderr
     assert "4 locked versions audited" in done.stdout
     assert asked[0] == CANARY
-    assert set(asked[1:]) == {("requests", "2.34.2"), ("scipy", "1.17.1"), ("scipy", "1.18.1"), ("wrapt", "2.5.2")}
+    assert set(asked[1:]) == {
+        ("requests", "2.34.2"),
+        ("scipy", "1.17.1"),
+        ("scipy", "1.18.1"),
+        ("wrapt", "2.5.2"),
+    }
 
 
 def test_every_version_of_our_lock_is_asked_about():
@@ -85,7 +95,9 @@ def test_every_version_of_our_lock_is_asked_about():
     with database({CANARY: "PYSEC-2018-28"}, asked) as address:
         done = audit(REPOSITORY, address)
     assert done.returncode == 0, done.stderr
-    pinned = (REPOSITORY / "requirements.txt").read_text() + (REPOSITORY / "build-requirements.txt").read_text()
+    pinned = (REPOSITORY / "requirements.txt").read_text() + (
+        REPOSITORY / "build-requirements.txt"
+    ).read_text()
     lines = [line.split()[0] for line in pinned.splitlines() if "==" in line and not line.startswith(" ")]
     assert len(lines) > 200 and set(lines) <= {"==".join(pin) for pin in asked}
 

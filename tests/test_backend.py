@@ -40,7 +40,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length) or b"{}")
         path = self.path.partition("?")[0]
         self.server.sent.append((self.command, path, body))
-        found = [answer for end, answer in self.server.answers.items() if f"{self.command} {path}".endswith(end)]
+        found = [
+            answer for end, answer in self.server.answers.items() if f"{self.command} {path}".endswith(end)
+        ]
         said = json.dumps(found[0] if found else body).encode()
         self.send_response(200 if found or self.command != "GET" else 404)
         self.send_header("Content-Type", "application/json")
@@ -72,7 +74,9 @@ def ran(server: Recorder, tmp_path, program: str) -> str:
         "current-context": "here",
         "clusters": [{"name": "here", "cluster": {"server": server.url}}],
         "users": [{"name": "nobody", "user": {}}],
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "nobody", "namespace": NAMESPACE}}],
+        "contexts": [
+            {"name": "here", "context": {"cluster": "here", "user": "nobody", "namespace": NAMESPACE}}
+        ],
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
     settings = {"BACKEND": "kubernetes", "KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path)}
@@ -126,7 +130,9 @@ run("06", "n06-34", "n06-35")
     with recorder(answers) as server:
         ran(server, tmp_path, program)
         [run] = server.posted("/runs")
-    specification, platform = yaml.safe_load_all((REPOSITORY / "cluster" / "training_pipeline.yaml").read_text())
+    specification, platform = yaml.safe_load_all(
+        (REPOSITORY / "cluster" / "training_pipeline.yaml").read_text()
+    )
     assert run["pipeline_spec"] == {"pipeline_spec": specification, "platform_spec": platform}
     given = run["runtime_config"]["parameters"]
     inputs = specification["root"]["inputDefinitions"]["parameters"]
@@ -149,7 +155,11 @@ contract = SimpleNamespace(feature_service="rates_and_rating", label="label")
 run("05", "n05-01", "n05-32", "n05-76", "n05-88b")
 print(best)
 """
-    found = [{"name": "C", "value": "0.25"}, {"name": "degree", "value": "2"}, {"name": "weights", "value": "equal"}]
+    found = [
+        {"name": "C", "value": "0.25"},
+        {"name": "degree", "value": "2"},
+        {"name": "weights", "value": "equal"},
+    ]
     answer = {"status": {**DONE["status"], "currentOptimalTrial": {"parameterAssignments": found}}}
     with recorder({"/experiments/driver-sweep": answer}) as server:
         said = ran(server, tmp_path, program)
@@ -213,7 +223,11 @@ print(cluster.get_job(submitted).status)
             ]
         },
     }
-    ended["metadata"] = {**job["metadata"], "namespace": NAMESPACE, "creationTimestamp": "2025-03-01T00:00:00Z"}
+    ended["metadata"] = {
+        **job["metadata"],
+        "namespace": NAMESPACE,
+        "creationTimestamp": "2025-03-01T00:00:00Z",
+    }
     container = {"name": "node", "image": "ml-lifecycle:1.0"}
     labels = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     jobs = {"metadata": {"labels": labels}, "spec": {"template": {"spec": {"containers": [container]}}}}

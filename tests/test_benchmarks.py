@@ -28,7 +28,10 @@ def out(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def sections(out) -> dict:
-    return {name: s["measured"] for name, s in json.loads((out / "performance.json").read_text())["sections"].items()}
+    return {
+        name: s["measured"]
+        for name, s in json.loads((out / "performance.json").read_text())["sections"].items()
+    }
 
 
 def numbers(value) -> list[float]:
@@ -75,25 +78,33 @@ def test_feast_ranks_more_rows_than_there_are_questions(sections):
 
 
 def test_the_posts_loop_trains_on_the_same_rows_on_duckdb_and_on_fewer_on_its_own_store(sections):
-    seed, seed_duckdb, workshop = (of(sections["selection"], name) for name in ("seed", "seed_duckdb", "workshop"))
+    seed, seed_duckdb, workshop = (
+        of(sections["selection"], name) for name in ("seed", "seed_duckdb", "workshop")
+    )
     for name, subset in workshop["subsets"].items():
         assert seed_duckdb["subsets"][name]["digest"] == subset["digest"]
         assert seed_duckdb["subsets"][name]["rows"] == subset["rows"] == workshop["labels"]
         assert seed["subsets"][name]["rows"] < workshop["labels"]
         assert seed["subsets"][name]["digest"] != subset["digest"]
-    assert set(seed["parts"]) == set(workshop["parts"]) == {"retrieve", "fit and score", "log the model", "else"}
+    assert (
+        set(seed["parts"]) == set(workshop["parts"]) == {"retrieve", "fit and score", "log the model", "else"}
+    )
 
 
 def test_on_the_flights_both_ways_retrieve_the_same_values_for_the_first_candidate(sections):
     seed, workshop = (of(sections["selection"], name, "flights") for name in ("seed_duckdb", "workshop"))
     assert list(workshop["subsets"]) == ["hour"]
     assert seed["subsets"]["hour"]["digest"] == workshop["subsets"]["hour"]["digest"]
-    assert seed["subsets"]["hour"]["rows"] == workshop["subsets"]["hour"]["rows"] == workshop["labels"] > 20_000
+    assert (
+        seed["subsets"]["hour"]["rows"] == workshop["subsets"]["hour"]["rows"] == workshop["labels"] > 20_000
+    )
     assert 0.6 < workshop["subsets"]["hour"]["auc"] < 0.8
 
 
 def test_the_flights_are_served_from_three_views_by_two_text_keys_and_a_value_of_the_caller(sections):
-    scores = [of(sections["online"], name, "flights")["scores"] for name in ("in_process", "logged", "over_http")]
+    scores = [
+        of(sections["online"], name, "flights")["scores"] for name in ("in_process", "logged", "over_http")
+    ]
     assert scores[0] == scores[1] == scores[2] and len(scores[0]) > 30
     assert len(set(scores[0])) > 20, "most pairs have features of their own"
 
@@ -154,7 +165,9 @@ def test_renewing_one_section_keeps_the_others(out, tmp_path, monkeypatch):
     monkeypatch.setitem(bench.SECTIONS, "step", lambda size, folder: [{"renewed": True}])
     monkeypatch.setattr(bench.subprocess, "call", lambda *_, **__: 0)
     assert bench.main(["--only", "step", "--size", "small", "--out", str(tmp_path)]) == 0
-    before, after = (json.loads((path / "performance.json").read_text())["sections"] for path in (out, tmp_path))
+    before, after = (
+        json.loads((path / "performance.json").read_text())["sections"] for path in (out, tmp_path)
+    )
     assert after.pop("step")["measured"] == [{"renewed": True}] and before.pop("step")
     assert after == before
 

@@ -49,7 +49,10 @@ def test_a_sentence_is_ticked_when_its_checks_passed_in_this_kernel(cells, lines
     "cell, shown",
     [
         ("from helpers.start import begin\nbegin('4')", "Error: there is no notebook '4'; there are 00, 01,"),
-        ("from exercises import exercise\nexercise('1.9')", "Error: there is no exercise '1.9'; there are 0.1,"),
+        (
+            "from exercises import exercise\nexercise('1.9')",
+            "Error: there is no exercise '1.9'; there are 0.1,",
+        ),
         ("from helpers.data import DataError\nraise DataError('word ' * 60)", "Error: word word"),
         ("from exercises.core import NotYet\nraise NotYet('it is odd.')", "Not yet: it is odd."),
     ],

@@ -34,7 +34,9 @@ REAL = "On real data"
 def functions(path: Path) -> set[str]:
     """The test functions of a file, by name."""
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+    return {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
 
 
 def test_every_claim_has_a_check_that_ran_or_a_test():
@@ -46,11 +48,15 @@ def test_every_claim_has_a_check_that_ran_or_a_test():
         for check in cells
         if check.line.count("\n") or not check.line
     ]
-    assert silent == [], "a check cell of a claim has no printed line: execute the notebook and store its outputs"
+    assert silent == [], (
+        "a check cell of a claim has no printed line: execute the notebook and store its outputs"
+    )
 
 
 def test_every_tag_has_its_claim():
-    assert sorted(set(SHOWN) - {row.id for row in ROWS}) == [], "add a row to docs/claims.toml, or take the tag out"
+    assert sorted(set(SHOWN) - {row.id for row in ROWS}) == [], (
+        "add a row to docs/claims.toml, or take the tag out"
+    )
 
 
 def test_every_named_test_exists():
@@ -60,8 +66,12 @@ def test_every_named_test_exists():
 
 
 def test_every_proof_of_this_file_belongs_to_a_claim():
-    named = {test.split("::")[1] for row in ROWS for test in row.tests if test.startswith("tests/test_claims.py::")}
-    own = {name for name in functions(Path(__file__)) if not name.startswith(("test_every_", "test_the_page_"))}
+    named = {
+        test.split("::")[1] for row in ROWS for test in row.tests if test.startswith("tests/test_claims.py::")
+    }
+    own = {
+        name for name in functions(Path(__file__)) if not name.startswith(("test_every_", "test_the_page_"))
+    }
     assert named == own
 
 
@@ -83,7 +93,9 @@ def test_every_place_of_a_tool_exists_and_comes_to_the_tool():
             for place in getattr(tool, way):
                 path, _, test = place.partition("::")
                 assert (REPOSITORY / path).exists(), place
-                assert path.startswith("notebooks/") if not test else test in functions(REPOSITORY / path), place
+                assert path.startswith("notebooks/") if not test else test in functions(REPOSITORY / path), (
+                    place
+                )
                 found = reach(place)
                 if missing := [name for name in needed if not found.names(name)]:
                     not_found[f"{tool.name}, {way}: {place}"] = missing
@@ -118,7 +130,10 @@ NOT_THERE = [
     ("notebooks/02_retrieve_point_in_time.ipynb", "kserve"),
     ("notebooks/02_retrieve_point_in_time.ipynb", "redis-server"),
     ("notebooks/06_compile_pipeline.ipynb", "docker"),
-    ("notebooks/07_serve_online.ipynb", "prometheus"),  # in the same file of helpers as the Redis that it starts
+    (
+        "notebooks/07_serve_online.ipynb",
+        "prometheus",
+    ),  # in the same file of helpers as the Redis that it starts
     ("tests/test_serving.py::test_the_servers_metrics_count_each_prediction", "redis-server"),
     ("tests/test_claims.py::test_autolog_records_parameters_and_metrics", "evidently"),
 ]
@@ -131,7 +146,9 @@ def test_every_search_for_a_tool_also_finds_nothing_where_it_is_not(place, tool)
 
 def test_every_claim_that_is_shown_again_is_a_claim_of_the_page_before():
     earlier = [row.id for row in ROWS if row.group != REAL]
-    assert {row.id: sorted(set(row.again) - set(earlier)) for row in ROWS if set(row.again) - set(earlier)} == {}
+    assert {
+        row.id: sorted(set(row.again) - set(earlier)) for row in ROWS if set(row.again) - set(earlier)
+    } == {}
     assert len({name for row in ROWS for name in row.again}) >= 10
     page = claims.page()
     links = re.findall(r"\]\(#(claim-[a-z0-9-]+)\)", page)
@@ -190,7 +207,9 @@ def test_a_batch_views_function_is_not_run_when_the_past_is_retrieved(home):
     def doubled(rows):
         return rows.assign(conv_rate=2 * rows["conv_rate"])
 
-    with pytest.warns(RuntimeWarning, match="Batch feature views are experimental features in alpha development"):
+    with pytest.warns(
+        RuntimeWarning, match="Batch feature views are experimental features in alpha development"
+    ):
         view = BatchFeatureView(
             name="doubled",
             mode="pandas",
@@ -257,10 +276,16 @@ def test_materializing_one_view_serves_all_its_features_and_none_of_another(home
     configure(home)
     store = apply(home)
     store.materialize(NOW - pd.Timedelta(days=7), NOW, feature_views=["driver_hourly_stats"])
-    asked = ["driver_hourly_stats:conv_rate", "driver_hourly_stats:avg_daily_trips", "driver_daily_profile:rating"]
+    asked = [
+        "driver_hourly_stats:conv_rate",
+        "driver_hourly_stats:avg_daily_trips",
+        "driver_daily_profile:rating",
+    ]
     found = store.get_online_features(asked, [{"driver_id": 1001}]).to_dict()
     assert found["conv_rate"] != [None]
-    assert found["avg_daily_trips"] != [None], "not needed by a model of conv_rate alone, and there all the same"
+    assert found["avg_daily_trips"] != [None], (
+        "not needed by a model of conv_rate alone, and there all the same"
+    )
     assert found["rating"] == [None]
 
 

@@ -32,7 +32,9 @@ def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(app
     command = [sys.executable, "-m", "workshop.commands", "ui"]
     environment = {**os.environ, "WORKSHOP_HOME": str(applied.home)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, preexec_fn=deaf_to_ctrl_c, **pipes) as door:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, preexec_fn=deaf_to_ctrl_c, **pipes
+    ) as door:
         try:
             said = []
             while not said or said[-1] not in ("", "Ctrl-C stops both.\n"):
@@ -56,7 +58,9 @@ def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(app
 def test_with_no_state_at_all_there_is_nothing_to_look_at_and_it_says_so(home):
     command = [sys.executable, "-m", "workshop.commands", "ui"]
     environment = {**os.environ, "WORKSHOP_HOME": str(home.home)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
     assert "there is nothing to look at yet: run notebook 01" in done.stderr and "make run" in done.stderr
 
@@ -85,8 +89,12 @@ def test_a_copy_has_the_notebooks_cells_no_outputs_and_links_that_lead_somewhere
     assert [copy.name for copy in copies] == [path.name for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     leads_to = []
     for copy in copies:
-        made, original = (nbformat.read(folder / copy.name, as_version=4) for folder in (copy.parent, NOTEBOOKS))
-        assert [cell.metadata.get("tags") for cell in made.cells] == [c.metadata.get("tags") for c in original.cells]
+        made, original = (
+            nbformat.read(folder / copy.name, as_version=4) for folder in (copy.parent, NOTEBOOKS)
+        )
+        assert [cell.metadata.get("tags") for cell in made.cells] == [
+            c.metadata.get("tags") for c in original.cells
+        ]
         for cell, from_cell in zip(made.cells, original.cells, strict=True):
             if cell.cell_type == "code":
                 assert (cell.source, cell.outputs, cell.execution_count) == (from_cell.source, [], None)
@@ -122,7 +130,9 @@ def test_a_copy_is_never_overwritten_and_a_newer_notebook_is_named(home, monkeyp
 
     (copies / name).rename(copies / "mine.ipynb")
     assert commands.own_copies(copies) == []
-    assert "One more sentence." in (copies / name).read_text() and (copies / "mine.ipynb").read_bytes() == mine
+    assert (
+        "One more sentence." in (copies / name).read_text() and (copies / "mine.ipynb").read_bytes() == mine
+    )
 
 
 def test_git_does_not_see_the_copies():
@@ -190,7 +200,8 @@ def test_reset_keeps_the_learners_notebooks_and_says_so(home):
         done = subprocess.run(command, input="yes\n", env=environment, capture_output=True, text=True)
         assert (
             said in done.stdout
-            and f"Your notebooks in {home.path / 'notebooks'} stay, and the record of your exercises." in done.stdout
+            and f"Your notebooks in {home.path / 'notebooks'} stay, and the record of your exercises."
+            in done.stdout
         )
         assert {path.name for path in home.path.iterdir()} == {"notebooks", "exercises.jsonl"}
         assert any((home.path / "notebooks").iterdir())

@@ -30,7 +30,9 @@ def test_the_auc_is_that_of_scikit_learn_ties_included(seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, rng.integers(10, 300))
     labels[:2] = 0, 1
-    scores = rng.integers(0, rng.integers(1, 40), labels.size) / 10  # few values, and for some seeds a single one
+    scores = (
+        rng.integers(0, rng.integers(1, 40), labels.size) / 10
+    )  # few values, and for some seeds a single one
     assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
@@ -49,7 +51,10 @@ def test_a_model_beside_itself_gains_nothing_at_all():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_far_better_model_is_better_and_a_far_worse_one_is_not(seed):
     labels, champion, challenger, entities = drawn(seed, better=0.9)
-    found, turned = compare(labels, champion, challenger, entities), compare(labels, challenger, champion, entities)
+    found, turned = (
+        compare(labels, champion, challenger, entities),
+        compare(labels, challenger, champion, entities),
+    )
     assert found.better and found.low < found.challenger - found.champion < found.high
     exact = [roc_auc_score(labels, scores) for scores in (champion, challenger)]
     assert [found.champion, found.challenger] == pytest.approx(exact, abs=1e-12)
@@ -97,7 +102,9 @@ def test_too_few_entities_with_an_outcome_are_no_ground_to_judge_on(scarce):
     scores = np.random.default_rng(0).random(400)
     entities = drivers(np.arange(400) // 10)
     counts = {scarce: FEWEST - 1, 1 - scarce: 40 - FEWEST + 1}
-    with pytest.raises(TooFewLabels, match=f"{counts[1]} of the entities have a label 1 and {counts[0]} a label 0"):
+    with pytest.raises(
+        TooFewLabels, match=f"{counts[1]} of the entities have a label 1 and {counts[0]} a label 0"
+    ):
         compare(labels, scores, scores, entities)
     labels[10 * (FEWEST - 1)] = scarce
     assert compare(labels, scores, scores, entities).rows == 400
@@ -110,7 +117,9 @@ def test_it_says_what_it_found_in_words_and_as_figures():
     assert str(found) == (
         f"AUC {found.challenger:.3f} against {found.champion:.3f}, a gain of {gain:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on 450 rows"
     )
-    assert found.figures() == {name: getattr(found, name) for name in ("rows", "champion", "challenger", "low", "high")}
+    assert found.figures() == {
+        name: getattr(found, name) for name in ("rows", "champion", "challenger", "low", "high")
+    }
 
 
 def test_rows_without_a_key_are_one_entity_and_none_is_dropped():

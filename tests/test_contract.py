@@ -57,7 +57,12 @@ def checks(cells) -> list:
 def shown(cell) -> str:
     """All text that a cell's outputs show."""
     texts = [output.get("text", "") for output in cell.outputs]
-    texts += [value for o in cell.outputs for kind, value in o.get("data", {}).items() if not kind.startswith("image/")]
+    texts += [
+        value
+        for o in cell.outputs
+        for kind, value in o.get("data", {}).items()
+        if not kind.startswith("image/")
+    ]
     return re.sub(r'src="data:image/png;base64,[^"]*"', "", "\n".join(map(str, texts)))
 
 
@@ -83,7 +88,9 @@ def test_the_header_says_what_you_do_learn_need_and_should_know(path, cells):
 def test_the_lifecycle_strip_marks_the_place(path, cells):
     strip = next(line for line in cells[0].source.splitlines() if " → " in line)
     number = int(path.name[:2])
-    assert re.findall(r"\*\*(\w+)\*\*", strip) == STEPS[max(number - 1, 0) : number]  # 00 stands before the first
+    assert (
+        re.findall(r"\*\*(\w+)\*\*", strip) == STEPS[max(number - 1, 0) : number]
+    )  # 00 stands before the first
 
 
 def test_parameters_come_first_then_begin_then_the_imports(path, cells):
@@ -110,7 +117,12 @@ def test_code_cells_are_short(cells):
     # Statements, not lines: keyword arguments that are written out take a line each, and are easier to read for it.
     assert statistics.median(statements(cell) for cell in lessons(cells)) <= 6
     assert (
-        max(len(cell.source.splitlines()) for cell in code(cells) if not {"imports", "showed"} & set(tags(cell))) <= 25
+        max(
+            len(cell.source.splitlines())
+            for cell in code(cells)
+            if not {"imports", "showed"} & set(tags(cell))
+        )
+        <= 25
     )
 
 
@@ -141,7 +153,9 @@ def test_no_name_that_a_check_binds_is_used_later(cells):
     for cell in code(cells):
         tree = ast.parse(cell.source)
         used = (names(tree, ast.Load) - names(tree, ast.Store)) & set(bound)
-        assert not used, f"{used} is bound in the check\n{bound.get(min(used, default=''))}\nand used in\n{cell.source}"
+        assert not used, (
+            f"{used} is bound in the check\n{bound.get(min(used, default=''))}\nand used in\n{cell.source}"
+        )
         for name in names(tree, ast.Store):
             if "check" in tags(cell):
                 bound[name] = cell.source
@@ -155,7 +169,9 @@ def test_a_check_calls_nothing_that_the_reader_has_not_seen(cells):
     for cell in code(cells):
         tree = ast.parse(cell.source)
         called = {
-            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         if "check" in tags(cell):
             assert called <= seen, f"{called - seen} is new in the check\n{cell.source}"
@@ -177,9 +193,13 @@ def test_each_check_asserts_with_a_message_and_ends_in_one_line_with_the_figure(
         asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
         assert asserts, f"no assert in\n{cell.source}"
         assert all(node.msg for node in asserts), f"an assert without a message in\n{cell.source}"
-        prints = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+        prints = [
+            n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"
+        ]
         assert [tree.body[-1].value] == prints, f"one print, at the end, in\n{cell.source}"
-        assert {output.get("name") for output in cell.outputs} == {"stdout"}, f"no printed line from\n{cell.source}"
+        assert {output.get("name") for output in cell.outputs} == {"stdout"}, (
+            f"no printed line from\n{cell.source}"
+        )
         assert "".join(output.text for output in cell.outputs).count("\n") == 1
 
 
@@ -199,12 +219,16 @@ def test_each_check_has_a_tag_of_its_own(cells):
     flat = [tag for own in found for tag in own]
     assert len(flat) == len(set(flat))
     assert [cell.source.splitlines()[0] for cell in checks(cells)] == [f"# Check: {tag}" for tag in flat]
-    assert [cell.source for cell in cells if cell.source.startswith("# Check") and "check" not in tags(cell)] == []
+    assert [
+        cell.source for cell in cells if cell.source.startswith("# Check") and "check" not in tags(cell)
+    ] == []
 
 
 def test_claims_are_made_by_checks_alone(cells):
     claims = [tag for cell in cells for tag in tags(cell) if tag.startswith("claim-")]
-    assert [cell.source for cell in cells if set(claims) & set(tags(cell)) and "check" not in tags(cell)] == []
+    assert [
+        cell.source for cell in cells if set(claims) & set(tags(cell)) and "check" not in tags(cell)
+    ] == []
     assert len(claims) == len(set(claims))
 
 
@@ -221,7 +245,10 @@ def test_no_output_is_an_error_or_on_stderr(cells):
 @pytest.mark.parametrize(
     "what, pattern",
     [
-        ("an absolute path", r"(?<![\w.<])/(root|home|Users|tmp|work|private|var|opt|usr|mnt|runner)/|[A-Z]:\\\\"),
+        (
+            "an absolute path",
+            r"(?<![\w.<])/(root|home|Users|tmp|work|private|var|opt|usr|mnt|runner)/|[A-Z]:\\\\",
+        ),
         ("a warning", r"\w*Warning\b"),
         ("an object's address", r"\bat 0x[0-9a-f]{6,}"),
         ("a run id", r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-"),
@@ -241,7 +268,9 @@ def test_every_picture_has_a_text_for_those_who_cannot_see_it(cells):
                 if kind.startswith("image/"):
                     assert len(output.metadata.get(kind, {}).get("alt", "")) >= 30, cell.source
             pictures = re.findall(r"<img[^>]*>", output.get("data", {}).get("text/html", ""))
-            assert [picture for picture in pictures if not re.search(r'\balt="[^"]{30,}"', picture)] == [], cell.source
+            assert [picture for picture in pictures if not re.search(r'\balt="[^"]{30,}"', picture)] == [], (
+                cell.source
+            )
     assert re.findall(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")[^>]*>", prose(cells)) == []
 
 
@@ -303,7 +332,9 @@ def test_no_cell_reads_the_wall_clock(cells):
 
 
 def test_the_readme_gives_the_minutes_and_seconds_of_each_header(path, cells):
-    told = re.search(r"(\d+) minutes to read, (\d+) for the exercises, (\d+) seconds to run", cells[0].source).groups()
+    told = re.search(
+        r"(\d+) minutes to read, (\d+) for the exercises, (\d+) seconds to run", cells[0].source
+    ).groups()
     row = next(line for line in README.read_text().splitlines() if line.startswith(f"| [{path.name}]"))
     assert tuple(row.strip(" |").split(" | ")[-3:]) == told
 

@@ -76,7 +76,9 @@ def test_an_empty_file_is_said_to_be_made_again_and_is_no_error(mine, name, caps
 def test_an_online_store_that_is_gone_is_named_while_its_registry_is_there(mine, capsys):
     (mine.path / damage.ONLINE).unlink()
     damage.check(mine)
-    assert capsys.readouterr().out.startswith("online_store.db (online store) is gone: notebook 01 makes it again")
+    assert capsys.readouterr().out.startswith(
+        "online_store.db (online store) is gone: notebook 01 makes it again"
+    )
     (mine.path / damage.REGISTRY).unlink()
     damage.check(mine)
     assert capsys.readouterr().out == ""
@@ -113,7 +115,9 @@ def test_a_database_that_another_program_holds_is_named_and_nothing_is_lost(mine
     monkeypatch.setattr(damage, "PATIENCE", 0.5)
     with closing(sqlite3.connect(mine.path / name, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(WorkshopError, match=rf"^{name} \(.+\) is locked: another program has been writing to it"):
+        with pytest.raises(
+            WorkshopError, match=rf"^{name} \(.+\) is locked: another program has been writing to it"
+        ):
             damage.check(mine)
     damage.check(mine)
 
@@ -146,7 +150,10 @@ def test_a_database_that_was_left_half_made_is_made_again_but_not_while_somebody
         damage.check(mine)
         assert (mine.path / damage.TRACKING).exists() and capsys.readouterr().out == ""
     damage.check(mine)
-    assert "mlflow.db was left half made by a process that was killed, and held nothing" in capsys.readouterr().out
+    assert (
+        "mlflow.db was left half made by a process that was killed, and held nothing"
+        in capsys.readouterr().out
+    )
     assert not (mine.path / damage.TRACKING).exists()
 
 
@@ -156,7 +163,9 @@ def test_a_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_prin
     with closing(sqlite3.connect(mine.path / damage.TRACKING)) as database, database:
         database.execute("INSERT INTO experiments (name) VALUES ('mine')")
     assert revision(mine) != newest
-    with pytest.raises(WorkshopError, match=r"^mlflow\.db was written by an older MLflow than this") as raised:
+    with pytest.raises(
+        WorkshopError, match=r"^mlflow\.db was written by an older MLflow than this"
+    ) as raised:
         damage.check(mine)
     for line in re.findall(r"`(.*?)`", str(raised.value)):
         subprocess.run(line, shell=True, check=True, cwd=REPOSITORY, capture_output=True)
@@ -197,15 +206,21 @@ def test_what_a_killed_process_left_open_is_closed_once_nobody_else_works_here(m
     command = [sys.executable, "-c", BEGUN, str(mine.home)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
-        killed = subprocess.run([sys.executable, "-c", KILLED, mine.tracking_uri], cwd=tmp_path, capture_output=True)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, mine.tracking_uri], cwd=tmp_path, capture_output=True
+        )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         left = {"pipeline 001": "RUNNING", "train": "RUNNING", "native": "RUNNING"}
         damage.check(mine)
         assert statuses(mine) == left, "the other one may be working on them"
         assert capsys.readouterr().out == ""
     damage.check(mine)
-    assert statuses(mine) == left | {"pipeline 001": "KILLED", "train": "KILLED"}, "the study goes on by design"
-    said = "Left open by a process that was killed, and now closed in MLflow as KILLED: pipeline 001, train.\n"
+    assert statuses(mine) == left | {"pipeline 001": "KILLED", "train": "KILLED"}, (
+        "the study goes on by design"
+    )
+    said = (
+        "Left open by a process that was killed, and now closed in MLflow as KILLED: pipeline 001, train.\n"
+    )
     assert capsys.readouterr().out == said
     damage.check(mine)
     assert capsys.readouterr().out == "", "it is told once"

@@ -112,7 +112,9 @@ def test_conv_rate_carries_most_acc_rate_some_and_the_noise_features_nothing(see
 def test_about_one_hour_in_a_hundred_is_corrected_a_day_or_more_later(seed):
     stats = tables(seed).stats
     group = stats.groupby(["driver_id", "event_timestamp"])
-    twice = stats[group.created.transform("size") == 2].sort_values(["driver_id", "event_timestamp", "created"])
+    twice = stats[group.created.transform("size") == 2].sort_values(
+        ["driver_id", "event_timestamp", "created"]
+    )
     assert 0.008 < len(twice) / 2 / group.ngroups < 0.012
     first, second = twice.iloc[::2].reset_index(), twice.iloc[1::2].reset_index()
     assert (second.created - second.event_timestamp).min() >= pd.Timedelta(days=1)
@@ -129,7 +131,9 @@ def test_one_driver_in_25_stops_reporting_long_before_the_clock(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_one_driver_in_50_loses_its_profile_for_longer_than_the_daily_views_ttl_and_is_still_asked_about(seed):
+def test_one_driver_in_50_loses_its_profile_for_longer_than_the_daily_views_ttl_and_is_still_asked_about(
+    seed,
+):
     made = tables(seed)
     last = made.profile.groupby("driver_id").event_timestamp.max()
     unrated = last[last < data.NOW - pd.Timedelta(days=30)]
@@ -167,7 +171,9 @@ def test_the_size_of_a_chunk_does_not_change_the_rows():
 def test_more_drivers_keep_the_first_ones_as_they_were():
     few, many = data.generate(4, drivers=30, days=30), data.generate(4, drivers=50, days=30)
     ids = few.stats.driver_id.unique()
-    pd.testing.assert_frame_equal(many.stats[many.stats.driver_id.isin(ids)].reset_index(drop=True), few.stats)
+    pd.testing.assert_frame_equal(
+        many.stats[many.stats.driver_id.isin(ids)].reset_index(drop=True), few.stats
+    )
 
 
 def test_drift_moves_the_later_week_and_nothing_before_it():
@@ -242,6 +248,9 @@ def test_the_data_card_describes_each_column_and_counts_the_rows():
     for name in data.FILES:
         assert f"`{name}`: {pq.read_metadata(COMMITTED / name).num_rows:,} rows" in text
     missing = [
-        f"{name}: {column}" for name in data.FILES for column in data.SCHEMAS[name].names if f"`{column}`" not in text
+        f"{name}: {column}"
+        for name in data.FILES
+        for column in data.SCHEMAS[name].names
+        if f"`{column}`" not in text
     ]
     assert missing == []

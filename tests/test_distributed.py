@@ -83,14 +83,20 @@ def test_shards_are_disjoint_and_complete(rows, workers):
 
 @pytest.mark.parametrize(
     ("rows", "rank", "workers", "says"),
-    [(2, 0, 3, "3 workers for 2 rows"), (9, 3, 3, "ranks go from 0 to 2"), (9, -1, 3, "ranks go from 0 to 2")],
+    [
+        (2, 0, 3, "3 workers for 2 rows"),
+        (9, 3, 3, "ranks go from 0 to 2"),
+        (9, -1, 3, "ranks go from 0 to 2"),
+    ],
 )
 def test_more_workers_than_rows_and_a_wrong_rank_are_refused(rows, rank, workers, says):
     with pytest.raises(NotTrained, match=says):
         distributed.shard(rows, rank, workers)
 
 
-def test_three_workers_find_what_one_finds_and_their_shards_are_one_retrieval(inputs, applied, store, tmp_path):
+def test_three_workers_find_what_one_finds_and_their_shards_are_one_retrieval(
+    inputs, applied, store, tmp_path
+):
     rows = pd.read_parquet(inputs["labels"])
     rows.loc[rows.index[:900:3], "driver_id"] = 9999  # nobody's features: worker 0 trains on fewer rows
     inputs = small(inputs, tmp_path, rows)
@@ -118,7 +124,9 @@ def test_the_model_is_scikit_learns_and_is_stored_and_read_as_others_are(inputs,
     questions = pd.read_parquet(inputs["labels"])
     table = historical_features(store, questions, store.get_feature_service(SERVICE))
     rows = table[table.event_timestamp <= selection_ends(questions.event_timestamp)].dropna()
-    theirs = new_model(C=0.01).set_params(logisticregression__tol=1e-10)  # by itself it stops after three digits
+    theirs = new_model(C=0.01).set_params(
+        logisticregression__tol=1e-10
+    )  # by itself it stops after three digits
     theirs.fit(rows[contract.columns], rows.label)
     ours = distributed.estimator(alone, contract.columns, C=0.01)
     save(ours, tmp_path / "model.skops")
@@ -128,7 +136,9 @@ def test_the_model_is_scikit_learns_and_is_stored_and_read_as_others_are(inputs,
     assert list(ours.feature_names_in_) == contract.columns
 
 
-def test_one_run_is_logged_with_the_contract_and_scores_the_held_out_rows_of_all(inputs, mlflow, tmp_path, store):
+def test_one_run_is_logged_with_the_contract_and_scores_the_held_out_rows_of_all(
+    inputs, mlflow, tmp_path, store
+):
     from sklearn.metrics import roc_auc_score
 
     done = launch(
@@ -254,7 +264,10 @@ def test_a_shard_without_a_row_to_train_on_is_named_by_all(inputs, tmp_path):
     rows.loc[1::2, "driver_id"] = 9999
     done = launch(small(inputs, tmp_path, rows), 2, tmp_path)
     assert done.returncode != 0
-    assert "NotTrained: worker 1 of 2 has no row with all features to train on. Start fewer workers." in done.stderr
+    assert (
+        "NotTrained: worker 1 of 2 has no row with all features to train on. Start fewer workers."
+        in done.stderr
+    )
     assert not Path(inputs["folder"], distributed.CHECKPOINT).exists()
 
 
@@ -272,9 +285,7 @@ def test_without_pytorch_the_message_says_what_is_missing(inputs, monkeypatch):
 
 def test_a_training_file_imports_no_pipeline_and_no_kubernetes(tmp_path):
     """A worker starts in seconds, twice on two cores."""
-    code = (
-        "import sys; import lifecycle.distributed; print({'kfp', 'kubernetes', 'torch', 'mlflow'} & set(sys.modules))"
-    )
+    code = "import sys; import lifecycle.distributed; print({'kfp', 'kubernetes', 'torch', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -300,9 +311,15 @@ def test_the_command_of_a_pod_trains_as_it_stands(inputs, tmp_path):
     (tmp_path / "pod").mkdir()
     job = train_job(inputs, 1)
     settings = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "1", "OMP_NUM_THREADS": "1"}
-    here = {**os.environ, **settings, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    here = {
+        **os.environ,
+        **settings,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     command = job["spec"]["trainer"]["command"]
-    done = subprocess.run(command, cwd=tmp_path / "pod", env=here, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=tmp_path / "pod", env=here, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     (outcome,) = distributed.outcomes(inputs["folder"])
     alone = distributed.work(**inputs | {"folder": str(tmp_path / "alone")})

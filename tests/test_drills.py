@@ -26,7 +26,9 @@ def test_under_load_and_faults_no_request_fails_and_no_score_is_of_another_versi
     rows, _ = short
     assert set(rows) == {name for name, *_ in drills.LOADS} | drills.SHORT
     assert all(row["requests"] > 20 for row in rows.values()), rows
-    assert [(row["failures"], row["first_failure"], row["wrong"]) for row in rows.values()] == [(0, "", 0)] * len(rows)
+    assert [(row["failures"], row["first_failure"], row["wrong"]) for row in rows.values()] == [
+        (0, "", 0)
+    ] * len(rows)
     assert rows["50 clients, the alias moves"]["versions"] == ["1", "2"], "the alias did not move"
 
 
@@ -40,7 +42,10 @@ def test_liveness_answers_while_the_clients_crowd(short):
 def test_each_fault_is_met(short):
     rows, page = short
     assert "must not serve" in rows["a version with NaN scores is promoted"]["happened"]
-    assert rows["a definition changes"]["stopped"] > 0 and "ready again" in rows["a definition changes"]["happened"]
+    assert (
+        rows["a definition changes"]["stopped"] > 0
+        and "ready again" in rows["a definition changes"]["happened"]
+    )
     assert rows["bodies of 95 MB"]["happened"] == "answered 413 before the body was sent"
     assert all(f"| {name} |" in page for name in rows)
 
@@ -62,7 +67,16 @@ def test_a_score_is_right_when_its_version_says_so_of_that_driver(version, drive
 
 
 def test_what_went_wrong_stands_in_the_first_line_of_the_page():
-    row = {"drill": "x", "clients": 1, "seconds": 1, "requests": 3, "later": 0, "stopped": 0, "failures": 1, "wrong": 2}
+    row = {
+        "drill": "x",
+        "clients": 1,
+        "seconds": 1,
+        "requests": 3,
+        "later": 0,
+        "stopped": 0,
+        "failures": 1,
+        "wrong": 2,
+    }
     row |= {"p50_ms": 1, "p99_ms": 2, "liveness_worst_s": 0, "memory_mb": 0.0, "happened": "nothing"}
     assert "1 failed, and 2 were answered with another score" in drills.page([row])
 

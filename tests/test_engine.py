@@ -57,9 +57,13 @@ def test_every_label_gets_the_same_values_on_the_engine(home, store, cluster, on
     labels = pd.read_parquet(home.data / "driver_labels.parquet").assign(target_rate=0.4)
     labels.to_parquet(tmp_path / "labels.parquet")
     here = historical_features(store, labels, store.get_feature_service(service))
-    seconds = engine.history(cluster, on_spark, service, tmp_path / "labels.parquet", tmp_path / "answer.parquet")
+    seconds = engine.history(
+        cluster, on_spark, service, tmp_path / "labels.parquet", tmp_path / "answer.parquet"
+    )
     there = pd.read_parquet(tmp_path / "answer.parquet")
-    assert there.event_timestamp.dt.tz is None, "Spark's answer has a time zone now: notebook 10 says otherwise"
+    assert there.event_timestamp.dt.tz is None, (
+        "Spark's answer has a time zone now: notebook 10 says otherwise"
+    )
     there["event_timestamp"] = there.event_timestamp.dt.tz_localize("UTC").astype(here.event_timestamp.dtype)
     assert here.isna().any(axis=None), "no label with an expired feature: this compares less than it should"
     assert len(there) == len(labels)

@@ -109,8 +109,12 @@ def build_editable(folder, settings=None, metadata=None):
     path = folder / A_TOOL
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a_tool.py", build)
-        archive.writestr("a_tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: a-tool\nVersion: 1.0\n")
-        archive.writestr("a_tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "a_tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: a-tool\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            "a_tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("a_tool-1.0.dist-info/RECORD", "")
     digest = sha256(path.read_bytes()).hexdigest()
     page.write_text(f'<a href="/{A_TOOL}#sha256={digest}">{A_TOOL}</a>')
@@ -142,7 +146,11 @@ dev = ["a-tool"]
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path / "index"))
     Thread(target=server.serve_forever, daemon=True).start()
     here = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "VIRTUAL_ENV"))}
-    here |= {"NO_PROXY": "127.0.0.1", "UV_DEFAULT_INDEX": f"http://127.0.0.1:{server.server_port}", "UV_NO_CACHE": "1"}
+    here |= {
+        "NO_PROXY": "127.0.0.1",
+        "UV_DEFAULT_INDEX": f"http://127.0.0.1:{server.server_port}",
+        "UV_NO_CACHE": "1",
+    }
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         command = [shutil.which("uv") or UV, *arguments, "--python", sys.executable]
@@ -175,7 +183,9 @@ def test_make_installs_uv_only_with_the_hash_of_the_list(tmp_path):
         (tmp_path / "build-requirements.txt").write_text(line)
         done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
         assert says in done.stderr
-        assert (done.returncode == 0) == (tmp_path / "installed" / "a_tool.py").exists() == (not says), done.stderr
+        assert (done.returncode == 0) == (tmp_path / "installed" / "a_tool.py").exists() == (not says), (
+            done.stderr
+        )
 
 
 def test_workflows_hold_fixed_actions_and_no_credentials():
@@ -184,13 +194,17 @@ def test_workflows_hold_fixed_actions_and_no_credentials():
     for path in workflows:
         text = path.read_text()
         for action in re.findall(r"uses: *(.*)", text):
-            assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), f"{path.name}: {action}"
+            assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), (
+                f"{path.name}: {action}"
+            )
         workflow = yaml.safe_load(text)
         assert workflow["permissions"] == {"contents": "read"}
         for job in workflow["jobs"].values():
             # tests/test_workflows.py says who may write
             assert job.get("permissions", {}) in ({}, {"pull-requests": "write"})
-            checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+            checkouts = [
+                step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")
+            ]
             assert checkouts or "permissions" in job
             assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
@@ -227,7 +241,9 @@ def test_each_direct_pin_has_its_reason_beside_it():
 
 
 def test_each_pin_has_an_upper_end():
-    open_ended = {pin.name for pin in pins() if not any(s.operator in ("==", "<", "~=") for s in pin.specifier)}
+    open_ended = {
+        pin.name for pin in pins() if not any(s.operator in ("==", "<", "~=") for s in pin.specifier)
+    }
     assert open_ended <= {"pip"}
 
 
@@ -245,7 +261,18 @@ def test_a_skipped_test_fails_in_ci_and_says_why(tmp_path):
     (tmp_path / "test_all.py").write_text(
         "import pytest\n\npytest.skip('not on this system', allow_module_level=True)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-ra",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
     here = {name: value for name, value in os.environ.items() if name != "CI"}
     done = subprocess.run(command, env=here, capture_output=True, text=True)
     assert done.returncode in (0, 5) and "2 skipped" in done.stdout and "no redis-server here" in done.stdout

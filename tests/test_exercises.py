@@ -35,7 +35,9 @@ def test_an_unanswered_exercise_says_so_and_stays_green(notebook, number):
 
 
 @pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))
-def test_an_exercise_has_a_solution_in_another_style_and_two_mistakes_with_hints_of_their_own(notebook, number):
+def test_an_exercise_has_a_solution_in_another_style_and_two_mistakes_with_hints_of_their_own(
+    notebook, number
+):
     given = answers.load(notebook)[number]
     assert len(given.right) >= 1
     assert len({says for _, says in given.wrong}) == len(given.wrong) >= 2
@@ -55,7 +57,9 @@ def test_an_exercise_is_a_heading_with_its_minutes_then_a_cell_to_answer_in_then
     text, answer, check = cells[place - 2 : place + 1]
     minutes = "two|three|four|five|six|seven|eight|nine"
     assert re.match(
-        rf"### Exercise {number}: {exercise(number).title}\n\n\*\*({minutes}) minutes\.\*\* ", text.source, re.I
+        rf"### Exercise {number}: {exercise(number).title}\n\n\*\*({minutes}) minutes\.\*\* ",
+        text.source,
+        re.I,
     )
     assert answer.metadata.tags == ["exercise"] and check.metadata.tags == ["exercise-check"]
     assert answer.source.startswith(f"# Exercise {number}: your answer\n") and "..." in answer.source
@@ -67,7 +71,9 @@ def test_an_exercise_is_a_heading_with_its_minutes_then_a_cell_to_answer_in_then
 def test_no_hint_gives_the_solution_away(number):
     found = exercise(number)
     code = [
-        line.partition(" = ")[2] for line in found.worked.splitlines() if " = " in line and not line.startswith("#")
+        line.partition(" = ")[2]
+        for line in found.worked.splitlines()
+        if " = " in line and not line.startswith("#")
     ]
     assert [part for part in code if len(part) > 12 and part in found.more] == []
     assert len(found.more) > 20 and len(found.worked.strip().splitlines()) >= 1
@@ -85,8 +91,12 @@ def even(number):
 def one(home, monkeypatch) -> core.Exercise:
     """An exercise in a home of the test's own."""
     configure(home)
-    found = core.Exercise("9.1", "Find an even number", even, more="Two of it are always even.", worked="number = 4")
-    monkeypatch.setattr(core, "every", lambda: {"9.1": found, "9.2": core.Exercise("9.2", "Rest", even, "", "")})
+    found = core.Exercise(
+        "9.1", "Find an even number", even, more="Two of it are always even.", worked="number = 4"
+    )
+    monkeypatch.setattr(
+        core, "every", lambda: {"9.1": found, "9.2": core.Exercise("9.2", "Rest", even, "", "")}
+    )
     return found
 
 
@@ -179,7 +189,9 @@ def test_progress_shows_open_and_solved_and_how(one, home, capsys):
 def test_an_instructor_sees_one_row_a_participant(one, tmp_path, capsys):
     lines = {"anna": ["wrong", "solved"], "ben, table 2": ["wrong", "solution"], "cleo": []}
     for name, whats in lines.items():
-        text = "".join(json.dumps({"exercise": "9.1", "what": what, "at": "2025-01-01"}) + "\n" for what in whats)
+        text = "".join(
+            json.dumps({"exercise": "9.1", "what": what, "at": "2025-01-01"}) + "\n" for what in whats
+        )
         (tmp_path / f"{name}.jsonl").write_text(text)
     assert progress.room(tmp_path) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

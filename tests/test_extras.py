@@ -51,7 +51,9 @@ def test_each_extra_has_its_group_its_door_its_notebook_and_its_place_in_ci():
 
 
 def test_no_extra_is_part_of_the_default_installation():
-    names = {requirement.name for group in extras.EXTRAS.values() for requirement in extras.requirements(group)}
+    names = {
+        requirement.name for group in extras.EXTRAS.values() for requirement in extras.requirements(group)
+    }
     default = (REPOSITORY / "requirements.txt").read_text()
     assert names and not [name for name in names if re.search(rf"(?m)^{name}==", default)]
     assert "nvidia" not in default
@@ -68,14 +70,18 @@ def test_what_is_missing_and_a_wrong_version_are_told_with_the_command(without, 
 
 
 def test_begin_says_what_to_do(without):
-    with pytest.raises(WorkshopError, match=r"needs more than the others: torch is not installed\. `make distributed`"):
+    with pytest.raises(
+        WorkshopError, match=r"needs more than the others: torch is not installed\. `make distributed`"
+    ):
         begin("09")
 
 
 def test_a_run_leaves_it_out_and_says_so_in_one_line(without, capsys):
     found = runner.with_extras(runner.choose())
     assert [path.name[:2] for path in found] == [
-        p.name[:2] for p in runner.choose() if p.name[:2] not in extras.EXTRAS or not extras.lacking(p.name[:2])
+        p.name[:2]
+        for p in runner.choose()
+        if p.name[:2] not in extras.EXTRAS or not extras.lacking(p.name[:2])
     ]
     line = "09_train_distributed is left out: torch is not installed. `make distributed` adds it.\n"
     assert line in capsys.readouterr().out
@@ -117,7 +123,12 @@ def test_a_test_is_skipped_with_the_reason(without):
 
 
 def test_pips_settings_lead_uv_and_its_own_come_before_them():
-    pips = {"index-url": "http://a", "extra-index-url": "http://b\nhttp://c", "find-links": "/d", "no-index": "true"}
+    pips = {
+        "index-url": "http://a",
+        "extra-index-url": "http://b\nhttp://c",
+        "find-links": "/d",
+        "no-index": "true",
+    }
     where, flags = added.settings("http://given", pips, {"UV_FIND_LINKS": "/mine"})
     assert where == {
         "UV_DEFAULT_INDEX": "http://a",
@@ -261,4 +272,7 @@ def test_a_set_up_keeps_and_looks_after_what_was_added(tmp_path):
 
     assert set_up() == ["uv sync --frozen --python .venv/bin/python"]
     (clone / ".extras").write_text("distributed\n")
-    assert set_up() == ["uv sync --frozen --python .venv/bin/python --inexact", "python -m workshop.extras again"]
+    assert set_up() == [
+        "uv sync --frozen --python .venv/bin/python --inexact",
+        "python -m workshop.extras again",
+    ]

@@ -212,7 +212,8 @@ def test_a_fault_that_shows_nothing_is_named_with_notebook_check_and_reason(toy_
 def test_a_fault_may_be_planted_for_several_checks(toy_run):
     assert [name for name, _ in toy_run.tried["check-limit"]] == [None, "nothing"]
     assert (
-        toy_run.wrong("check-limit") == "00_toy, check-limit, nothing: the check passes: it does not notice the fault"
+        toy_run.wrong("check-limit")
+        == "00_toy, check-limit, nothing: the check passes: it does not notice the fault"
     )
 
 
@@ -223,7 +224,9 @@ def test_a_check_without_a_fault_is_named(toy_run):
 def test_nothing_of_the_trials_is_left_in_the_notebook(toy_run):
     assert printed(toy_run, 1) == "the toy speaks\n"
     values, names = printed(toy_run, 4).splitlines()
-    assert values == ("[1, 2, 3] {'low': [0], 'high': 9} namespace(status=200, body={'score': 0.5}) [1] 1 False 6 6")
+    assert values == (
+        "[1, 2, 3] {'low': [0], 'high': 9} namespace(status=200, body={'score': 0.5}) [1] 1 False 6 6"
+    )
     assert names == "[]"
     counts = [cell.execution_count for cell in nbformat.read(toy_run.copy, as_version=4).cells]
     assert counts == [1, 2, 3, 4, 5]
@@ -250,7 +253,9 @@ def test_a_fault_that_reaches_the_notebook_is_told_apart_from_a_check_that_fails
     leaking = execute(toy(tmp_path / "leak", cells, faults), home)
     assert "digits changed" in leaking.result.failure
     assert "a fault changed what is not copied" in leaking.wrong("claim-digits")
-    failing = execute(toy(tmp_path / "fail", [("import string; string.digits = ''", []), cells[1]], faults), home)
+    failing = execute(
+        toy(tmp_path / "fail", [("import string; string.digits = ''", []), cells[1]], faults), home
+    )
     assert "digits changed" in failing.result.failure
     assert "no fault: the check fails in a copy of the namespace" in failing.wrong("claim-digits")
     assert "a fault changed" not in failing.wrong("claim-digits")
@@ -285,7 +290,9 @@ def test_warnings_and_random_numbers_are_as_without_trials(tmp_path, home):
     assert "look here" in printed(with_trials, 1)
 
 
-@pytest.mark.parametrize(("tags", "says"), [(["check"], "has no tag of its own"), (["check", "claim-a"], "twice")])
+@pytest.mark.parametrize(
+    ("tags", "says"), [(["check"], "has no tag of its own"), (["check", "claim-a"], "twice")]
+)
 def test_a_check_that_a_fault_cannot_name_is_found(tmp_path, tags, says):
     path = toy(tmp_path / "toy", [("assert 1", ["check", "claim-a"]), ("assert 2", tags)])
     (found,) = harness.not_named(path)
@@ -312,7 +319,9 @@ def result(text, **more):
 
 
 def drawn(alt, bytes_="QUJD"):
-    return result(f"[picture: {alt}]", **{"text/html": f'<img alt="{alt}" src="data:image/png;base64,{bytes_}">'})
+    return result(
+        f"[picture: {alt}]", **{"text/html": f'<img alt="{alt}" src="data:image/png;base64,{bytes_}">'}
+    )
 
 
 EQUAL = {
@@ -327,7 +336,11 @@ EQUAL = {
 DIFFERENT = {
     "a printed word": ([stream("one\n")], [stream("two\n")], ["-one\\n", "+two\\n"]),
     "a missing line end": ([stream("one\n")], [stream("one")], ["-one\\n", "+one"]),
-    "another stream": ([stream("one")], [stream("one", "stderr")], ["--- committed stdout", "+++ executed stderr"]),
+    "another stream": (
+        [stream("one")],
+        [stream("one", "stderr")],
+        ["--- committed stdout", "+++ executed stderr"],
+    ),
     "a picture's text": ([picture("two bars")], [picture("a line")], ["-two bars", "+a line"]),
     "a drawn picture's text": (
         [drawn("bars")],
@@ -337,7 +350,11 @@ DIFFERENT = {
     "no picture": ([picture("two bars")], [], ["-two bars"]),
     "one more picture": ([picture("a")], [picture("a"), picture("a")], ["+a"]),
     "a value": ([result("1")], [result("2")], ["-1", "+2"]),
-    "a table": ([result("1", **{"text/html": "<b>1"})], [result("1", **{"text/html": "<b>2"})], ["-<b>1", "+<b>2"]),
+    "a table": (
+        [result("1", **{"text/html": "<b>1"})],
+        [result("1", **{"text/html": "<b>2"})],
+        ["-<b>1", "+<b>2"],
+    ),
     "a table's form": ([result("1")], [result("1", **{"text/html": "<b>"})], ["+<b>"]),
     "nothing any more": ([stream("one")], [], ["-one"]),
 }

@@ -21,8 +21,14 @@ DRIVERS = [1001, 1002, 1025, 1003]  # 1025 has expired
 
 def feast(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The `feast` command as a learner types it in the folder: nothing of the workshop's is exported."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("WORKSHOP", "MLFLOW", "FEAST"))}
-    return subprocess.run([FEAST, *arguments], cwd=folder, env=bare, capture_output=True, text=True, timeout=180)
+    bare = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WORKSHOP", "MLFLOW", "FEAST"))
+    }
+    return subprocess.run(
+        [FEAST, *arguments], cwd=folder, env=bare, capture_output=True, text=True, timeout=180
+    )
 
 
 def test_the_feast_command_works_in_the_folder_and_keeps_its_state_in_the_workspace(home):
@@ -66,7 +72,11 @@ def test_beside_a_change_another_order_of_the_fields_is_no_change_and_another_fi
         views = [copy.copy(view) for view in found.feature_views]
         views[0].ttl, views[0].features = views[0].ttl * 2, alter(views[0].features)
         difference, _, _ = store.plan(found._replace(feature_views=views))
-        feast = {p.property_name for diff in difference.feast_object_diffs for p in diff.feast_object_property_diffs}
+        feast = {
+            p.property_name
+            for diff in difference.feast_object_diffs
+            for p in diff.feast_object_property_diffs
+        }
         return feast, registry.changes(difference)[["object", "properties"]].to_numpy().tolist()
 
     name = found.feature_views[0].name

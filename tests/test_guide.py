@@ -39,7 +39,9 @@ def header(path: Path) -> dict[str, int]:
 def plan(title: str) -> list[list[str]]:
     """The rows of a plan: when, what, reading, exercises, running, minutes."""
     table = GUIDE.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", table, re.M)]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", table, re.M)
+    ]
     assert rows[0] == ["at", "what", "reading", "exercises", "running, s", "minutes"]
     return rows[2:]
 

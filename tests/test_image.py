@@ -101,13 +101,27 @@ def world(tmp_path_factory, docker, image):
         "--artifacts-destination",
         folder / "artifacts",
     ]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1", *store]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        "{port}",
+        "--workers",
+        "1",
+        *store,
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path.cwd())
         for name in ("MLFLOW_TRACKING_URI", "TZ", "PATH"):
             patch.setenv(name, os.environ.get(name, ""))
         patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        patch.setattr(utils, "_tracking_uri", utils._tracking_uri)  # `at` changes it, and the server will be gone
+        patch.setattr(
+            utils, "_tracking_uri", utils._tracking_uri
+        )  # `at` changes it, and the server will be gone
         with Service("MLflow", command, health="/health", log=folder / "logs" / "mlflow.log") as server:
             laptop, volume = (home(folder / name, server.url) for name in ("laptop é [1]", "volume"))
             if os.getuid() == 0:  # root may give files away, and so the image's own user gets them
@@ -181,7 +195,9 @@ def in_processes(world) -> str:
     from kfp import local
 
     outputs = world.folder / "out of processes"
-    version, _ = run_pipeline(world, local.SubprocessRunner(use_venv=False), world.laptop.home, outputs, "in processes")
+    version, _ = run_pipeline(
+        world, local.SubprocessRunner(use_venv=False), world.laptop.home, outputs, "in processes"
+    )
     return version
 
 
@@ -220,11 +236,17 @@ print(json.dumps({
     "python": sys.version.split()[0],
 }))
 """
-    found = json.loads(docker("run", "--rm", "--network", "none", image, "python", "-c", look).splitlines()[-1])
+    found = json.loads(
+        docker("run", "--rm", "--network", "none", image, "python", "-c", look).splitlines()[-1]
+    )
     lines = (REPOSITORY / "cluster" / "requirements.txt").read_text().splitlines()
     listed = [Requirement(line.rstrip("\\")) for line in lines if re.match(r"\w", line)]
     of_python = {"python_full_version": found["python"], "python_version": found["python"].rpartition(".")[0]}
-    wanted = {(one.name, str(one.specifier)[2:]) for one in listed if not one.marker or one.marker.evaluate(of_python)}
+    wanted = {
+        (one.name, str(one.specifier)[2:])
+        for one in listed
+        if not one.marker or one.marker.evaluate(of_python)
+    }
     assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in found["packages"]} == wanted
     assert "/site-packages/" in found["place"]
     assert found["found"] == [] and found["compilers"] == []
@@ -232,7 +254,9 @@ print(json.dumps({
 
 def test_a_notebook_sees_whether_the_image_is_there(image):
     assert lacking(image) == ""
-    assert lacking("nobody-built-it:1") == "Docker holds no image nobody-built-it:1 yet; `make image` builds it"
+    assert (
+        lacking("nobody-built-it:1") == "Docker holds no image nobody-built-it:1 yet; `make image` builds it"
+    )
 
 
 def test_it_says_what_it_is_and_runs_as_nobody_in_particular(docker, image):
@@ -257,7 +281,9 @@ def test_the_pipeline_runs_from_its_file_with_each_step_in_a_container_and_regis
     made = {path.stat().st_uid for step in steps for path in step.rglob("*") if path.is_file()}
     assert made == {owner} != {0}, "a step wrote as another user"
     assert in_containers.version != in_processes
-    versions = [mlflow.MlflowClient().get_model_version(MODEL, one) for one in (in_processes, in_containers.version)]
+    versions = [
+        mlflow.MlflowClient().get_model_version(MODEL, one) for one in (in_processes, in_containers.version)
+    ]
     assert [one.tags["made_by"] for one in versions] == ["pipeline", "pipeline"]
     assert versions[0].tags["feast.feature_refs"] == versions[1].tags["feast.feature_refs"]
     models = [mlflow.sklearn.load_model(f"models:/{MODEL}/{one.version}") for one in versions]
@@ -283,7 +309,9 @@ def told(found: dict, values: dict[tuple[str, str], str]) -> list[str]:
     return given
 
 
-def test_the_server_runs_as_its_inference_service_says_and_scores_as_the_local_one(docker, world, image, in_containers):
+def test_the_server_runs_as_its_inference_service_says_and_scores_as_the_local_one(
+    docker, world, image, in_containers
+):
     import mlflow
 
     at(world.laptop, world.tracking)
@@ -308,7 +336,8 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_the_local_o
         Service("here", local_server, health=ready, log=logs / "here.log") as here,
     ):
         answers = [
-            requests.post(f"{one.url}/v1/models/{MODEL}:predict", json=asked, timeout=30) for one in (there, here)
+            requests.post(f"{one.url}/v1/models/{MODEL}:predict", json=asked, timeout=30)
+            for one in (there, here)
         ]
         live = requests.get(f"{there.url}{found['livenessProbe']['httpGet']['path']}", timeout=10)
         docker("exec", name, *health_check(docker, image))

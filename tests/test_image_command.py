@@ -50,7 +50,11 @@ def test_without_an_engine_it_says_what_to_do(programs, capsys):
 
 
 def test_an_engine_whose_daemon_does_not_answer_is_named_with_its_last_line(programs):
-    programs("docker", ends=1, says="Client: 1.0\nCannot connect to the Docker daemon at unix:///var/run/docker.sock.")
+    programs(
+        "docker",
+        ends=1,
+        says="Client: 1.0\nCannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+    )
     with pytest.raises(WorkshopError, match=r"docker: installed, but it does not answer \(Cannot connect"):
         image.engine()
     programs("podman")

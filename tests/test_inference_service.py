@@ -39,8 +39,12 @@ def test_it_comes_back_unchanged_from_the_official_models(service):
 def test_the_server_takes_its_command_line(service, monkeypatch):
     started = {}
     monkeypatch.setattr(serving, "FeatureModel", lambda *given: started.update(model=given))
-    monkeypatch.setattr(serving, "Server", lambda *given: SimpleNamespace(start=lambda _: started.update(at=given)))
-    found = container(inference_service("driver-conversion", "driver_conversion", "champion", port=9000, now=5.0))
+    monkeypatch.setattr(
+        serving, "Server", lambda *given: SimpleNamespace(start=lambda _: started.update(at=given))
+    )
+    found = container(
+        inference_service("driver-conversion", "driver_conversion", "champion", port=9000, now=5.0)
+    )
     assert found["command"] == ["python", "-m", "lifecycle.serving"] and found["image"] == IMAGE
     monkeypatch.setattr("sys.argv", ["serving", *found["args"]])
     serving.main()

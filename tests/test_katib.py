@@ -105,7 +105,9 @@ def substituted(text: str) -> str:
     return re.sub(r"\$\{trialParameters\.(\w+)\}", lambda found: CHOICES[found[1]], text)
 
 
-def test_a_trial_starts_as_the_job_and_as_the_client_ship_it_and_prints_the_line_that_katib_collects(inputs, tmp_path):
+def test_a_trial_starts_as_the_job_and_as_the_client_ship_it_and_prints_the_line_that_katib_collects(
+    inputs, tmp_path
+):
     job = katib.experiment("driver-sweep", SPACE, inputs, 24)["spec"]["trialTemplate"]["trialSpec"]
     (container,) = job["spec"]["template"]["spec"]["containers"]
     shipped = sent(inputs)["spec"]["trialTemplate"]["trialSpec"]["spec"]["trainer"]["command"]

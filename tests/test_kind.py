@@ -19,7 +19,9 @@ SCRIPTS = [*sorted(KIND.glob("*.sh")), REPOSITORY / "cluster" / "secrets.sh"]
 def commands() -> list[str]:
     """What a dry run prints, on a machine that has none of the programs, called from another folder."""
     bare = {"PATH": "/usr/bin:/bin"}
-    done = subprocess.run([KIND / "up.sh", "--dry-run"], env=bare, cwd="/", capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [KIND / "up.sh", "--dry-run"], env=bare, cwd="/", capture_output=True, text=True, check=True
+    )
     return [line.removeprefix("+ ") for line in done.stdout.splitlines() if line.startswith("+ ")]
 
 
@@ -56,7 +58,9 @@ def test_another_word_is_refused(script, tmp_path):
 
 def test_a_dry_run_of_the_removal_removes_nothing(tmp_path):
     environment = told(tmp_path)
-    done = subprocess.run([KIND / "down.sh", "--dry-run"], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [KIND / "down.sh", "--dry-run"], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "+ kind delete cluster --name ml-lifecycle\nNothing was run.\n"
     assert not (tmp_path / "told").exists(), "it called kind"
     subprocess.run([KIND / "down.sh"], env=environment, check=True)
@@ -86,7 +90,9 @@ def test_releases_are_pinned_and_those_of_the_clients_that_the_lock_holds(comman
     assert f"katib-standalone\\?ref=v{locked['kubeflow-katib-api']}" in text
     assert not re.search(r"ref=(master|main)|latest", text)
     remote = [
-        command for command in commands if "https://" in command or "github.com" in command or "oci://" in command
+        command
+        for command in commands
+        if "https://" in command or "github.com" in command or "oci://" in command
     ]
     assert len(remote) == 9
     assert all(re.search(r"\d+\.\d+\.\d+", command) for command in remote)
@@ -122,14 +128,18 @@ def test_the_order_is_one_in_which_each_finds_what_it_needs(commands):
 
 
 def test_secrets_are_asked_for_and_come_to_kubectl_on_its_input_alone(tmp_path):
-    (tmp_path / "kubectl").write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/called"\ncat >> "{tmp_path}/read"\n')
+    (tmp_path / "kubectl").write_text(
+        f'#!/bin/sh\necho "$@" >> "{tmp_path}/called"\ncat >> "{tmp_path}/read"\n'
+    )
     (tmp_path / "kubectl").chmod(0o755)
     settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NAMESPACE": "elsewhere"}
     script = ["bash", REPOSITORY / "cluster" / "secrets.sh"]
     subprocess.run(script, env=settings, input="open sesame\n", text=True, check=True, capture_output=True)
     called, read = (tmp_path / "called").read_text(), (tmp_path / "read").read_text()
     assert "open sesame" in read and "sesame" not in called
-    assert "create secret generic mlflow-login --namespace elsewhere --from-file=password=/dev/stdin" in called
+    assert (
+        "create secret generic mlflow-login --namespace elsewhere --from-file=password=/dev/stdin" in called
+    )
     assert "create secret generic feature-stores" in called and "connection_string: redis:6379" in read
     for nothing in ("\n", ""):
         done = subprocess.run(script, env=settings, input=nothing, text=True, capture_output=True)

@@ -155,7 +155,9 @@ print(json.dumps({
 def elsewhere(tmp_path_factory) -> Path:
     """A folder with lifecycle, a feature repository and the compiled pipeline, in which neither helpers nor workshop can be imported."""
     folder = tmp_path_factory.mktemp("another team's folder")
-    shutil.copytree(REPOSITORY / "lifecycle", folder / "lifecycle", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "lifecycle", folder / "lifecycle", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(REPOSITORY / "cluster" / commands.PIPELINE, folder / "pipeline.yaml")
     for name in ("helpers", "workshop"):  # in front of those of this repository, whatever process starts
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} stays on the laptop')")
@@ -199,11 +201,21 @@ def test_another_story_is_retrieved_validated_trained_and_registered_without_the
     assert ran["equal"], "the pipeline trained another model than the same calls by hand"
 
 
-def test_both_protocols_take_several_text_keys_and_a_value_from_the_caller(ran, elsewhere, environment, monkeypatch):
+def test_both_protocols_take_several_text_keys_and_a_value_from_the_caller(
+    ran, elsewhere, environment, monkeypatch
+):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(elsewhere)
-    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", "feature_repo", "--model", "late_departure"]
+    command = [
+        sys.executable,
+        "-m",
+        "lifecycle.serving",
+        "--feature-repo",
+        "feature_repo",
+        "--model",
+        "late_departure",
+    ]
     command += ["--port", "{port}", "--now", str(ran["now"])]
     health = "/v2/models/late_departure/ready"
     with Service("model server", command, health=health, log=elsewhere / "logs" / "server.log") as server:
@@ -219,15 +231,28 @@ def test_both_protocols_take_several_text_keys_and_a_value_from_the_caller(ran, 
                 {"name": name, "datatype": kind, "shape": [1], "data": [{**row, **changes}[name]]}
                 for name, kind in kinds.items()
             ]
-            return requests.post(f"{server.url}/v2/models/late_departure/infer", json={"inputs": tensors}, timeout=30)
+            return requests.post(
+                f"{server.url}/v2/models/late_departure/infer", json={"inputs": tensors}, timeout=30
+            )
 
         assert v1().json()["predictions"] == pytest.approx([ran["score"]], abs=1e-12)
         assert v2().json()["outputs"][0]["data"] == v1().json()["predictions"]
-        assert v1(hour=3).json()["predictions"] != v1().json()["predictions"], "the caller's value has no effect"
+        assert v1(hour=3).json()["predictions"] != v1().json()["predictions"], (
+            "the caller's value has no effect"
+        )
         for ask in (v1, v2):
             assert ask(carrier="ZZ").status_code == 404
-            assert "origin=JFK, carrier=ZZ" in ask(carrier="ZZ").text and "missing delay" in ask(carrier="ZZ").text
-            for wrong in ({"carrier": 9}, {"hour": "late"}, {"hour": 20.5}, {"origin": None}, {"carrier": "x" * 2000}):
+            assert (
+                "origin=JFK, carrier=ZZ" in ask(carrier="ZZ").text
+                and "missing delay" in ask(carrier="ZZ").text
+            )
+            for wrong in (
+                {"carrier": 9},
+                {"hour": "late"},
+                {"hour": 20.5},
+                {"origin": None},
+                {"carrier": "x" * 2000},
+            ):
                 assert ask(**wrong).status_code == 400, wrong
         asked = requests.get(f"{server.url}/v2/models/late_departure", timeout=10).json()["inputs"]
     assert [(one["name"], one["datatype"]) for one in asked] == [
@@ -266,7 +291,9 @@ def imported(tree: ast.Module) -> set[str]:
     ],
 )
 def test_imports_run_one_way(place, never):
-    found = {name: {word.split(".")[0] for word in imported(tree)} & never for name, tree in modules(place).items()}
+    found = {
+        name: {word.split(".")[0] for word in imported(tree)} & never for name, tree in modules(place).items()
+    }
     assert {name: names for name, names in found.items() if names} == {}
 
 
@@ -276,14 +303,28 @@ def test_no_import_goes_in_a_circle():
         for place in ("lifecycle", "helpers", "exercises", "workshop")
         for name, tree in modules(place).items()
     }
-    graph = {name: {word for word in imported(tree) if word in trees and word != name} for name, tree in trees.items()}
+    graph = {
+        name: {word for word in imported(tree) if word in trees and word != name}
+        for name, tree in trees.items()
+    }
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError
     assert set(order) >= set(graph) and any(graph.values())
 
 
 def story() -> set[str]:
     """The words of this workshop's story: what its definitions, files and notebooks call things."""
-    words = {"driver", "drivers", "ride", "conv_rate", "acc_rate", "trips", "rating", "tenure", "notebook", "workshop"}
+    words = {
+        "driver",
+        "drivers",
+        "ride",
+        "conv_rate",
+        "acc_rate",
+        "trips",
+        "rating",
+        "tenure",
+        "notebook",
+        "workshop",
+    }
     for path in sorted((REPOSITORY / "feature_repo").glob("*.py")):
         words |= set(re.findall(r'name="(\w+)"', path.read_text()))
     words |= {"driver_conversion", "driver_reference", "feature_selection", "training_pipeline", "2025"}

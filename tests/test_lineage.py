@@ -31,7 +31,9 @@ def collected(tmp_path, store, event):
     kept = OpenLineageStore(connection_string=f"sqlite:///{tmp_path}/lineage.db")
     kept.initialize()
     processor = OpenLineageProcessor(store=kept, namespace_mapping={})
-    emitter = FeastOpenLineageEmitter(OpenLineageConfig(enabled=True, transport_type="console", namespace="workshop"))
+    emitter = FeastOpenLineageEmitter(
+        OpenLineageConfig(enabled=True, transport_type="console", namespace="workshop")
+    )
     log = tmp_path / "events.jsonl"
     emitter._client._client.transport = FileTransport(FileConfig(log_file_path=str(log), append=True))
     assert all(emitter.emit_registry_lineage(store.registry, store.project))

@@ -37,8 +37,12 @@ def feast_servers(feature_repo, logs) -> dict[str, Service]:
     registry = [sys.executable, "-P", "-m", "helpers.registry_server", feature_repo, "{port}"]
     started = {
         "registry": Service("registry", registry, health=None, log=logs / "registry.log", wait=False),
-        "online": Service("online", [*feast, "serve", *place], health="/health", log=logs / "online.log", wait=False),
-        "offline": Service("offline", [*feast, "serve_offline", *place], health=None, log=logs / "off.log", wait=False),
+        "online": Service(
+            "online", [*feast, "serve", *place], health="/health", log=logs / "online.log", wait=False
+        ),
+        "offline": Service(
+            "offline", [*feast, "serve_offline", *place], health=None, log=logs / "off.log", wait=False
+        ),
     }
     return {name: server.wait() for name, server in started.items()}
 
@@ -129,7 +133,10 @@ def test_online_values_over_the_network_equal_the_local_ones_for_every_driver(lo
 
 
 def test_each_server_is_a_process_of_its_own_and_listens_on_loopback_alone(servers):
-    found = {name: {socket.laddr.ip for socket in listening(server._keeper.pid)} for name, server in servers.items()}
+    found = {
+        name: {socket.laddr.ip for socket in listening(server._keeper.pid)}
+        for name, server in servers.items()
+    }
     assert set(found) == {"registry", "online", "offline"}
     assert all(found.values()), f"a server does not listen: {found}"
     assert set().union(*found.values()) <= {HOST, f"::ffff:{HOST}"}, found
@@ -159,9 +166,9 @@ def test_what_a_client_writes_is_online_for_all(local, remote):
     written = {"driver_id": [998], "event_timestamp": [NOW], "created": [NOW]}
     written |= {"conv_rate": [0.5], "acc_rate": [0.25], "avg_daily_trips": [3]}
     remote.write_to_online_store("driver_hourly_stats", pd.DataFrame(written))
-    assert local.get_online_features(["driver_hourly_stats:acc_rate"], [{"driver_id": 998}]).to_dict()["acc_rate"] == [
-        0.25
-    ]
+    assert local.get_online_features(["driver_hourly_stats:acc_rate"], [{"driver_id": 998}]).to_dict()[
+        "acc_rate"
+    ] == [0.25]
 
 
 def test_a_request_for_an_unknown_feature_hides_its_reason_from_the_client(remote, servers):
@@ -179,17 +186,29 @@ def test_a_client_whose_server_is_gone_fails_and_reads_nothing_old(filled, tmp_p
     settings["registry"] = str(filled.path / "registry.db")
     settings.pop("mlflow")
     with Service("offline", command, health=None, log=tmp_path / "log") as server:
-        settings["offline_store"] = {"type": "remote", "host": HOST, "port": server.port, "connection_retries": 0}
+        settings["offline_store"] = {
+            "type": "remote",
+            "host": HOST,
+            "port": server.port,
+            "connection_retries": 0,
+        }
         store = client_of(tmp_path / "client", settings)
-        assert len(store.get_historical_features(labels.head(3), store.get_feature_service("rates")).to_df()) == 3
+        assert (
+            len(store.get_historical_features(labels.head(3), store.get_feature_service("rates")).to_df())
+            == 3
+        )
     with pytest.raises(Exception, match="failed to connect"):
         store.get_historical_features(labels.head(3), store.get_feature_service("rates")).to_df()
 
 
 def test_an_error_of_the_offline_server_comes_with_its_reason(remote, labels):
     """docs/troubleshooting.md has the words to look for."""
-    with pytest.raises(Exception, match=r"'driver_id' is not found in table.*Detail: Python exception: Traceback"):
-        remote.get_historical_features(labels.drop(columns="driver_id"), remote.get_feature_service("rates")).to_df()
+    with pytest.raises(
+        Exception, match=r"'driver_id' is not found in table.*Detail: Python exception: Traceback"
+    ):
+        remote.get_historical_features(
+            labels.drop(columns="driver_id"), remote.get_feature_service("rates")
+        ).to_df()
 
 
 # MLflow behind its server: a client's process knows the address alone.
@@ -230,8 +249,23 @@ def tracking(tmp_path_factory):
 
 def tracking_server(database: str, folder) -> Service:
     """MLflow's server: the database at one address, the files of runs and models in a folder that clients reach through the server alone."""
-    command = ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"]  # seven more processes that nothing here uses
-    command += [sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", "{port}", "--workers", "1"]
+    command = [
+        "env",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false",
+    ]  # seven more processes that nothing here uses
+    command += [
+        sys.executable,
+        "-P",
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        "{port}",
+        "--workers",
+        "1",
+    ]
     command += ["--backend-store-uri", database, "--artifacts-destination", (folder / "artifacts").as_uri()]
     return Service("MLflow", command, health="/health", log=folder / "mlflow.log")
 
@@ -261,7 +295,8 @@ def loaded(server: Service, run: str) -> list[float]:
         )
         model = mlflow.sklearn.load_model("models:/published@production")
         assert (
-            mlflow.models.get_model_info("models:/published@production").metadata["feast"]["feature_service"] == "rates"
+            mlflow.models.get_model_info("models:/published@production").metadata["feast"]["feature_service"]
+            == "rates"
         )
         return model.predict_proba(np.random.default_rng(0).normal(size=(200, 3))[:5])[:, 1].tolist()
     finally:
@@ -277,7 +312,9 @@ def test_a_client_of_mlflow_whose_server_is_gone_says_so_after_its_tries(mlflow,
     """By default they take about four minutes, as docs/troubleshooting.md says."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     client = mlflow.MlflowClient(f"http://{HOST}:{free_port()}")
-    with pytest.raises(mlflow.exceptions.MlflowException, match=r"Max retries exceeded with url: .*Connection refused"):
+    with pytest.raises(
+        mlflow.exceptions.MlflowException, match=r"Max retries exceeded with url: .*Connection refused"
+    ):
         client.search_experiments()
 
 
@@ -313,7 +350,9 @@ def as_server_user(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
     """A PostgreSQL server on loopback with the databases of ``DATABASES``."""
-    psycopg = pytest.importorskip("psycopg", reason="PostgreSQL's driver is in the group dev: `uv sync --group dev`")
+    psycopg = pytest.importorskip(
+        "psycopg", reason="PostgreSQL's driver is in the group dev: `uv sync --group dev`"
+    )
     initdb, server = postgres_program("initdb"), postgres_program("postgres")
     if not (initdb and server):
         pytest.skip("no PostgreSQL on this machine. On Debian or Ubuntu: sudo apt-get install postgresql")
@@ -321,13 +360,17 @@ def postgres(tmp_path_factory):
     folder.mkdir()
     user = as_server_user(folder)
     make = [*user, initdb, "-D", folder / "data", "-U", OWNER, "-A", "trust", "--no-sync", "--encoding=UTF8"]
-    done = subprocess.run(make, capture_output=True, text=True, cwd="/", env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(
+        make, capture_output=True, text=True, cwd="/", env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
     assert done.returncode == 0, done.stderr
     command = [*user, server, "-D", folder / "data", "-p", "{port}", "-c", f"listen_addresses={HOST}"]
     command += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
     with Service("PostgreSQL", command, health=None, log=folder.parent / "postgres.log") as running:
         until_open(psycopg, running)
-        with psycopg.connect(host=HOST, port=running.port, user=OWNER, dbname="postgres", autocommit=True) as admin:
+        with psycopg.connect(
+            host=HOST, port=running.port, user=OWNER, dbname="postgres", autocommit=True
+        ) as admin:
             for name in DATABASES:
                 admin.execute(f"CREATE DATABASE {name}")
         yield running
@@ -371,7 +414,9 @@ def on_postgres(postgres, filled):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_with_registry_and_online_store_in_postgres_every_value_is_the_same(local, on_postgres, labels, service):
+def test_with_registry_and_online_store_in_postgres_every_value_is_the_same(
+    local, on_postgres, labels, service
+):
     here = historical_features(local, labels, local.get_feature_service(service))
     there = historical_features(on_postgres, labels, on_postgres.get_feature_service(service))
     pd.testing.assert_frame_equal(there, here, check_exact=True)
@@ -397,12 +442,23 @@ def test_postgres_listens_on_loopback_alone_and_holds_what_was_applied(postgres,
 
 def at_once(folder: Path, registry: dict[str, str], shared: bool = False) -> dict:
     """What overlap.py counts: four processes that apply at the same moment, five times."""
-    store = {"project": "at_once", "provider": "local", "registry": registry, "entity_key_serialization_version": 3}
+    store = {
+        "project": "at_once",
+        "provider": "local",
+        "registry": registry,
+        "entity_key_serialization_version": 3,
+    }
     store |= {"offline_store": {"type": "duckdb"}}
     store |= {"online_store": {"type": "sqlite", "path": str(folder / "online_store.db")}}
     settings = {"store": store, "file": str(folder / "file.parquet"), "shared": shared}
     (folder / "settings.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-W", "ignore", Path(__file__).with_name("overlap.py"), folder / "settings.json"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        Path(__file__).with_name("overlap.py"),
+        folder / "settings.json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
@@ -416,8 +472,12 @@ def test_what_four_processes_apply_at_the_same_moment_is_all_kept_in_postgres(po
     assert found["kept"] == found["applied"] == 40
 
 
-def test_one_new_view_that_four_processes_apply_at_once_is_refused_aloud_and_a_second_try_keeps_all(postgres, tmp_path):
-    found = at_once(tmp_path, {"registry_type": "sql", "path": database(postgres, "shared_at_once")}, shared=True)
+def test_one_new_view_that_four_processes_apply_at_once_is_refused_aloud_and_a_second_try_keeps_all(
+    postgres, tmp_path
+):
+    found = at_once(
+        tmp_path, {"registry_type": "sql", "path": database(postgres, "shared_at_once")}, shared=True
+    )
     assert found["said"], "no two processes met: this run shows nothing"
     assert {line.split(":")[0] for line in found["said"]} == {"IntegrityError"}
     assert found["kept"] == found["applied"] == 40
@@ -430,7 +490,9 @@ def test_a_registry_file_loses_what_is_applied_at_the_same_moment_and_says_nothi
     assert found["kept"] < found["applied"]
 
 
-def test_mlflows_server_in_front_of_postgres_gives_the_published_model_to_another_process(mlflow, postgres, tmp_path):
+def test_mlflows_server_in_front_of_postgres_gives_the_published_model_to_another_process(
+    mlflow, postgres, tmp_path
+):
     folder = tmp_path / "tracking"
     folder.mkdir()
     with tracking_server(database(postgres, "tracking"), folder) as server:

@@ -60,7 +60,9 @@ def test_a_python_without_venv_gets_one_sentence(clone, tmp_path):
 
 
 def test_a_python_that_is_not_there_gets_one_sentence(clone):
-    assert "the workshop needs Python 3.11, 3.12 or 3.13" in one_sentence(make(clone, "run", "PYTHON=no-such-python"))
+    assert "the workshop needs Python 3.11, 3.12 or 3.13" in one_sentence(
+        make(clone, "run", "PYTHON=no-such-python")
+    )
 
 
 def test_make_alone_lists_every_door(clone):
@@ -93,7 +95,9 @@ def set_up(tmp_path) -> str:
         f'[ "$2" = venv ] && mkdir -p .venv/bin && exit; exec "{sys.executable}" "$@"',
     )
     uv = tmp_path / "bin" / "uv"
-    uv.write_text(f'#!/bin/sh\necho begins >> "{tmp_path}/uv.log"; sleep 1; echo ends >> "{tmp_path}/uv.log"\n')
+    uv.write_text(
+        f'#!/bin/sh\necho begins >> "{tmp_path}/uv.log"; sleep 1; echo ends >> "{tmp_path}/uv.log"\n'
+    )
     uv.chmod(0o755)
     return path
 

@@ -41,7 +41,9 @@ from lifecycle.inference_service import PORT, container
 CLUSTER = REPOSITORY / "cluster"
 FOLDER = CLUSTER / "manifests"
 FILES = manifests.read(FOLDER)
-DOCUMENTS = {f"{one['kind']}/{one['metadata']['name']}": one for documents in FILES.values() for one in documents}
+DOCUMENTS = {
+    f"{one['kind']}/{one['metadata']['name']}": one for documents in FILES.values() for one in documents
+}
 BY_HAND = [
     one
     for name in ("loader", "notebooks")
@@ -49,7 +51,9 @@ BY_HAND = [
 ]
 OUR_SCHEMA = yaml.safe_load(Path(__file__).with_name("schemas").joinpath("feature_store.yaml").read_text())
 # A folder with schemas of other projects and the program that reads them, where there is one.
-VALIDATOR = Path(os.environ.get("MANIFEST_VALIDATOR") or REPOSITORY.parent / "shared" / "bin" / "validate-manifests")
+VALIDATOR = Path(
+    os.environ.get("MANIFEST_VALIDATOR") or REPOSITORY.parent / "shared" / "bin" / "validate-manifests"
+)
 REMOVED = object()
 
 
@@ -168,7 +172,9 @@ def test_the_cluster_s_settings_are_ones_that_feast_takes():
     assert config.offline_store.type == "duckdb"
     assert config.project == DOCUMENTS["FeatureStore/driver-ranking"]["spec"]["feastProject"]
     registry = Path("/ml-lifecycle/feature_repo", settings["registry"])
-    served = DOCUMENTS["FeatureStore/driver-ranking"]["spec"]["services"]["registry"]["local"]["persistence"]["file"]
+    served = DOCUMENTS["FeatureStore/driver-ranking"]["spec"]["services"]["registry"]["local"]["persistence"][
+        "file"
+    ]
     assert os.path.normpath(registry) == served["path"], "Feast's servers would read another registry"
 
 
@@ -255,7 +261,11 @@ def test_each_pod_is_guarded_limited_and_of_a_pinned_image():
     for pod in pods():
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == USER
         assert pod["securityContext"]["runAsNonRoot"] is True and pod["enableServiceLinks"] is False
-        claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if "persistentVolumeClaim" in one]
+        claims = [
+            one["persistentVolumeClaim"]["claimName"]
+            for one in pod["volumes"]
+            if "persistentVolumeClaim" in one
+        ]
         assert set(claims) <= {CLAIM}
         for one in pod["containers"]:
             assert one["securityContext"]["allowPrivilegeEscalation"] is False
@@ -266,7 +276,9 @@ def test_each_pod_is_guarded_limited_and_of_a_pinned_image():
             assert mounts.get(CLAIM, VOLUME) == VOLUME
 
 
-@pytest.mark.parametrize("name", ["Deployment/redis", "Deployment/mlflow", "InferenceService/driver-conversion"])
+@pytest.mark.parametrize(
+    "name", ["Deployment/redis", "Deployment/mlflow", "InferenceService/driver-conversion"]
+)
 def test_a_server_has_probes(name):
     spec = DOCUMENTS[name]["spec"]
     [one] = (spec.get("predictor") or spec["template"]["spec"])["containers"]
@@ -309,12 +321,17 @@ def test_mlflow_s_server_starts_with_these_words_and_answers_who_may_ask(tmp_pat
     with Service("MLflow", command, health="/health", log=tmp_path / "mlflow.log", timeout=240) as server:
         asked = f"{server.url}/api/2.0/mlflow/experiments/search?max_results=5"
         host = MLFLOW_URI.removeprefix("http://")
-        assert requests.get(asked, headers={"Host": host}, timeout=30).json()["experiments"][0]["name"] == "Default"
+        assert (
+            requests.get(asked, headers={"Host": host}, timeout=30).json()["experiments"][0]["name"]
+            == "Default"
+        )
         assert requests.get(asked, headers={"Host": "evil.example"}, timeout=30).status_code == 403
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             [header] = one[probe]["httpGet"]["httpHeaders"]
             path = server.url + one[probe]["httpGet"]["path"]
-            assert requests.get(path, headers={header["name"]: header["value"]}, timeout=30).status_code == 200
+            assert (
+                requests.get(path, headers={header["name"]: header["value"]}, timeout=30).status_code == 200
+            )
     assert (tmp_path / "mlflow.db").stat().st_size > 0
 
 
@@ -325,7 +342,9 @@ def test_redis_starts_with_these_words(tmp_path):
         pytest.skip("no redis-server here")
     [one] = DOCUMENTS["Deployment/redis"]["spec"]["template"]["spec"]["containers"]
     words = on_this_machine(one["args"], tmp_path, 6379)
-    with Service("Redis", [*words, "--bind", services.HOST], health=None, log=tmp_path / "redis.log") as server:
+    with Service(
+        "Redis", [*words, "--bind", services.HOST], health=None, log=tmp_path / "redis.log"
+    ) as server:
         assert Redis(host=services.HOST, port=server.port).ping()
 
 
@@ -346,7 +365,9 @@ if VALIDATOR.exists():  # not beside every clone; the tests above need nothing b
         assert done.returncode == 0, done.stdout
 
     def test_by_these_schemas_planted_mistakes_are_noticed(tmp_path):
-        theirs = [mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "TrainJob/"))]
+        theirs = [
+            mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "TrainJob/"))
+        ]
         for number, (name, place, value) in enumerate(theirs):
             (tmp_path / f"{number}.yaml").write_text(manifests.text([changed(DOCUMENTS[name], place, value)]))
         done = validated(tmp_path)

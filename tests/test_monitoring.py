@@ -29,7 +29,10 @@ from helpers.services import HOST, MONITORING
 from helpers.start import MODEL
 from helpers.workspace import configure
 
-RULES = {rule["alert"]: rule for rule in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]}
+RULES = {
+    rule["alert"]: rule
+    for rule in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]
+}
 DASHBOARD = MONITORING / "dashboard.json"
 
 
@@ -59,7 +62,10 @@ def test_each_rule_says_how_urgent_it_is_and_in_one_sentence_what_to_do():
         )
 
 
-AGE, LIMIT = ('lifecycle_feature_age_seconds{feature="a"}', 'lifecycle_feature_age_limit_seconds{feature="a"}')
+AGE, LIMIT = (
+    'lifecycle_feature_age_seconds{feature="a"}',
+    'lifecycle_feature_age_limit_seconds{feature="a"}',
+)
 REFUSED = 'lifecycle_refused_requests_total{job="model_server", reason="stale"}'
 ANSWERED = 'request_postprocess_seconds_count{job="model_server", model_name="m"}'
 FAST, SLOW, ALL = (f'request_predict_seconds_bucket{{le="{le}"}}' for le in ("0.1", "0.25", "+Inf"))
@@ -154,7 +160,9 @@ def test_prometheus_answers_on_loopback_alone_and_knows_each_rule(prometheus, mo
     assert {found["instance"] for found in up} <= {target(model_server), target(later)}
 
 
-def test_features_that_grow_old_raise_an_alert_while_requests_are_still_answered(prometheus, model_server, later):
+def test_features_that_grow_old_raise_an_alert_while_requests_are_still_answered(
+    prometheus, model_server, later
+):
     assert v1(model_server, DRIVER).status_code == v1(later, DRIVER).status_code == 200
     found = eventually(lambda: alert(prometheus, "FeaturesGrowOld", later), "no alert about old features")
     assert found["feature"] == "acc_rate" and found["severity"] == "page"
@@ -179,7 +187,9 @@ def test_refused_requests_raise_an_alert_that_names_the_reason(prometheus, later
 def queries() -> dict[str, str]:
     """The dashboard's queries, by panel and place."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    return {f"{panel['title']} {query['refId']}": query["expr"] for panel in panels for query in panel["targets"]}
+    return {
+        f"{panel['title']} {query['refId']}": query["expr"] for panel in panels for query in panel["targets"]
+    }
 
 
 def test_each_query_of_the_dashboard_gives_figures(prometheus, model_server, later):
@@ -207,12 +217,16 @@ def test_the_committed_dashboard_is_what_its_script_prints_and_grafanas_models_k
     document = json.loads(built)
     assert json.loads(JSONEncoder().encode(Dashboard.from_json(document))) == document
     document["panels"][0]["gridPosition"] = document["panels"][0].pop("gridPos")
-    assert json.loads(JSONEncoder().encode(Dashboard.from_json(document))) != document, "a misspelt field is dropped"
+    assert json.loads(JSONEncoder().encode(Dashboard.from_json(document))) != document, (
+        "a misspelt field is dropped"
+    )
 
 
 def test_every_metric_of_rules_and_dashboard_is_one_that_the_server_shows(model_server):
     v1(model_server, DRIVER), v1(model_server, UNKNOWN_DRIVER)
-    text = requests.get(f"{model_server.url}/metrics", timeout=10).text  # what is read where no Prometheus is installed
+    text = requests.get(
+        f"{model_server.url}/metrics", timeout=10
+    ).text  # what is read where no Prometheus is installed
     shown = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
     asked = " ".join([rule["expr"] for rule in RULES.values()] + list(queries().values()))
     named = set(re.findall(r"\b(?:lifecycle|request)_\w+", asked))
@@ -226,17 +240,23 @@ def test_a_changed_definition_raises_the_alert_that_the_server_is_not_ready(prom
     view.ttl = timedelta(days=1)
     store.apply(view)
     try:
-        found = eventually(lambda: alert(prometheus, "NotReady", later), "no alert about a server that refuses all")
+        found = eventually(
+            lambda: alert(prometheus, "NotReady", later), "no alert about a server that refuses all"
+        )
         assert found["severity"] == "page" and found["summary"].startswith(f"{MODEL} refuses all requests")
         assert v1(later, DRIVER).status_code == 503
     finally:
         registry.apply(store, served.feature_repo)
-    eventually(lambda: alert(prometheus, "NotReady", later) is None, "the definition is back, and the alert goes on")
+    eventually(
+        lambda: alert(prometheus, "NotReady", later) is None, "the definition is back, and the alert goes on"
+    )
 
 
 def test_a_server_that_ends_raises_an_alert_that_says_where(prometheus, later, model_server):
     later.stop()
-    found = eventually(lambda: alert(prometheus, "ServerGone", later), "no alert about a server that has ended")
+    found = eventually(
+        lambda: alert(prometheus, "ServerGone", later), "no alert about a server that has ended"
+    )
     assert found["severity"] == "page" and f"at {target(later)} does not answer" in found["summary"]
     assert alert(prometheus, "ServerGone", model_server) is None
 

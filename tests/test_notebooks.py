@@ -24,7 +24,9 @@ OTHER_SEED = 2  # it once broke a check that held for ten others
 
 
 def numbered(numbers):
-    return pytest.mark.parametrize("notebook", [BY_NUMBER[n] for n in numbers if n in BY_NUMBER], ids=lambda p: p.stem)
+    return pytest.mark.parametrize(
+        "notebook", [BY_NUMBER[n] for n in numbers if n in BY_NUMBER], ids=lambda p: p.stem
+    )
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -53,7 +55,9 @@ def test_the_report_is_complete_in_itself(course):
     for page in (index.parent / link for link in links):
         text = page.read_text()
         assert re.findall(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)([^"]+)"', text) == []
-        leads_to = [path.removeprefix("file://") for path in re.findall(r'<a [^>]*href="((?!http|#)[^"#]+)', text)]
+        leads_to = [
+            path.removeprefix("file://") for path in re.findall(r'<a [^>]*href="((?!http|#)[^"#]+)', text)
+        ]
         assert [path for path in map(unquote, leads_to) if not (index.parent / path).exists()] == []
 
 
@@ -64,7 +68,9 @@ def test_a_notebook_that_was_interrupted_can_be_run_again(notebook, course, tmp_
     half.cells = half.cells[: len(half.cells) * 2 // 3]
     (tmp_path / "half").mkdir()
     nbformat.write(half, tmp_path / "half" / notebook.name)
-    interrupted = runner.execute(tmp_path / "half" / notebook.name, tmp_path / "out" / notebook.name, course, False)
+    interrupted = runner.execute(
+        tmp_path / "half" / notebook.name, tmp_path / "out" / notebook.name, course, False
+    )
     assert not interrupted.failure
     again = runner.execute(notebook, tmp_path / "again.ipynb", course, progress=False)
     assert not again.failure
@@ -86,11 +92,17 @@ def test_papermills_own_command_runs_it_from_any_folder_with_another_seed(notebo
     folder.mkdir()
     papermill = Path(sys.executable).with_name("papermill")
     command = [papermill, notebook, "out.ipynb", "-p", "seed", str(OTHER_SEED), "--no-progress-bar"]
-    done = subprocess.run(command, cwd=folder, env=environment(home), capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(home), capture_output=True, text=True, timeout=1200
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert [path.name for path in folder.iterdir()] == ["out.ipynb"], "a run leaves nothing but its copy"
     cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
-    passed = [c for c in cells if "check" in c.metadata.get("tags", []) and c.metadata.papermill.status == "completed"]
+    passed = [
+        c
+        for c in cells
+        if "check" in c.metadata.get("tags", []) and c.metadata.papermill.status == "completed"
+    ]
     assert len(passed) == len(harness.checks(notebook))
     assert (home / "workspace" / f"seed-{OTHER_SEED}" / "data").is_dir()
     assert not (home / "workspace" / "registry.db").exists(), "the learner's own workspace is not touched"
@@ -100,7 +112,9 @@ def test_papermills_own_command_runs_it_from_any_folder_with_another_seed(notebo
 def failing(tmp_path, monkeypatch) -> str:
     """A folder of notebooks in which a check of the second fails."""
     cells = nbformat.read(FILES[0], as_version=4).cells[:4]
-    check = nbformat.v4.new_code_cell("assert 1 > 2, 'one is below two: look at the sky'", metadata={"tags": ["check"]})
+    check = nbformat.v4.new_code_cell(
+        "assert 1 > 2, 'one is below two: look at the sky'", metadata={"tags": ["check"]}
+    )
     for name, source in (("00_go", cells), ("01_fail", [*cells[:2], check]), ("02_never", cells)):
         nbformat.write(nbformat.v4.new_notebook(cells=source), tmp_path / f"{name}.ipynb")
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
@@ -114,7 +128,9 @@ def test_a_failing_check_stops_the_run_and_is_named_with_its_message(failing, ho
     kept = home.path / "executed" / f"{failing}.ipynb"
     assert f"Its executed copy: {kept}" in said.err
     assert "look at the sky" in str(nbformat.read(kept, as_version=4).cells[-1].outputs)
-    rows = [line.split() for line in said.out.splitlines() if line.startswith(("00_go ", "01_fail ", "02_never "))]
+    rows = [
+        line.split() for line in said.out.splitlines() if line.startswith(("00_go ", "01_fail ", "02_never "))
+    ]
     assert [(row[0], row[-1]) for row in rows] == [("00_go", "0"), ("01_fail", "FAILED")]
     assert "look at the sky" in (kept.parent / "index.html").read_text()
     assert (kept.parent / "01_fail.html").exists()

@@ -45,7 +45,9 @@ def places(tmp_path):
 
 def test_flyte_leaves_its_cache_and_files_in_the_workspace_and_tells_nobody(places):
     home, temporary, workspace = (places / name for name in ("home", "temporary", "workspace"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLYTE", "UCTL", "UNION"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FLYTE", "UCTL", "UNION"))
+    }
     here = kept | {
         "HOME": str(home),
         "TMPDIR": str(temporary),
@@ -65,7 +67,11 @@ def test_flyte_leaves_its_cache_and_files_in_the_workspace_and_tells_nobody(plac
 
 def test_without_the_setting_flyte_would_tell(places):
     """What the test above would see if `begin` did not set it; nothing is sent, as nothing is told."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("DO_NOT_TRACK", "PYTEST_CURRENT_TEST")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DO_NOT_TRACK", "PYTEST_CURRENT_TEST")
+    }
     command = [
         sys.executable,
         "-c",

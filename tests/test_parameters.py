@@ -22,7 +22,9 @@ REFUSED = [(number, name, value) for (number, name), (_, outside) in RANGES.item
 
 
 def cell(number, tag):
-    return next(c for c in nbformat.read(BY_NUMBER[number], as_version=4).cells if tag in c.metadata.get("tags", []))
+    return next(
+        c for c in nbformat.read(BY_NUMBER[number], as_version=4).cells if tag in c.metadata.get("tags", [])
+    )
 
 
 def guard(number):

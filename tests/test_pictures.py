@@ -154,7 +154,9 @@ def test_mlflows_table_lists_the_candidates_with_their_metrics_best_first(page, 
     experiment, runs = candidates
     columns = ["params.`num_features`", *(f"metrics.`{metric}`" for metric in METRICS)]
     key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
-    open_runs(page, mlflow_url, experiment)  # the page keeps its columns in the browser, from the second time on
+    open_runs(
+        page, mlflow_url, experiment
+    )  # the page keeps its columns in the browser, from the second time on
     page.add_init_script(f"""
         const state = JSON.parse(localStorage.getItem({json.dumps(key)}));
         if (state) {{
@@ -181,7 +183,9 @@ def test_mlflows_charts_show_all_five_metrics_of_the_candidates(page, mlflow_url
     shown = text(page)
     take(page, "mlflow_charts")
     assert {name for name in runs if name in shown} == set(runs)
-    assert "Model metrics" in shown and [metric for metric in METRICS if metric not in shown.splitlines()] == []
+    assert (
+        "Model metrics" in shown and [metric for metric in METRICS if metric not in shown.splitlines()] == []
+    )
     assert f"{runs['acc_only'].data.metrics['auc']:.2f}" in shown
 
 
@@ -219,7 +223,9 @@ def test_feasts_page_draws_the_lineage_from_source_to_service(page, feast_url):
     page.goto(f"{feast_url}/p/driver_ranking/lineage")
     for name in ("driver_stats", "driver_hourly_stats", "driver_training"):
         page.get_by_text(name, exact=True).first.wait_for()
-    take(page, "feast_lineage", parts=".react-flow__node")  # without the legend: its names would be too small to read
+    take(
+        page, "feast_lineage", parts=".react-flow__node"
+    )  # without the legend: its names would be too small to read
     assert "Lineage" in text(page)
 
 

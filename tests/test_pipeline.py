@@ -45,7 +45,9 @@ def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
     import yaml
 
     document, platform = yaml.safe_load_all(COMMITTED.read_text())
-    specification = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())  # refuses unknown fields
+    specification = json_format.ParseDict(
+        document, pipeline_spec_pb2.PipelineSpec()
+    )  # refuses unknown fields
     assert specification.pipeline_info.name == "training-pipeline"
     for name, component in document["components"].items():
         tasks = component.get("dag", {}).get("tasks", {})
@@ -56,7 +58,10 @@ def test_the_committed_file_is_a_valid_specification_whose_dependencies_exist():
     assert set(steps) == set(document["deploymentSpec"]["executors"])
     for name, step in steps.items():
         assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount"}, name
-        assert document["deploymentSpec"]["executors"][name]["container"]["resources"]["resourceMemoryLimit"] == "2Gi"
+        assert (
+            document["deploymentSpec"]["executors"][name]["container"]["resources"]["resourceMemoryLimit"]
+            == "2Gi"
+        )
 
 
 def test_steps_that_read_changing_data_register_or_close_are_never_answered_from_a_cache():
@@ -65,7 +70,11 @@ def test_steps_that_read_changing_data_register_or_close_are_never_answered_from
     document = next(yaml.safe_load_all(COMMITTED.read_text()))
     dags = [component["dag"] for component in document["components"].values() if "dag" in component]
     tasks = [task for dag in [document["root"]["dag"], *dags] for task in dag["tasks"].items()]
-    never = {name for name, task in tasks if "cachingOptions" in task and not task["cachingOptions"].get("enableCache")}
+    never = {
+        name
+        for name, task in tasks
+        if "cachingOptions" in task and not task["cachingOptions"].get("enableCache")
+    }
     assert {"retrieve-features", "compare-with-champion", "register-model", "close-run"} <= never
     assert not {"validate-features", "train-model", "evaluate-model"} & never
 
@@ -81,9 +90,19 @@ def run(applied):
         configure(applied)
         outputs = str(applied.path / "out")
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=outputs, raise_on_error=True)
-        arguments = {"feature_repo": str(applied.feature_repo), "labels": str(labels), "feature_service": "rates"}
+        arguments = {
+            "feature_repo": str(applied.feature_repo),
+            "labels": str(labels),
+            "feature_service": "rates",
+        }
         arguments |= {"label": "label", "reference": reference, "experiment": "training_pipeline"}
-        arguments |= {"run_name": name, "model_name": "driver_conversion", "C": 1.0, "degree": 1, "weights": "equal"}
+        arguments |= {
+            "run_name": name,
+            "model_name": "driver_conversion",
+            "C": 1.0,
+            "degree": 1,
+            "weights": "equal",
+        }
         failure = None
         log = applied.path / "logs" / f"{name}.log"
         try:
@@ -117,18 +136,25 @@ def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied,
 
 
 def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applied):
-    failure, parent, steps = run("no suite", applied.data / "driver_labels.parquet", 0.65, reference="nobody_saved_it")
+    failure, parent, steps = run(
+        "no suite", applied.data / "driver_labels.parquet", 0.65, reference="nobody_saved_it"
+    )
     assert "validate-features" in failure and parent == "FAILED"
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"}
     said = (applied.path / "logs" / "no suite.log").read_text()
-    assert "the feature registry has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in said
+    assert (
+        "the feature registry has no saved dataset 'nobody_saved_it', so there is nothing to validate by"
+        in said
+    )
 
 
 def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
     linked = tmp_path / "an environment"
     linked.symlink_to(Path(sys.prefix))
     monkeypatch.setattr(sys, "executable", str(linked / "bin" / "python"))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"), raise_on_error=True)
+    local.init(
+        local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"), raise_on_error=True
+    )
 
     @dsl.component(base_image="python", install_kfp_package=False)
     def double(number: int) -> int:

@@ -28,7 +28,9 @@ from helpers.workspace import REPOSITORY
 PAGE = REPOSITORY / "docs" / "post-and-workshop.md"
 RATES = ["driver_hourly_stats:conv_rate", "driver_hourly_stats:acc_rate"]
 ASKED = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-01-03"])
-STORE = "project: post\nprovider: local\nregistry: registry.db\nonline_store: {type: sqlite, path: online.db}\n"
+STORE = (
+    "project: post\nprovider: local\nregistry: registry.db\nonline_store: {type: sqlite, path: online.db}\n"
+)
 EXPIRED = 1004  # the driver whose last row is older than the time to live
 
 # Lines as the post prints them, each from one of its listings.
@@ -113,7 +115,10 @@ def folder(tmp_path_factory):
         folder / "driver_stats.parquet"
     )
     keys = [(driver, day) for day in pd.to_datetime(ASKED, utc=True) for driver in (1003, 1001, 1002)]
-    keys += [(EXPIRED, days[-1]), keys[0]]  # a label without valid features, and a second label for one driver and day
+    keys += [
+        (EXPIRED, days[-1]),
+        keys[0],
+    ]  # a label without valid features, and a second label for one driver and day
     labels = pd.DataFrame(keys, columns=["driver_id", "event_timestamp"])
     labels["label"] = [0, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1]
     labels.to_parquet(folder / "driver_labels.parquet")
@@ -231,7 +236,9 @@ def test_the_training_example_has_no_label(default):
     entity_df = printed["entity_df"]
     with pytest.raises(KeyError, match="label"):  # what the post's training step reads: y = df["label"]
         default.get_historical_features(entity_df=entity_df, features=RATES).to_df()["label"]
-    labelled = default.get_historical_features(entity_df=entity_df.assign(label=[0, 1, 1]), features=RATES).to_df()
+    labelled = default.get_historical_features(
+        entity_df=entity_df.assign(label=[0, 1, 1]), features=RATES
+    ).to_df()
     assert sorted(labelled["label"]) == [0, 1, 1]
 
 
@@ -242,7 +249,9 @@ def test_the_default_store_loses_merges_and_reorders_labels(default, store, labe
         kept[name] = one.get_historical_features(entity_df=numbered, features=RATES).to_df()
     assert sorted(kept["duckdb"].row) == list(range(len(labels)))
     assert EXPIRED not in set(kept["default"].driver_id)
-    assert len(kept["default"]) == len(labels) - 2, "the expired row is lost, and two labels of one key became one"
+    assert len(kept["default"]) == len(labels) - 2, (
+        "the expired row is lost, and two labels of one key became one"
+    )
     assert not kept["default"].row.is_monotonic_increasing
 
 
@@ -290,7 +299,9 @@ def test_online_keys_are_the_bare_feature_names_unless_full_names_are_asked_for(
 
 
 def test_the_online_store_serves_what_training_calls_expired(store):
-    question = pd.DataFrame({"driver_id": [EXPIRED], "event_timestamp": [pd.Timestamp("2025-01-03", tz="UTC")]})
+    question = pd.DataFrame(
+        {"driver_id": [EXPIRED], "event_timestamp": [pd.Timestamp("2025-01-03", tz="UTC")]}
+    )
     assert store.get_historical_features(question, RATES).to_df().conv_rate.isna().all()
     assert store.get_online_features(RATES, [{"driver_id": EXPIRED}]).to_dict()["conv_rate"][0] is not None
 
@@ -317,7 +328,9 @@ def on_demand(folder):
         store.apply([driver, driver_stats, ratios])
         question = pd.DataFrame({"driver_id": [1001], "event_timestamp": ASKED[:1]})
         history = store.get_historical_features(question, ["driver_ratios:conv_acc_ratio"]).to_df()
-    return SimpleNamespace(store=store, mode=ratios.mode, history=history, said=[str(w.message) for w in caught])
+    return SimpleNamespace(
+        store=store, mode=ratios.mode, history=history, said=[str(w.message) for w in caught]
+    )
 
 
 def test_an_on_demand_view_warns_and_without_a_mode_makes_tables_online(on_demand, monkeypatch):
@@ -328,7 +341,9 @@ def test_an_on_demand_view_warns_and_without_a_mode_makes_tables_online(on_deman
         pd.DataFrame, "copy", lambda df, *args, **named: (made.append(df), table(df, *args, **named))[1]
     )
     on_demand.store.get_online_features(["driver_ratios:conv_acc_ratio"], [{"driver_id": 1001}])
-    assert [df for df in made if {"conv_rate", "acc_rate"} <= set(df)], "the function's `inputs.copy()` had no table"
+    assert [df for df in made if {"conv_rate", "acc_rate"} <= set(df)], (
+        "the function's `inputs.copy()` had no table"
+    )
 
 
 def test_an_on_demand_view_adds_columns_that_nobody_asked_for(on_demand):
@@ -362,7 +377,11 @@ def test_the_method_that_dropped_broken_rules_now_keeps_them_against_its_own_def
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    batch = context.data_sources.add_pandas("p").add_dataframe_asset("a").add_batch_definition_whole_dataframe("b")
+    batch = (
+        context.data_sources.add_pandas("p")
+        .add_dataframe_asset("a")
+        .add_batch_definition_whole_dataframe("b")
+    )
     batch = batch.get_batch({"dataframe": pd.DataFrame({"conv_rate": [0.1, 0.9], "acc_rate": [0.2, 0.8]})})
     dataset = context.get_validator(batch=batch, create_expectation_suite_with_name="post")
     with warnings.catch_warnings():
@@ -470,7 +489,9 @@ def test_max_iter_tunes_nothing():
     from sklearn.linear_model import LogisticRegression
 
     X, y = frame()
-    X = X.assign(avg_daily_trips=30 * X.avg_daily_trips)  # trips and rates on scales of their own, as in the post
+    X = X.assign(
+        avg_daily_trips=30 * X.avg_daily_trips
+    )  # trips and rates on scales of their own, as in the post
     few, many = (LogisticRegression(max_iter=most).fit(X, y) for most in (100, 1000))
     assert few.n_iter_ < 100
     assert (few.coef_ == many.coef_).all()
@@ -545,7 +566,9 @@ def test_the_logged_configuration_holds_no_definitions(store, folder, mlflow, tm
     absolute = STORE.replace("registry.db", str(folder / "duckdb" / "registry.db"))
     (tmp_path / "feature_store.yaml").write_text(absolute)
     found = FeatureStore(repo_path=str(tmp_path)).list_feature_views()
-    assert [view.name for view in found] == ["driver_hourly_stats"], "from the registry that everybody changes"
+    assert [view.name for view in found] == ["driver_hourly_stats"], (
+        "from the registry that everybody changes"
+    )
 
 
 def test_a_folder_of_files_is_refused_as_tracking_backend(mlflow, tmp_path):
@@ -565,7 +588,8 @@ def component():
         warnings.simplefilter("ignore")
 
         @dsl.component(
-            base_image="python:3.10-slim", packages_to_install=["feast", "mlflow", "scikit-learn", "pandas", "pyarrow"]
+            base_image="python:3.10-slim",
+            packages_to_install=["feast", "mlflow", "scikit-learn", "pandas", "pyarrow"],
         )
         def step():
             pass
@@ -626,7 +650,9 @@ def test_an_unknown_driver_ends_in_an_error_that_does_not_name_it(store):
 
 def test_each_row_of_the_page_names_a_test_and_each_test_has_a_row():
     named = re.findall(r"^\|.*\| `(test_\w+)` \|$", PAGE.read_text(encoding="utf-8"), re.M)
-    here = [name for name, thing in globals().items() if name.startswith("test_") and inspect.isfunction(thing)]
+    here = [
+        name for name, thing in globals().items() if name.startswith("test_") and inspect.isfunction(thing)
+    ]
     own = {name for name in here if name.startswith("test_each_row_of_the_page")}
     assert len(named) == len(set(named))
     assert set(named) == set(here) - own
@@ -635,5 +661,7 @@ def test_each_row_of_the_page_names_a_test_and_each_test_has_a_row():
 def test_each_row_of_the_page_links_to_a_place_that_exists():
     text = PAGE.read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.endswith("` |")]
-    assert rows and all("](" in line.split(" | ")[2] for line in rows), "each row links to what the workshop does"
+    assert rows and all("](" in line.split(" | ")[2] for line in rows), (
+        "each row links to what the workshop does"
+    )
     assert [link for link in re.findall(r"\]\(([^)#]+)", text) if not (PAGE.parent / link).exists()] == []

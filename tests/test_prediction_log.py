@@ -99,7 +99,10 @@ def answer(layout: Layout, *drivers: int, now: float = NOW.timestamp(), score: f
 
 def unlogged(name: str, reason: str) -> float:
     return (
-        REGISTRY.get_sample_value("lifecycle_unlogged_predictions_total", {"model_name": name, "reason": reason}) or 0.0
+        REGISTRY.get_sample_value(
+            "lifecycle_unlogged_predictions_total", {"model_name": name, "reason": reason}
+        )
+        or 0.0
     )
 
 
@@ -114,7 +117,9 @@ def asked(*drivers: int) -> list[dict]:
     return [{"driver_id": driver} for driver in drivers]
 
 
-def test_a_row_holds_feasts_columns_the_score_and_the_version(served_model, kept, store, monkeypatch, tmp_path):
+def test_a_row_holds_feasts_columns_the_score_and_the_version(
+    served_model, kept, store, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)  # the path of the log starts at the feature repository
     model = served_model()
     scores, version = model.score(asked(*SOME))
@@ -138,9 +143,13 @@ def test_a_row_holds_feasts_columns_the_score_and_the_version(served_model, kept
         [column] = [column for column in feasts if column.endswith(f"__{name}")]
         assert log[column].tolist() == [value.double_val for value in vector.values], name
         assert log[f"{column}__status"].tolist() == list(vector.statuses), name
-        times = [int(moment.timestamp()) if moment is not pd.NaT else 0 for moment in log[f"{column}__timestamp"]]
+        times = [
+            int(moment.timestamp()) if moment is not pd.NaT else 0 for moment in log[f"{column}__timestamp"]
+        ]
         assert times == [moment.seconds for moment in vector.event_timestamps], name
-    assert log["driver_ratios__conv_log_odds__timestamp"].isna().all(), "a computed feature has no time of its own"
+    assert log["driver_ratios__conv_log_odds__timestamp"].isna().all(), (
+        "a computed feature has no time of its own"
+    )
 
 
 def test_a_service_without_a_logging_config_keeps_nothing(served_model, store, kept):
@@ -152,7 +161,9 @@ def test_a_service_without_a_logging_config_keeps_nothing(served_model, store, k
         model.score(asked(*SOME))
         model.stop()
         assert not (kept.path / "predictions").exists()
-        with pytest.raises(ContractError, match=f"'{SERVICE}' has no logging_config, so its predictions are not kept"):
+        with pytest.raises(
+            ContractError, match=f"'{SERVICE}' has no logging_config, so its predictions are not kept"
+        ):
             read_log(store, SERVICE, *ALWAYS)
     finally:
         service.logging_config = config
@@ -171,7 +182,9 @@ def test_a_log_that_cannot_be_written_is_refused_when_the_version_is_loaded(stor
         "of a table": LoggingConfig(destination=BigQueryLoggingDestination(table_ref="project.log")),
         "with parts": logging_of("log", partition_by=["__log_date"]),
     }[destination]
-    with pytest.raises(ContractError, match="must be a FileLoggingDestination with a path of this machine and no part"):
+    with pytest.raises(
+        ContractError, match="must be a FileLoggingDestination with a path of this machine and no part"
+    ):
         Layout(store, service)
 
 
@@ -181,7 +194,9 @@ def test_the_sample_rate_takes_whole_requests(layout):
     for _ in range(400):
         log.add(answer(layout, 1, 2, 3))
     log.close()
-    found = pa.concat_tables([pa.parquet.read_table(file) for file in layout.folder.glob("*.parquet")]).to_pandas()
+    found = pa.concat_tables(
+        [pa.parquet.read_table(file) for file in layout.folder.glob("*.parquet")]
+    ).to_pandas()
     sizes = found.groupby("__request_id").size()
     assert set(sizes) == {3} and 140 < len(sizes) < 260
     assert unlogged("sampled", "full") == 0
@@ -190,7 +205,10 @@ def test_the_sample_rate_takes_whole_requests(layout):
 def test_the_log_of_a_computed_feature_alone_has_its_join_keys(served_model, store):
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "3")
     service = store.get_feature_service("computed_only")
-    assert "driver_id" not in FeatureServiceLoggingSource(service, store.project).get_schema(store.registry).names
+    assert (
+        "driver_id"
+        not in FeatureServiceLoggingSource(service, store.project).get_schema(store.registry).names
+    )
     model = served_model()
     model.score(asked(*SOME))
     model.stop()
@@ -199,7 +217,12 @@ def test_the_log_of_a_computed_feature_alone_has_its_join_keys(served_model, sto
 
 def test_what_only_the_caller_knows_is_kept(store):
     campaign = Layout(store, store.get_feature_service("driver_campaign"))
-    values = {"conv_rate": [0.4], "conv_rate__ts": [1], "rate_above_target": [0.1], "rate_above_target__ts": [0]}
+    values = {
+        "conv_rate": [0.4],
+        "conv_rate__ts": [1],
+        "rate_above_target": [0.1],
+        "rate_above_target__ts": [0],
+    }
     row = {"driver_id": 1001, "target_rate": 0.3}
     log = PredictionLog("campaign", print)
     log.add(Answer(campaign, NOW.timestamp(), [row], values, np.array([0.7]), "1"))
@@ -298,7 +321,9 @@ def test_a_file_is_left_after_an_hour(layout, monkeypatch):
     assert len(list(layout.folder.iterdir())) == 3
 
 
-def test_a_reader_never_meets_half_a_file_and_a_retrieval_beside_the_log_does_not_hang(store, layout, monkeypatch):
+def test_a_reader_never_meets_half_a_file_and_a_retrieval_beside_the_log_does_not_hang(
+    store, layout, monkeypatch
+):
     """Feast's DuckDB store hangs when it writes a log while another thread retrieves; see docs/upstream.md."""
     monkeypatch.setattr(prediction_log, "ENOUGH", 1)
     log, stop, read, counts = PredictionLog("read", print, every=0.01), threading.Event(), [], []
@@ -306,7 +331,9 @@ def test_a_reader_never_meets_half_a_file_and_a_retrieval_beside_the_log_does_no
 
     def retrieve() -> None:
         while not stop.is_set():
-            read.append(len(store.get_historical_features(labels.copy(), ["driver_hourly_stats:acc_rate"]).to_df()))
+            read.append(
+                len(store.get_historical_features(labels.copy(), ["driver_hourly_stats:acc_rate"]).to_df())
+            )
 
     def ask() -> None:
         while not stop.is_set():
@@ -314,7 +341,9 @@ def test_a_reader_never_meets_half_a_file_and_a_retrieval_beside_the_log_does_no
             time.sleep(0.002)
 
     threads = [threading.Thread(target=target, daemon=True) for target in (retrieve, ask)]
-    faulthandler.dump_traceback_later(120, exit=True)  # a hang in DuckDB holds Python's lock: nothing here could end it
+    faulthandler.dump_traceback_later(
+        120, exit=True
+    )  # a hang in DuckDB holds Python's lock: nothing here could end it
     for thread in threads:
         thread.start()
     end = time.monotonic() + 5
@@ -322,7 +351,9 @@ def test_a_reader_never_meets_half_a_file_and_a_retrieval_beside_the_log_does_no
         counts.append(len(read_log(store, "rates", *ALWAYS)))
         if counts[-1]:
             counts.append(
-                duckdb.connect().sql(f"SELECT count(*) FROM read_parquet(['{layout.folder}'])").fetchall()[0][0]
+                duckdb.connect()
+                .sql(f"SELECT count(*) FROM read_parquet(['{layout.folder}'])")
+                .fetchall()[0][0]
             )
     stop.set()
     for thread in threads:
@@ -345,7 +376,9 @@ def test_what_a_killed_write_left_is_not_read_and_not_kept_for_ever(store, layou
     log.add(answer(layout, 1))
     log.close()
     assert read_log(store, "rates", *ALWAYS).driver_id.tolist() == [1]
-    assert duckdb.connect().sql(f"SELECT driver_id FROM read_parquet(['{layout.folder}'])").fetchall() == [(1,)]
+    assert duckdb.connect().sql(f"SELECT driver_id FROM read_parquet(['{layout.folder}'])").fetchall() == [
+        (1,)
+    ]
     assert [half.name for half in layout.folder.glob(".*")] == [".new.parquet.part"]
 
 
@@ -393,7 +426,9 @@ def test_a_version_that_the_registry_does_not_know_is_named(served_model, store)
     model.score(asked(*SOME))
     model.stop()
     log = pd.concat([read_log(store, name, *ALWAYS) for name in (SERVICE, "rates")])
-    assert Counter(log.model_version) == {"1": len(SOME), "2": len(SOME)}, "each version has its own service's log"
+    assert Counter(log.model_version) == {"1": len(SOME), "2": len(SOME)}, (
+        "each version has its own service's log"
+    )
     registry = mlflow.MlflowClient()
     assert unknown_versions(log, registry, MODEL) == []
     assert unknown_versions(log.assign(model_version="77"), registry, MODEL) == ["77"]
@@ -438,7 +473,9 @@ def test_a_killed_server_loses_the_rows_of_its_last_seconds_alone(kept, store):
     log = read_log(store, SERVICE, *ALWAYS)
     assert max(np.diff(written)) < EVERY + 1, "this is what a kill can cost"
     assert 0 < len(log) < len(answered)
-    assert Counter(log.driver_id) == Counter(driver for _, driver in answered[: len(log)]), "not the last ones are lost"
+    assert Counter(log.driver_id) == Counter(driver for _, driver in answered[: len(log)]), (
+        "not the last ones are lost"
+    )
     assert killed - answered[len(log)][0] < EVERY + 1
 
 
@@ -459,7 +496,9 @@ def test_the_metrics_say_how_old_a_feature_may_be_and_forget_what_is_read_no_mor
 
     age, limit = "lifecycle_feature_age_seconds", "lifecycle_feature_age_limit_seconds"
     assert v1(server, DRIVER).status_code == 200
-    assert shown("acc_rate", "rating"), "of the computed feature, the age is that of what it was computed from"
+    assert shown("acc_rate", "rating"), (
+        "of the computed feature, the age is that of what it was computed from"
+    )
     week, month = (timedelta(days=days).total_seconds() for days in (7, 30))
     assert sample(metrics(), limit, feature="acc_rate", model_name=MODEL) == week
     assert sample(metrics(), limit, feature="rating", model_name=MODEL) == month
@@ -470,7 +509,9 @@ def test_the_metrics_say_how_old_a_feature_may_be_and_forget_what_is_read_no_mor
     alarm = FeatureStore(repo_path=str(served.feature_repo))
     write(alarm, 920, LONG_AGO + timedelta(days=2))
     assert v1(server, 920).status_code == 200
-    assert sample(metrics(), age, feature="acc_rate", model_name=MODEL) / week > 0.8, "it ages before it is refused"
+    assert sample(metrics(), age, feature="acc_rate", model_name=MODEL) / week > 0.8, (
+        "it ages before it is refused"
+    )
 
 
 def test_the_metrics_count_the_scores(server):

@@ -20,7 +20,16 @@ import pandas as pd
 import pytest
 import requests
 from conftest import HARD_TO_QUOTE
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RequestSource,
+    ValueType,
+)
 from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -92,7 +101,9 @@ class Project:
         by_airport = view("airport", [origin], self.file("airport"), **flights)
         flights = {"carrier_delay": Float64, "carrier_flights": Int64}
         by_carrier = view("carrier", [origin, carrier], self.file("carrier"), **flights)
-        weather = view("weather", [origin], self.file("weather"), "observed", wind_speed=Float64, visibility=Float64)
+        weather = view(
+            "weather", [origin], self.file("weather"), "observed", wind_speed=Float64, visibility=Float64
+        )
         views = [by_airport, by_carrier, weather, schedule]
         self.store.apply([origin, carrier, *views, FeatureService(name="known", features=views)])
         self.contract = FeatureContract.of_service(self.store, "known", label="late")
@@ -178,7 +189,9 @@ def test_times_that_nobody_can_place_are_refused(project, change, says):
 
 def test_times_of_any_zone_give_the_same_features(project):
     local = project.labels.assign(event_timestamp=project.labels.event_timestamp.dt.tz_convert(ZONE))
-    assert np.array_equal(project.values(project.retrieve(local)), project.values(project.table), equal_nan=True)
+    assert np.array_equal(
+        project.values(project.retrieve(local)), project.values(project.table), equal_nan=True
+    )
     kept, _ = usable_labels(local, project.contract)
     in_utc, _ = usable_labels(project.labels, project.contract)
     assert len(kept) > 1000 and (kept.late == in_utc.late).all()
@@ -192,8 +205,12 @@ def test_feature_times_without_a_zone_are_those_of_utc_and_a_warning_says_so(pro
         found = project.retrieve(project.labels)
     assert np.array_equal(project.values(found), project.values(project.table), equal_nan=True)
     project.store.materialize(END - timedelta(hours=6), END, feature_views=["weather"])
-    online = project.store.get_online_features(features=["weather:wind_speed"], entity_rows=[{"origin": "JFK"}])
-    newest = pd.read_parquet(project.file("weather")).query("origin == 'JFK'").sort_values("observed").iloc[-1]
+    online = project.store.get_online_features(
+        features=["weather:wind_speed"], entity_rows=[{"origin": "JFK"}]
+    )
+    newest = (
+        pd.read_parquet(project.file("weather")).query("origin == 'JFK'").sort_values("observed").iloc[-1]
+    )
     read = online.to_dict(include_event_timestamps=True)
     assert read["wind_speed"] == [newest.wind_speed]
     assert read["wind_speed__ts"] == [newest.observed.tz_localize("UTC").timestamp()]
@@ -218,7 +235,9 @@ def test_a_duplicated_index_changes_no_value_at_any_door(project):
     assert found.again.equals(found.carrier_delay)
     assert project.scores(found.drop(columns="again")) == project.scores(project.table)
     assert judge(SUITE, found, project.contract.columns).is_success
-    assert usable_labels(twice, project.contract)[0].equals(usable_labels(project.labels, project.contract)[0])
+    assert usable_labels(twice, project.contract)[0].equals(
+        usable_labels(project.labels, project.contract)[0]
+    )
 
 
 def test_labels_out_of_order_are_validated_in_the_order_of_time(project):
@@ -230,14 +249,18 @@ def test_labels_out_of_order_are_validated_in_the_order_of_time(project):
     for part, other in zip(split(found), split(project.table), strict=True):
         pd.testing.assert_frame_equal(part, other)
     assert project.scores(found) == project.scores(project.table)
-    assert usable_labels(turned, project.contract)[0].equals(usable_labels(project.labels, project.contract)[0])
+    assert usable_labels(turned, project.contract)[0].equals(
+        usable_labels(project.labels, project.contract)[0]
+    )
 
 
 def test_labels_in_another_order_than_the_rows_are_refused(project):
     rows, _ = split(project.table)
     X = rows[project.contract.columns]
     assert np.isfinite(validation_scores(new_model(), X, rows.late)).all()
-    with pytest.raises(ValueError, match="of other rows than X, or in another order: take both from one table"):
+    with pytest.raises(
+        ValueError, match="of other rows than X, or in another order: take both from one table"
+    ):
         validation_scores(new_model(), X, rows.late.sample(frac=1, random_state=0))
 
 
@@ -259,7 +282,9 @@ def test_what_is_compared_row_by_row_must_be_in_one_order(scored):
     found = compare(late, champion, challenger, keys)
     assert found == compare(late.to_numpy(), champion.to_numpy(), challenger.reset_index(drop=True), keys)
     for other in range(4):
-        given = [one.sample(frac=1, random_state=0) if place == other else one for place, one in enumerate(scored)]
+        given = [
+            one.sample(frac=1, random_state=0) if place == other else one for place, one in enumerate(scored)
+        ]
         with pytest.raises(ValueError, match=r"the same index in another order.*sort them alike"):
             compare(*given)
 
@@ -268,10 +293,22 @@ def test_what_is_compared_row_by_row_must_be_in_one_order(scored):
     "change, says",
     [
         (lambda late, old, new, keys: (late, old[:-1], new[:-1], keys), r"as many of each"),
-        (lambda late, old, new, keys: (late, old, new, keys[:10]), r"10 rows of keys: a comparison needs as many"),
-        (lambda late, old, new, keys: (late.astype(str), old, new, keys), "labels must be 0 or 1; there is '0', '1'"),
-        (lambda late, old, new, keys: (late.where(keys.origin != "JFK"), old, new, keys), "0 or 1; there is nan"),
-        (lambda late, old, new, keys: (late, old, new.where(keys.origin != "JFK"), keys), "a score is missing"),
+        (
+            lambda late, old, new, keys: (late, old, new, keys[:10]),
+            r"10 rows of keys: a comparison needs as many",
+        ),
+        (
+            lambda late, old, new, keys: (late.astype(str), old, new, keys),
+            "labels must be 0 or 1; there is '0', '1'",
+        ),
+        (
+            lambda late, old, new, keys: (late.where(keys.origin != "JFK"), old, new, keys),
+            "0 or 1; there is nan",
+        ),
+        (
+            lambda late, old, new, keys: (late, old, new.where(keys.origin != "JFK"), keys),
+            "a score is missing",
+        ),
     ],
     ids=["fewer scores", "fewer keys", "text", "no label", "no score"],
 )
@@ -288,7 +325,10 @@ def test_what_cannot_be_compared_is_named(scored, change, says):
     [
         ({"carrier": 9}, "the column carrier of the entity table holds numbers, such as 9, .* declares text"),
         ({"carrier": b"9E"}, "carrier of the entity table holds bytes values, such as b'9E'"),
-        ({"scheduled_hour": "five"}, "scheduled_hour of the entity table holds text, such as 'five', .*numbers"),
+        (
+            {"scheduled_hour": "five"},
+            "scheduled_hour of the entity table holds text, such as 'five', .*numbers",
+        ),
     ],
 )
 def test_a_key_or_field_of_another_type_is_named_before_the_join(project, change, says):
@@ -308,7 +348,10 @@ def test_keys_as_categories_are_text(project):
             lambda table: {"carrier": range(len(table))},
             r"holds numbers \(int64\) in the column carrier, .*declares text",
         ),
-        (lambda table: {"carrier_delay": table.carrier_delay.astype(str)}, r"carrier.parquet holds text \(string\) in"),
+        (
+            lambda table: {"carrier_delay": table.carrier_delay.astype(str)},
+            r"carrier.parquet holds text \(string\) in",
+        ),
         (
             lambda table: {"carrier_flights": table.carrier_flights + 0.5},
             r"carrier_flights is declared as whole numbers \(Int64\) and holds fractions, such as \d+\.5",
@@ -343,7 +386,9 @@ def test_files_of_one_view_that_differ_are_named(project, tmp_path):
     try:
         assert retrieve("good").equals(project.table.carrier_delay)
         whole = {"2013-04-a": parts["2013-04-a"].round().astype({"carrier_delay": "int64"})}
-        with pytest.raises(ValueError, match=r"int64 in 2013-04-a.parquet, double in 2013-04-b.parquet.*round"):
+        with pytest.raises(
+            ValueError, match=r"int64 in 2013-04-a.parquet, double in 2013-04-b.parquet.*round"
+        ):
             retrieve("whole numbers first", **whole)
         comma = parts["2013-04-b"].carrier_delay.astype(str).str.replace(".", ",")
         with pytest.raises(ValueError, match=r"2013-04-b.parquet holds text .* in the column carrier_delay"):
@@ -389,7 +434,9 @@ def test_a_feature_that_stops_moving_is_seen_beside_one_that_moved(stuck_at):
 
 
 def test_a_column_without_any_value_is_named_and_not_dropped_with_all_rows(project):
-    with pytest.raises(ValueError, match=r"none of the \d+ rows from 2013-04-01.* visibility is missing in 100%"):
+    with pytest.raises(
+        ValueError, match=r"none of the \d+ rows from 2013-04-01.* visibility is missing in 100%"
+    ):
         split(project.table.assign(visibility=np.nan))
     newest = project.table.event_timestamp > split(project.table)[1].event_timestamp.min()
     with pytest.raises(ValueError, match="wind_speed is missing in 100% of them"):
@@ -471,7 +518,9 @@ def steps(project, tmp_path, mlflow):
         checked = pipeline.validate_features.python_func(
             feature_repo=str(project.repo), reference="april", report=report, **common
         )
-        pipeline.train_model.python_func(checked=checked, C=1.0, degree=1, weights="equal", model=model, **common)
+        pipeline.train_model.python_func(
+            checked=checked, C=1.0, degree=1, weights="equal", model=model, **common
+        )
         return load(model.path)
 
     return go
@@ -522,11 +571,21 @@ def test_a_key_with_spaces_and_accents_and_an_entity_that_is_new_are_answered(pr
             question | {"carrier": carrier},
             {"origin": "BYTES", "carrier": "BYTES", "scheduled_hour": "FP64"},
         )
-        inputs = [{"name": n, "datatype": kind, "shape": [1], "data": [given[n]]} for n, kind in kinds.items()]
+        inputs = [
+            {"name": n, "datatype": kind, "shape": [1], "data": [given[n]]} for n, kind in kinds.items()
+        ]
         return requests.post(f"{url}/v2/models/late_departure/infer", json={"inputs": inputs}, timeout=30)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
-    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", project.repo, "--model", "late_departure"]
+    command = [
+        sys.executable,
+        "-m",
+        "lifecycle.serving",
+        "--feature-repo",
+        project.repo,
+        "--model",
+        "late_departure",
+    ]
     command += ["--port", "{port}", "--now", END.timestamp()]
     health, log = "/v2/models/late_departure/ready", project.folder / "server.log"
     with Service("model server", command, health=health, log=log) as server:

@@ -12,7 +12,10 @@ from browser import chromium, needs_chromium
 from workshop.report import report
 from workshop.runner import Result
 
-PROSE = "A point-in-time join gives each label the features that were known at its time, and none that came later. " * 5
+PROSE = (
+    "A point-in-time join gives each label the features that were known at its time, and none that came later. "
+    * 5
+)
 WIDE = "rows = retrieve(" + ", ".join(f"feature_{n}=store['feature_{n}']" for n in range(12)) + ")"
 TABLE = f"<table><tr>{''.join(f'<td>feature_{n}</td>' for n in range(30))}</tr></table>"
 NAMES = ["00_first", "01_second", "02_third"]
@@ -25,7 +28,9 @@ def an_executed_notebook() -> nbformat.NotebookNode:
     return cell.new_notebook(
         cells=[
             cell.new_markdown_cell(f"# Try it\n\n{PROSE}\n\n`{'long_name_' * 12}`"),
-            cell.new_markdown_cell(f"| {' | '.join('column_of_a_table' for _ in range(9))} |\n|{'---|' * 9}\n"),
+            cell.new_markdown_cell(
+                f"| {' | '.join('column_of_a_table' for _ in range(9))} |\n|{'---|' * 9}\n"
+            ),
             cell.new_code_cell(WIDE, outputs=[frame, log], execution_count=1),
             cell.new_code_cell("# Check: it\nassert rows", metadata={"tags": ["check"]}, execution_count=2),
         ]
@@ -123,6 +128,8 @@ def test_prose_has_lines_that_can_be_read(browser, index):
 @needs_chromium
 def test_a_check_is_told_apart_from_other_cells(browser, index):
     page = opened(browser, index, NAMES[0], 1200)
-    style = "cells => cells.map(c => [getComputedStyle(c).borderLeftWidth, getComputedStyle(c).backgroundColor])"
+    style = (
+        "cells => cells.map(c => [getComputedStyle(c).borderLeftWidth, getComputedStyle(c).backgroundColor])"
+    )
     (lesson, check) = page.eval_on_selector_all(".jp-CodeCell", style)
     assert lesson[0] == "0px" and check[0] == "4px" and lesson[1] != check[1]

@@ -52,7 +52,12 @@ def in_a_process(workspace: Workspace, *command: str, answer: str = "") -> str:
     """What a command says. (In a process of its own: this one's tools keep the databases open that were put aside.)"""
     environment = {**os.environ, "WORKSHOP_HOME": str(workspace.home)}
     done = subprocess.run(
-        [sys.executable, *command], input=answer, env=environment, cwd=REPOSITORY, capture_output=True, text=True
+        [sys.executable, *command],
+        input=answer,
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
     return done.stdout + done.stderr
@@ -136,9 +141,13 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
     )
     assert f"Deleted. Your notebooks in {mine.path / COPIES} stay, and the record of your exercises." in said
 
-    gone = {name for name in before if any(fnmatch(name, p) for n in MADE if n >= "05" for p in MADE[n].files)}
+    gone = {
+        name for name in before if any(fnmatch(name, p) for n in MADE if n >= "05" for p in MADE[n].files)
+    }
     assert len(gone) > 10 and entries(mine) == before - gone
-    assert (mine.path / RECORD).read_text().count("solved") == 1 and (mine.path / COPIES / "mine.ipynb").exists()
+    assert (mine.path / RECORD).read_text().count("solved") == 1 and (
+        mine.path / COPIES / "mine.ipynb"
+    ).exists()
     assert ask(mine, "SELECT name FROM experiments") == {"Default", "feature_selection"}
     assert made_by(mine) == {"selection"}
     assert ask(mine, "SELECT alias FROM registered_model_aliases") == {"selected"}
@@ -146,9 +155,12 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
         path.name for path in (mine.path / "mlruns").iterdir() if path.name.isdigit()
     }
     assert ask(
-        mine, "SELECT count(*) FROM logged_models WHERE experiment_id NOT IN (SELECT experiment_id FROM experiments)"
+        mine,
+        "SELECT count(*) FROM logged_models WHERE experiment_id NOT IN (SELECT experiment_id FROM experiments)",
     ) == {0}
-    assert {path.name[:2] for path in (mine.path / "executed").iterdir()} & {n for n in MADE if n >= "04"} == {"04"}
+    assert {path.name[:2] for path in (mine.path / "executed").iterdir()} & {
+        n for n in MADE if n >= "04"
+    } == {"04"}
 
     registry = feature_registry(mine)
     assert registry.saved_datasets == registry_before.saved_datasets
@@ -156,14 +168,18 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
     assert not any(view.meta.materialization_intervals for view in registry.feature_views)
     tables = ask(mine, "SELECT name FROM sqlite_master WHERE type = 'table'", damage.ONLINE)
     assert len(tables) >= 2
-    assert {count for table in tables for count in ask(mine, f'SELECT count(*) FROM "{table}"', damage.ONLINE)} == {0}
+    assert {
+        count for table in tables for count in ask(mine, f'SELECT count(*) FROM "{table}"', damage.ONLINE)
+    } == {0}
 
     said = in_a_process(mine, "-c", READY)
     assert said.startswith("Notebook 05 is ready.") and "['05', '06']" in said, said
 
     assert "the saved dataset driver_reference in the feature registry" in reset_from("03", mine)
     assert len(feature_registry(mine).saved_datasets) == 0 and made_by(mine) == set()
-    said = in_a_process(mine, "-c", "from helpers.start import begin, missing; print(list(missing(begin('03'), '07')))")
+    said = in_a_process(
+        mine, "-c", "from helpers.start import begin, missing; print(list(missing(begin('03'), '07')))"
+    )
     assert said.startswith("Notebook 03 is ready.") and "['03', '04', '05', '06']" in said, said
 
     reset_from("00", mine)
@@ -171,7 +187,9 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(mine):
     assert "There is nothing to delete" in reset_from("00", mine)
 
 
-def test_a_workspace_that_was_copied_is_not_emptied_in_part_because_the_files_are_the_others(filled, tmp_path):
+def test_a_workspace_that_was_copied_is_not_emptied_in_part_because_the_files_are_the_others(
+    filled, tmp_path
+):
     copy = Workspace(tmp_path / "copy", filled.seed)
     shutil.copytree(filled.home, copy.home)
     said = reset_from("05", copy)

@@ -47,7 +47,9 @@ def later(tmp_path_factory) -> Workspace:
         configure(workspace)
         store = apply(workspace)
         save_reference(store, workspace)
-        experiment = mlflow.MlflowClient().create_experiment("by hand", (workspace.path / "artifacts").as_uri())
+        experiment = mlflow.MlflowClient().create_experiment(
+            "by hand", (workspace.path / "artifacts").as_uri()
+        )
         for _ in range(2):
             register(store, experiment, "rates_and_rating")
         mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "1")
@@ -81,7 +83,9 @@ def command(later: Workspace, **changes: object) -> list[str]:
         "begin": BEGIN,
         "end": END,
     } | changes
-    parts = [[f"--{name.replace('_', '-')}", str(value)] for name, value in given.items() if value is not None]
+    parts = [
+        [f"--{name.replace('_', '-')}", str(value)] for name, value in given.items() if value is not None
+    ]
     return [part for pair in parts for part in pair]
 
 
@@ -129,7 +133,11 @@ BAD_LABELS = {
     ),
     "no time zone": (without_zone, {}, "the times of the labels have no time zone: write them in UTC."),
     "no time zone, and no window is given": (without_zone, {"begin": None, "end": None}, "have no time zone"),
-    "times are text": (lambda rows: rows.assign(event_timestamp=rows.event_timestamp.astype(str)), {}, "no time zone"),
+    "times are text": (
+        lambda rows: rows.assign(event_timestamp=rows.event_timestamp.astype(str)),
+        {},
+        "no time zone",
+    ),
     "no row": (lambda rows: rows.head(0), {"begin": None, "end": None}, "the label table has no label."),
     "none in the window": (
         lambda rows: rows,
@@ -147,7 +155,11 @@ BAD_LABELS = {
         "no labels for the newest days: the window ends on 2025-04-04, the last label is of 2025-03-31 06:00. Wait for them, or end the window earlier.",
     ),
     "a seven": (lambda rows: rows.replace({"label": {1: 7}}), {}, "labels must be 0 or 1; there is 7."),
-    "text": (lambda rows: rows.assign(label=rows.label.astype(str)), {}, "labels must be 0 or 1; there is '0', '1'."),
+    "text": (
+        lambda rows: rows.assign(label=rows.label.astype(str)),
+        {},
+        "labels must be 0 or 1; there is '0', '1'.",
+    ),
     "a hole": (
         lambda rows: rows.assign(label=rows.label.astype(float).where(rows.index % 9 > 0)),
         {},
@@ -169,7 +181,11 @@ BAD_LABELS = {
         "wait for more labels, those of the held-out days are too few to compare on: 148 of the entities have a label 1 and 0 a label 0, and a comparison needs 20 of each.",
     ),
     "too few drivers": (lambda rows: rows[rows.driver_id < 1015], {}, "are too few to compare on"),
-    "keys are lists": (lambda rows: rows.assign(driver_id=[[1]] * len(rows)), {}, "cannot be read as a label table"),
+    "keys are lists": (
+        lambda rows: rows.assign(driver_id=[[1]] * len(rows)),
+        {},
+        "cannot be read as a label table",
+    ),
 }
 
 
@@ -184,7 +200,9 @@ def test_labels_that_no_model_should_learn_from_are_refused_with_the_reason(
     assert list((later.path / "retraining").glob("*.log")) == [], "no pipeline was started"
 
 
-def test_the_few_questions_with_both_answers_are_left_out_and_what_is_said_twice_counts_once(later, client, labels):
+def test_the_few_questions_with_both_answers_are_left_out_and_what_is_said_twice_counts_once(
+    later, client, labels
+):
     _, contract = read(MODEL, behind_alias(client, MODEL, "production"))
     window = [pd.Timestamp(moment, tz="UTC") for moment in (BEGIN, END)]
     rows = twice(labels, 0.04)
@@ -217,12 +235,27 @@ def written(folder: Path, text: str) -> Path:
 
 
 BAD_FILES = {
-    "no labels": (lambda folder: {"labels": folder / "none.parquet"}, "none.parquet cannot be read as a label table"),
-    "damaged labels": (lambda folder: {"labels": damaged(folder)}, "cut short.parquet cannot be read as a label table"),
+    "no labels": (
+        lambda folder: {"labels": folder / "none.parquet"},
+        "none.parquet cannot be read as a label table",
+    ),
+    "damaged labels": (
+        lambda folder: {"labels": damaged(folder)},
+        "cut short.parquet cannot be read as a label table",
+    ),
     "no pipeline": (lambda folder: {"pipeline": folder / "none.yaml"}, "none.yaml is no compiled pipeline"),
-    "another YAML": (lambda folder: {"pipeline": written(folder, "a: 1")}, "pipeline.yaml is no compiled pipeline"),
-    "an empty YAML": (lambda folder: {"pipeline": written(folder, "")}, "pipeline.yaml is no compiled pipeline"),
-    "a parquet file": (lambda folder: {"pipeline": damaged(folder)}, "cut short.parquet is no compiled pipeline"),
+    "another YAML": (
+        lambda folder: {"pipeline": written(folder, "a: 1")},
+        "pipeline.yaml is no compiled pipeline",
+    ),
+    "an empty YAML": (
+        lambda folder: {"pipeline": written(folder, "")},
+        "pipeline.yaml is no compiled pipeline",
+    ),
+    "a parquet file": (
+        lambda folder: {"pipeline": damaged(folder)},
+        "cut short.parquet is no compiled pipeline",
+    ),
     "a file as folder": (lambda folder: {"outputs": damaged(folder)}, "cut short.parquet/ cannot be written"),
 }
 
@@ -270,7 +303,9 @@ def copied(client, alias: str, source: str = "") -> str:
 @pytest.mark.parametrize("changes", [{"alias": "nobody"}, {"model": "no such model"}])
 def test_without_a_champion_nothing_is_trained(changes, later, client, capsys):
     said = refused(capsys, client, command(later, **changes))
-    name = " of ".join({"alias": "production", "model": MODEL, **changes}[part] for part in ("alias", "model"))
+    name = " of ".join(
+        {"alias": "production", "model": MODEL, **changes}[part] for part in ("alias", "model")
+    )
     assert f"the champion, {name}, was not found" in said
 
 
@@ -292,11 +327,15 @@ def test_a_champion_of_another_kind_cannot_be_trained_again(later, client, capsy
     stored = {"serialization_format": "skops", "pip_requirements": ["scikit-learn"], "input_example": example}
     experiment = client.create_experiment("another kind", tmp_path.as_uri())
     with mlflow.start_run(experiment_id=experiment):
-        logged = mlflow.sklearn.log_model(model, name="model", metadata={"feast": contract.to_dict()}, **stored)
+        logged = mlflow.sklearn.log_model(
+            model, name="model", metadata={"feast": contract.to_dict()}, **stored
+        )
     number = mlflow.register_model(logged.model_uri, MODEL).version
     client.set_registered_model_alias(MODEL, "other", number)
     said = refused(capsys, client, command(later, alias="other"))
-    assert f"version {number}, which other names, cannot be trained again: the model is not of the kind" in said
+    assert (
+        f"version {number}, which other names, cannot be trained again: the model is not of the kind" in said
+    )
 
 
 @pytest.mark.parametrize("C, degree, weights", [(0.003, 3, "equal"), (10.0, 1, "balanced")])
@@ -321,15 +360,22 @@ def test_a_closed_gate_says_that_the_champion_serves_only_while_it_does(client):
     champion = behind_alias(client, MODEL, "production")
     assert _kept(client, MODEL, "production", champion) == "version 1 keeps serving"
     client.set_registered_model_alias(MODEL, "production", "2")
-    assert _kept(client, MODEL, "production", champion) == "production no longer names version 1, and was not moved"
+    assert (
+        _kept(client, MODEL, "production", champion)
+        == "production no longer names version 1, and was not moved"
+    )
     client.delete_registered_model_alias(MODEL, "production")
     assert _kept(client, MODEL, "production", champion).startswith("production no longer names version 1")
 
 
-def test_promotion_leaves_an_alias_alone_that_was_moved_or_taken_away_or_names_a_model_made_anew(client, tmp_path):
+def test_promotion_leaves_an_alias_alone_that_was_moved_or_taken_away_or_names_a_model_made_anew(
+    client, tmp_path
+):
     champion = behind_alias(client, MODEL, "production")
     client.set_registered_model_alias(MODEL, "production", "2")
-    with pytest.raises(NotRetrained, match="production was moved from version 1 to 2 while version 5 was trained"):
+    with pytest.raises(
+        NotRetrained, match="production was moved from version 1 to 2 while version 5 was trained"
+    ):
         promote(client, MODEL, "production", champion, "5")
     assert in_production(client) == "2"
     client.delete_registered_model_alias(MODEL, "production")
@@ -388,9 +434,9 @@ def test_a_model_of_the_new_weeks_takes_the_place_the_server_follows_and_the_old
         ".parquet",
     ]
     used = pd.read_parquet(later.path / "retraining" / f"{run.info.run_name}.parquet")
-    assert used.event_timestamp.min() >= pd.Timestamp(BEGIN, tz="UTC") and used.event_timestamp.max() <= pd.Timestamp(
-        END, tz="UTC"
-    )
+    assert used.event_timestamp.min() >= pd.Timestamp(
+        BEGIN, tz="UTC"
+    ) and used.event_timestamp.max() <= pd.Timestamp(END, tz="UTC")
     assert not used.duplicated(["driver_id", "event_timestamp"]).any()
     old, theirs = (mlflow.sklearn.load_model(f"models:/{MODEL}/{number}") for number in ("1", new))
     assert hyperparameters(theirs) == hyperparameters(old) == {"C": 10.0, "degree": 2, "weights": "equal"}
@@ -407,7 +453,10 @@ def test_a_model_that_is_not_better_is_not_even_registered(later, client, capsys
     drift = {"begin": "2025-03-08", "end": "2025-03-21T23:00"}  # of the features alone
     assert main(command(later, **drift, experiment="not better")) == 0
     said = capsys.readouterr().out
-    assert said.startswith("version 1 keeps serving: the challenger is not better, AUC 0.") and said.count("\n") == 1
+    assert (
+        said.startswith("version 1 keeps serving: the challenger is not better, AUC 0.")
+        and said.count("\n") == 1
+    )
     assert numbers(client) == before and in_production(client) == "1"
     (step,) = mlflow.search_runs(
         experiment_names=["not better"], filter_string="attributes.run_name = 'compare'", output_format="list"
@@ -420,7 +469,11 @@ def test_a_model_that_is_not_better_is_not_even_registered(later, client, capsys
 
 def test_a_step_that_fails_is_named_and_its_words_are_kept(later, client, capsys):
     said = refused(capsys, client, command(later, reference="nobody_saved_it", experiment="failing"))
-    log = Path(said.removeprefix("nothing was promoted: validate-features failed; its own words are in ").rstrip(".\n"))
+    log = Path(
+        said.removeprefix("nothing was promoted: validate-features failed; its own words are in ").rstrip(
+            ".\n"
+        )
+    )
     assert "the feature registry has no saved dataset 'nobody_saved_it'" in log.read_text()
     runs = mlflow.search_runs(experiment_names=["failing"], output_format="list")
     assert {run.info.run_name.partition(" ")[0]: run.info.status for run in runs} == {
@@ -454,21 +507,33 @@ def test_an_alias_that_somebody_moves_while_the_pipeline_runs_stays_where_it_was
     assert code == 2 and in_production(client) == "2"
 
 
-def test_of_two_at_once_the_second_does_nothing_and_a_killed_one_leaves_the_place_free(later, client, capsys, tmp_path):
+def test_of_two_at_once_the_second_does_nothing_and_a_killed_one_leaves_the_place_free(
+    later, client, capsys, tmp_path
+):
     folder = later.path / "two at once"
-    program = [sys.executable, "-m", "lifecycle.retrain", *command(later, outputs=folder, experiment="killed")]
+    program = [
+        sys.executable,
+        "-m",
+        "lifecycle.retrain",
+        *command(later, outputs=folder, experiment="killed"),
+    ]
     first = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     steps = []
     try:
         eventually(lambda: list(folder.glob("*.log")), "the first one did not begin")
         said = refused(capsys, client, command(later, outputs=folder))
-        assert said == "nothing was promoted: another retraining is under way in two at once/; this one did nothing.\n"
+        assert (
+            said
+            == "nothing was promoted: another retraining is under way in two at once/; this one did nothing.\n"
+        )
         eventually(lambda: psutil.Process(first.pid).children(), "the first one started no step")
         steps = psutil.Process(first.pid).children(recursive=True)
         first.kill()
         first.wait()
         said = refused(capsys, client, command(later, outputs=folder, labels=tmp_path / "none.parquet"))
-        assert "none.parquet cannot be read" in said, "a lock without its process is none, also while a step lives on"
+        assert "none.parquet cannot be read" in said, (
+            "a lock without its process is none, also while a step lives on"
+        )
     finally:
         first.kill()
         first.wait()

@@ -48,10 +48,15 @@ def test_it_comes_back_unchanged_from_the_servers_own_model(committed):
 
 
 def test_its_pipeline_is_a_valid_specification_with_what_each_step_gets_on_a_cluster(committed):
-    pipeline, platform = committed["pipeline_spec"]["pipeline_spec"], committed["pipeline_spec"]["platform_spec"]
+    pipeline, platform = (
+        committed["pipeline_spec"]["pipeline_spec"],
+        committed["pipeline_spec"]["platform_spec"],
+    )
     read = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())  # refuses unknown fields
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
-    assert not read.root.dag.tasks["retrain"].caching_options.enable_cache, "it would be answered from the last week's"
+    assert not read.root.dag.tasks["retrain"].caching_options.enable_cache, (
+        "it would be answered from the last week's"
+    )
     training = list(yaml.safe_load_all((REPOSITORY / "cluster" / "training_pipeline.yaml").read_text()))[1]
     [given] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     assert given == training["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-model"]
@@ -73,7 +78,9 @@ def test_kubeflows_client_sends_the_same_for_the_same_pipeline(committed, tmp_pa
         pipeline_package_path=str(package),
     )
     [body] = kfp_server_api.ApiClient().sanitize_for_serialization(sent)
-    assert int(body.pop("max_concurrency")) == int(committed.pop("max_concurrency"))  # 64 bits are text in JSON
+    assert int(body.pop("max_concurrency")) == int(
+        committed.pop("max_concurrency")
+    )  # 64 bits are text in JSON
     assert body == {**committed, "experiment_id": "of the cluster"}
 
 

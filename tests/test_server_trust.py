@@ -83,8 +83,12 @@ def shorter_life(store: FeatureStore) -> None:
     store.apply(view)
 
 
-@pytest.mark.parametrize("which, view", [("function", "driver_ratios"), ("time to live", "driver_hourly_stats")])
-def test_a_changed_definition_stops_the_server_until_it_is_back(server, served, store, other_log_odds, which, view):
+@pytest.mark.parametrize(
+    "which, view", [("function", "driver_ratios"), ("time to live", "driver_hourly_stats")]
+)
+def test_a_changed_definition_stops_the_server_until_it_is_back(
+    server, served, store, other_log_odds, which, view
+):
     score = v1(server, DRIVER).json()["predictions"]
     answers, stop = [], threading.Event()
 
@@ -117,7 +121,9 @@ def test_a_changed_definition_stops_the_server_until_it_is_back(server, served, 
 def test_a_version_of_the_old_definition_is_refused_at_the_start(served, store, other_log_odds):
     other_log_odds(store)
     try:
-        with pytest.raises(Exception, match="the definition of driver_ratios has changed since the model was trained"):
+        with pytest.raises(
+            Exception, match="the definition of driver_ratios has changed since the model was trained"
+        ):
             start(served, log="refused.log")
     finally:
         registry.apply(store, served.feature_repo)
@@ -144,7 +150,8 @@ def test_a_database_of_models_that_takes_the_place_of_another_is_noticed(server,
     promote(server, "1")
     backup.replace(database)  # in it, version 2 is in production
     eventually(
-        lambda: status(server)["serves"]["version"] == "2", "the server reads the database that was there before"
+        lambda: status(server)["serves"]["version"] == "2",
+        "the server reads the database that was there before",
     )
 
 
@@ -167,7 +174,9 @@ def test_an_answer_names_no_file_of_the_machine_when_the_registry_is_gone(server
         time.sleep(1)
         answers = [v1(server, DRIVER), v1(server, 5), requests.get(f"{server.url}/status", timeout=10)]
         assert [answer.status_code for answer in answers] == [200, 404, 200]
-        assert [answer.text for answer in answers if "/" in answer.text and str(served.home) in answer.text] == []
+        assert [
+            answer.text for answer in answers if "/" in answer.text and str(served.home) in answer.text
+        ] == []
     finally:
         hidden.rename(path)
     eventually(lambda: status(server)["last_look"] > looked + 1, "the server does not look any more")
@@ -197,7 +206,9 @@ def test_all_reasons_are_in_one_refusal(server, store):
     said = v1(server, 908, DRIVER, 909, 910).json()["error"]
     assert "3 of 4 entities" in said
     assert (
-        "driver_id=908: stale" in said and "driver_id=909: from the future" in said and "driver_id=910: missing" in said
+        "driver_id=908: stale" in said
+        and "driver_id=909: from the future" in said
+        and "driver_id=910: missing" in said
     )
 
 
@@ -220,7 +231,9 @@ def head(length: object = "", host: str = "127.0.0.1", extra: str = "") -> bytes
 def refusals(server, reason: str) -> float:
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     found = [
-        line for line in text.splitlines() if line.startswith(f'lifecycle_refused_requests_total{{reason="{reason}"}}')
+        line
+        for line in text.splitlines()
+        if line.startswith(f'lifecycle_refused_requests_total{{reason="{reason}"}}')
     ]
     return float(found[0].split()[-1]) if found else 0.0
 
@@ -232,7 +245,9 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_sent(server):
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     began = time.monotonic()
     with contextlib.suppress(ConnectionError):  # the server may hang up while we are still sending
-        assert raw(server, head(extra="transfer-encoding: chunked\r\n"), *[chunk] * 20).startswith(b"HTTP/1.1 413")
+        assert raw(server, head(extra="transfer-encoding: chunked\r\n"), *[chunk] * 20).startswith(
+            b"HTTP/1.1 413"
+        )
     assert time.monotonic() - began < limits.SECONDS - 2, "the server waited for the rest"
     assert refusals(server, "too large") == before + 2
     assert v1(server, DRIVER).status_code == 200
@@ -262,11 +277,19 @@ def test_who_sends_slowly_is_not_waited_for_for_ever(server):
 
 
 def test_a_server_is_called_by_its_own_names(server):
-    for host in ("127.0.0.1", f"localhost:{server.port}", f"127.0.0.1:{server.port}", "LOCALHOST", "[::1]:80"):
+    for host in (
+        "127.0.0.1",
+        f"localhost:{server.port}",
+        f"127.0.0.1:{server.port}",
+        "LOCALHOST",
+        "[::1]:80",
+    ):
         assert requests.get(f"{server.url}/v2", headers={"host": host}, timeout=10).status_code == 200, host
     for host in ("example.org", "127.0.0.1.example.org", ""):
         answer = requests.get(f"{server.url}/v2", headers={"host": host}, timeout=10)
-        assert answer.status_code == 400 and answer.json() == {"error": "this server is not called by that host name"}
+        assert answer.status_code == 400 and answer.json() == {
+            "error": "this server is not called by that host name"
+        }
 
 
 def test_what_the_server_does_not_offer_is_not_found(server):
@@ -352,13 +375,16 @@ def test_the_metrics_say_what_serves_how_old_it_is_and_what_was_refused(server, 
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     served = status(server)["serves"]
     assert (
-        f'lifecycle_served_version_info{{model_id="{served["model_id"]}",model_name="{MODEL}",version="2"}} 1.0' in text
+        f'lifecycle_served_version_info{{model_id="{served["model_id"]}",model_name="{MODEL}",version="2"}} 1.0'
+        in text
     )
     for line in ("lifecycle_follows", "lifecycle_ready"):
         assert f'{line}{{model_name="{MODEL}"}} 1.0' in text
     assert f'lifecycle_feature_age_seconds{{feature="acc_rate",model_name="{MODEL}"}} {3 * 3600.0}' in text
     assert 'lifecycle_refused_requests_total{reason="missing"}' in text
-    [look] = [line for line in text.splitlines() if line.startswith("lifecycle_registry_look_timestamp_seconds{")]
+    [look] = [
+        line for line in text.splitlines() if line.startswith("lifecycle_registry_look_timestamp_seconds{")
+    ]
     assert time.time() - float(look.split()[-1]) < 30
 
 
@@ -397,7 +423,10 @@ def test_a_kept_connection_serves_many_requests(server):
     found = []
     for _ in range(50):
         connection.request(
-            "POST", PREDICT, json.dumps({"instances": [{"driver_id": DRIVER}]}), {"content-type": "application/json"}
+            "POST",
+            PREDICT,
+            json.dumps({"instances": [{"driver_id": DRIVER}]}),
+            {"content-type": "application/json"},
         )
         found.append(json.loads(connection.getresponse().read())["predictions"][0])
     assert len(set(found)) == 1 and np.isfinite(found).all()

@@ -44,7 +44,10 @@ def test_a_server_is_healthy_when_its_handle_is_there_and_gone_after_it(tmp_path
 
 
 def test_a_server_is_stopped_when_the_code_that_uses_it_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), Service("files", SERVER, health="/", log=tmp_path / "log") as server:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Service("files", SERVER, health="/", log=tmp_path / "log") as server,
+    ):
         1 / 0  # noqa: B018
     assert not answers(server.url)
 
@@ -68,7 +71,9 @@ def test_a_server_that_dies_shows_the_end_of_its_log(tmp_path):
 
 def test_a_server_that_never_gets_healthy_is_ended_after_the_time_given(tmp_path):
     began = time.monotonic()
-    with pytest.raises(WorkshopError, match=r"(?s)files did not answer on .*/nothing-here within 2 s.*404") as raised:
+    with pytest.raises(
+        WorkshopError, match=r"(?s)files did not answer on .*/nothing-here within 2 s.*404"
+    ) as raised:
         Service("files", SERVER, health="/nothing-here", log=tmp_path / "log", timeout=2)
     assert time.monotonic() - began < 30
     address = str(raised.value).split(" did not answer on ")[1].split("/nothing-here")[0]
@@ -80,7 +85,9 @@ def test_an_occupied_port_is_named_with_the_remedy(tmp_path):
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(WorkshopError, match=f"port {port} is taken by another program. Leave the port out"):
+        with pytest.raises(
+            WorkshopError, match=f"port {port} is taken by another program. Leave the port out"
+        ):
             Service("files", SERVER, health="/", log=tmp_path / "log", port=port)
 
 
@@ -89,7 +96,10 @@ def test_a_server_ends_when_its_owner_is_killed(tmp_path, kill):
     owner = "import sys, time; from helpers.services import Service; "
     owner += f"s = Service('files', {SERVER!r}, health='/', log=sys.argv[1]); print(s.url, flush=True); time.sleep(600)"
     with subprocess.Popen(
-        [sys.executable, "-c", owner, tmp_path / "log"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", owner, tmp_path / "log"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         url = process.stdout.readline().strip()
         assert answers(url)

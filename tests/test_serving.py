@@ -67,7 +67,10 @@ def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[in
     rows = [{"driver_id": driver} for driver in drivers]
     table = store.get_online_features(features=list(contract.feature_refs), entity_rows=rows).to_df()
     columns = contract.columns
-    return {driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1]) for row, driver in enumerate(drivers)}
+    return {
+        driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1])
+        for row, driver in enumerate(drivers)
+    }
 
 
 def test_both_protocols_answer_with_the_models_own_scores(server, store, drivers):
@@ -76,7 +79,9 @@ def test_both_protocols_answer_with_the_models_own_scores(server, store, drivers
     assert first.status_code == second.status_code == 200
     np.testing.assert_allclose(first.json()["predictions"], list(own.values()), rtol=0, atol=1e-14)
     assert second.json()["outputs"][0]["data"] == first.json()["predictions"]
-    assert [v1(server, driver).json()["predictions"] for driver in drivers[:5]] == [[own[d]] for d in drivers[:5]]
+    assert [v1(server, driver).json()["predictions"] for driver in drivers[:5]] == [
+        [own[d]] for d in drivers[:5]
+    ]
 
 
 def test_the_open_inference_protocols_pages_answer_as_it_says(server):
@@ -97,7 +102,9 @@ def test_the_open_inference_protocols_pages_answer_as_it_says(server):
         status, said = page(path)
         assert status == 404 and set(said) == {"error"}
     described = page("/openapi.json")[1]["paths"]
-    assert {"/v2/health/live", "/v2/models/{model_name}/infer", "/v1/models/{model_name}:predict"} <= set(described)
+    assert {"/v2/health/live", "/v2/models/{model_name}/infer", "/v1/models/{model_name}:predict"} <= set(
+        described
+    )
 
 
 def test_a_v2_answer_has_the_form_of_the_protocol(server):
@@ -186,7 +193,9 @@ BAD_V2 = {
     "negative": tensor(data=[-1]),
     "64 bits and one": tensor(data=[2**63]),
     "5000 digits": json.dumps(tensor()).replace("1001", "9" * 5000),
-    "a huge batch": tensor(shape=[open_inference.MOST_ROWS + 1], data=[DRIVER] * (open_inference.MOST_ROWS + 1)),
+    "a huge batch": tensor(
+        shape=[open_inference.MOST_ROWS + 1], data=[DRIVER] * (open_inference.MOST_ROWS + 1)
+    ),
     "id as a number": {"id": 42, **tensor()},
     "parameters of lists": {"parameters": {"a": [1]}, **tensor()},
     "an output that there is not": {"outputs": [{"name": "rank"}], **tensor()},
@@ -210,14 +219,18 @@ def alive(server):
 def test_bad_v1_requests_are_refused_as_the_callers_mistake(alive, subtests):
     for name, body in BAD_V1.items():
         with subtests.test(name):
-            refused(requests.post(f"{alive.url}/v1/models/{MODEL}:predict", data=body, headers=JSON, timeout=30))
+            refused(
+                requests.post(f"{alive.url}/v1/models/{MODEL}:predict", data=body, headers=JSON, timeout=30)
+            )
 
 
 def test_bad_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
     for name, body in BAD_V2.items():
         data = json.dumps(body) if isinstance(body, dict) else body
         with subtests.test(name):
-            refused(requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=data, headers=JSON, timeout=30))
+            refused(
+                requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=data, headers=JSON, timeout=30)
+            )
 
 
 def test_bad_binary_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
@@ -228,7 +241,9 @@ def test_bad_binary_v2_requests_are_refused_as_the_callers_mistake(alive, subtes
         head = json.dumps(body).encode()
         headers = {"inference-header-content-length": str(len(head) if length is None else length)}
         headers |= {"content-type": "application/octet-stream"}
-        return requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=head + data, headers=headers, timeout=30)
+        return requests.post(
+            f"{alive.url}/v2/models/{MODEL}/infer", data=head + data, headers=headers, timeout=30
+        )
 
     assert send(tensor(**raw)).status_code == 200
     bad = {
@@ -288,8 +303,12 @@ def test_a_missing_value_is_refused_and_named(alive, store):
 
 def test_stale_features_are_served_by_feast_and_refused_by_the_server(alive, store):
     write(store, 902, LONG_AGO)
-    row = store.get_online_features(store.get_feature_service("log_odds_and_rating"), [{"driver_id": 902}]).to_dict()
-    assert row["acc_rate"] == [0.9] and row["conv_log_odds"][0] is not None, "Feast serves what its TTL forbids"
+    row = store.get_online_features(
+        store.get_feature_service("log_odds_and_rating"), [{"driver_id": 902}]
+    ).to_dict()
+    assert row["acc_rate"] == [0.9] and row["conv_log_odds"][0] is not None, (
+        "Feast serves what its TTL forbids"
+    )
     answer = v1(alive, 902)
     refused(answer, 404)
     assert "driver_id=902: stale acc_rate)" in answer.json()["error"]
@@ -352,7 +371,11 @@ def test_concurrent_clients_get_right_scores_while_the_alias_moves(server, store
 def figures(server: Service, name: str) -> dict[str, float]:
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {s.name.removeprefix(name): s.value for s in samples if s.name.startswith(name) and "le" not in s.labels}
+    return {
+        s.name.removeprefix(name): s.value
+        for s in samples
+        if s.name.startswith(name) and "le" not in s.labels
+    }
 
 
 def test_the_servers_metrics_count_each_prediction(server):
@@ -409,9 +432,15 @@ def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(served, st
         other = other_store(served, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
         other.materialize(NOW - timedelta(days=7), NOW)
         asked = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
-        names = ["driver_hourly_stats:acc_rate", "driver_hourly_stats:conv_rate", "driver_daily_profile:rating"]
+        names = [
+            "driver_hourly_stats:acc_rate",
+            "driver_hourly_stats:conv_rate",
+            "driver_daily_profile:rating",
+        ]
         names += ["driver_ratios:conv_log_odds"]
-        one, two = (s.get_online_features(names, asked).to_dict(include_event_timestamps=True) for s in (store, other))
+        one, two = (
+            s.get_online_features(names, asked).to_dict(include_event_timestamps=True) for s in (store, other)
+        )
         assert one == two
         assert one["acc_rate"].count(None) < 20
 

@@ -70,7 +70,10 @@ def undisturbed(place):
         patch.chdir(place.path)
         patch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
         run(place, sweep, **task(place, "undisturbed"))
-    return [(trial.params, trial.value) for trial in complete(open_study(task(place, "")["storage"], "undisturbed"))]
+    return [
+        (trial.params, trial.value)
+        for trial in complete(open_study(task(place, "")["storage"], "undisturbed"))
+    ]
 
 
 def runs(place, filter_string):
@@ -94,7 +97,9 @@ def assert_each_trial_is_there_once(place, name, undisturbed, kills, left="KILLE
         assert run.params == {choice: str(value) for choice, value in trial.params.items()}
     assert {child.info.status for child in children} <= {"FINISHED", left}
     assert len(children) <= TOTAL + kills
-    assert [(trial.params, trial.value) for trial in done] == undisturbed, "a kill changed what was tried or found"
+    assert [(trial.params, trial.value) for trial in done] == undisturbed, (
+        "a kill changed what was tried or found"
+    )
 
 
 def test_an_undisturbed_sweep_starts_with_the_default_and_repeats_nothing(place, undisturbed):
@@ -229,7 +234,9 @@ def test_a_sweep_whose_runs_were_lost_with_mlflows_store_says_so_and_changes_not
     sweep(**arguments)
     before = len(runs(place, ""))
     lost = {**arguments, "experiment": "an empty store"}
-    with pytest.raises(StoresDisagree, match="has 2 trials, and MLflow's experiment 'an empty store' has no run of it"):
+    with pytest.raises(
+        StoresDisagree, match="has 2 trials, and MLflow's experiment 'an empty store' has no run of it"
+    ):
         sweep(**lost)
     assert len(runs(place, "")) == before
     client = mlflow.MlflowClient(place.tracking_uri)
@@ -242,7 +249,9 @@ def test_a_sweep_whose_trials_were_lost_with_optunas_database_begins_a_new_run(p
     optuna.delete_study(study_name=arguments["name"], storage=arguments["storage"])
     sweep(**arguments)
     parent, children = recorded(place, arguments["name"])
-    assert len(runs(place, f"tags.`optuna.study` = '{arguments['name']}'")) == 2, "the old study's run stays as it was"
+    assert len(runs(place, f"tags.`optuna.study` = '{arguments['name']}'")) == 2, (
+        "the old study's run stays as it was"
+    )
     assert parent.status == "FINISHED" and len(children) == 2
 
 

@@ -92,7 +92,9 @@ def environment(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     python = folder / ".venv" / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    [own] = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.splitlines()
+    [own] = subprocess.run(
+        [python, "-c", ask], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     # A path in a .pth file is searched, and what .pth files in it say is not: this clone's own packages stay out.
     tools = {path for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
     Path(own, "tools.pth").write_text("\n".join(sorted(tools)))
@@ -105,7 +107,15 @@ def environment(folder: Path) -> None:
                 f"{start}import sys\nfrom {program.module} import {program.attr}\nsys.exit({program.attr}())\n"
             )
             script.chmod(0o755)
-    build = [shutil.which("uv") or UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--no-build-isolation"]
+    build = [
+        shutil.which("uv") or UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     subprocess.run([*build, "--python", python, "--editable", "."], cwd=folder, check=True)
 
 
@@ -154,7 +164,9 @@ def home(tmp_path_factory) -> tuple[Path, list[str]]:
     given = {name: os.environ[name] for name in kept if name in os.environ}
     given |= {"WORKSHOP": str(REPOSITORY), "PORT": str(port), "TERM": "dumb", "GIT_CONFIG_GLOBAL": os.devnull}
     given |= {
-        f"GIT_{who}_{what}": "a.test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        f"GIT_{who}_{what}": "a.test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
     }
     before, after = ([step for step in steps() if step.installed is installed] for installed in (False, True))
     printed = execute(before, folder, given)
@@ -180,7 +192,9 @@ def test_each_step_prints_what_the_page_says(home):
 def test_a_quote_that_differs_in_one_word_is_found():
     said = "version 1 keeps serving: the challenger is not better, AUC 0.9."
     assert matches(said, "version 1 keeps ... not better, AUC ...")
-    assert not matches(said, "version 2 keeps ... not better, AUC ...") and not matches(said, "version 1 keeps")
+    assert not matches(said, "version 2 keeps ... not better, AUC ...") and not matches(
+        said, "version 1 keeps"
+    )
 
 
 def test_nothing_of_the_workshop_but_its_copied_lifecycle_can_be_imported(home):
@@ -202,7 +216,9 @@ def test_the_first_model_is_in_production_with_the_contract_that_is_under_versio
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     version = client.get_model_version_by_alias("station_empty", "production")
     assert str(version.version) == "1" and version.tags["made_by"] == "pipeline"
-    assert len(client.search_model_versions("name = 'station_empty'")) == 1, "the retraining registered a model"
+    assert len(client.search_model_versions("name = 'station_empty'")) == 1, (
+        "the retraining registered a model"
+    )
     kept = FeatureContract.from_dict(json.loads((folder / "contract.json").read_text()))
     assert kept.tags()["feast.feature_refs"] == version.tags["feast.feature_refs"]
     assert (kept.label, kept.join_keys, list(kept.definitions)) == ("empty", ("station",), ["station_hours"])
@@ -212,8 +228,13 @@ def test_git_holds_what_was_written_and_copied_and_nothing_that_running_made(hom
     folder, _ = home
     asked = ["git", "ls-tree", "-r", "-z", "--name-only", "HEAD"]
     held = subprocess.run(asked, cwd=folder, check=True, capture_output=True, text=True).stdout.split("\0")
-    copied = {f"lifecycle/{path.name}" for path in (REPOSITORY / "lifecycle").glob("*.py")} | {"lifecycle/LICENSE"}
-    copied |= {f"cluster/{name}" for name in ("requirements.txt", "training_pipeline.yaml", "Dockerfile", "install.sh")}
+    copied = {f"lifecycle/{path.name}" for path in (REPOSITORY / "lifecycle").glob("*.py")} | {
+        "lifecycle/LICENSE"
+    }
+    copied |= {
+        f"cluster/{name}"
+        for name in ("requirements.txt", "training_pipeline.yaml", "Dockerfile", "install.sh")
+    }
     copied |= {"build-requirements.txt", ".dockerignore"}
     assert set(held) - {""} == {*files(), *copied, "contract.json"} - {"cluster/render.py"}
     assert (folder / "lifecycle" / "LICENSE").read_text() == (REPOSITORY / "LICENSE").read_text()
@@ -284,15 +305,29 @@ def test_six_of_them_bring_all_that_lifecycle_imports_and_no_five_do():
     found = {one.name: brought(one) for one in project()}
     assert packages_needed | NOT_IMPORTED <= set().union(*(found[name] for name in six))
     for name in six:
-        assert not packages_needed <= set().union(*(packages for other, packages in found.items() if other != name)), (
-            name
-        )
+        assert not packages_needed <= set().union(
+            *(packages for other, packages in found.items() if other != name)
+        ), name
 
 
 def test_the_counts_of_the_page():
     lines = [line for text in files().values() for line in text.splitlines()]
     written = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    numbers = [
+        "no",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ]
     assert f"You write {numbers[len(files())]} files with {len(written)} lines in all" in TEXT
     lifecycle = sum(len(path.read_text().splitlines()) for path in (REPOSITORY / "lifecycle").glob("*.py"))
     assert f"the {round(lifecycle, -3):,} lines of `lifecycle`" in TEXT
@@ -359,9 +394,10 @@ def test_a_registry_that_is_no_file_is_refused_for_the_operators_object():
 
 def decisions() -> list[list[str]]:
     table = TEXT.split("\n## Decide\n")[1]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in re.findall(r"^\|.*\|$", table, re.M)][
-        2:
-    ]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in re.findall(r"^\|.*\|$", table, re.M)
+    ][2:]
 
 
 def names(tree: ast.Module) -> set[str]:
@@ -413,4 +449,6 @@ def test_each_link_leads_somewhere():
         target = (PAGE.parent / path).resolve()
         assert target.exists(), link
         if part:
-            assert part in {anchor(heading) for heading in re.findall(r"^#+ (.+)$", target.read_text(), re.M)}, link
+            assert part in {
+                anchor(heading) for heading in re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            }, link

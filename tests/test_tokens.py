@@ -30,7 +30,9 @@ REFUSED = ("no token", "another key", "another audience", "expired", "unsigned",
 
 
 def number(value: int) -> str:
-    return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    return (
+        base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,14 @@ def issuer():
     """An issuer of tokens on loopback: its address, and its key, which only the issuer has."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = key.public_key().public_numbers()
-    parts = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": KEY_NAME, "n": number(public.n), "e": number(public.e)}
+    parts = {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": KEY_NAME,
+        "n": number(public.n),
+        "e": number(public.e),
+    }
 
     class Documents(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -71,7 +80,11 @@ def token(issuer, kind: str = "right") -> str:
         claims["exp"] = int(time.time()) - 600
     if kind == "unsigned":
         return jwt.encode(claims, None, algorithm="none", headers={"kid": KEY_NAME})
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048) if kind == "another key" else issuer.key
+    key = (
+        rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        if kind == "another key"
+        else issuer.key
+    )
     return jwt.encode(claims, key, algorithm="RS256", headers={"kid": KEY_NAME})
 
 
@@ -131,14 +144,19 @@ def of_the_offline_server(guarded, issuer, folder, kind):
 
 def test_a_right_token_is_served_by_all_three_servers_with_equal_values(guarded, issuer, labels, tmp_path):
     client = client_of(tmp_path / "client", client_settings(guarded.servers, **auth(issuer, "right")))
-    assert {view.name for view in client.list_feature_views()} == {"driver_hourly_stats", "driver_daily_profile"}
+    assert {view.name for view in client.list_feature_views()} == {
+        "driver_hourly_stats",
+        "driver_daily_profile",
+    }
     rows = [{"driver_id": driver} for driver in (1001, 1002)]
     local = guarded.store.get_online_features(REFERENCES, rows).to_df()
     pd.testing.assert_frame_equal(client.get_online_features(REFERENCES, rows).to_df()[local.columns], local)
     here = guarded.store.get_historical_features(labels, REFERENCES).to_df()
     there = client.get_historical_features(labels, REFERENCES).to_df()
     keys = ["driver_id", "event_timestamp"]
-    pd.testing.assert_frame_equal(there.sort_values(keys, ignore_index=True), here.sort_values(keys, ignore_index=True))
+    pd.testing.assert_frame_equal(
+        there.sort_values(keys, ignore_index=True), here.sort_values(keys, ignore_index=True)
+    )
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -184,4 +202,6 @@ def test_who_may_read_may_not_write(guarded, issuer, tmp_path):
     headers = {"Authorization": f"Bearer {token(issuer)}"}
     answer = requests.post(f"{url}/write-to-online-store", json=body, headers=headers, timeout=30)
     assert answer.status_code == 403, answer.text
-    assert guarded.store.get_online_features(REFERENCES[:1], [{"driver_id": 997}]).to_dict()["conv_rate"] == [None]
+    assert guarded.store.get_online_features(REFERENCES[:1], [{"driver_id": 997}]).to_dict()["conv_rate"] == [
+        None
+    ]

@@ -39,7 +39,10 @@ def calls(names: tuple[str, ...], paths: list[Path]) -> dict[str, str]:
     found = {}
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in names:
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", getattr(node.func, "attr", "")) in names
+            ):
                 for given in map(text, node.args):
                     if re.search(r"[a-z]{2}", given):
                         found[given] = f"{path.relative_to(REPOSITORY)}:{node.lineno}"

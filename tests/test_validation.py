@@ -66,7 +66,9 @@ def test_a_suite_comes_back_from_the_registry_as_it_was_stored(store, saved, sui
 
 
 def test_without_a_saved_dataset_the_message_says_how_to_store_one(store):
-    with pytest.raises(NoSuiteError, match=r"no saved dataset 'never_saved'.*create_saved_dataset\(name='never_saved'"):
+    with pytest.raises(
+        NoSuiteError, match=r"no saved dataset 'never_saved'.*create_saved_dataset\(name='never_saved'"
+    ):
         stored_suite(store, "never_saved")
 
 
@@ -98,11 +100,18 @@ def test_a_good_table_passes_and_every_rule_is_listed(suite, table):
 
 
 def test_a_broken_table_is_reported_by_column_expectation_limits_and_finding(suite, table):
-    broken = table.assign(conv_rate=table.conv_rate * 100, acc_rate=table.acc_rate.mask(table.index < 5), label=7)
+    broken = table.assign(
+        conv_rate=table.conv_rate * 100, acc_rate=table.acc_rate.mask(table.index < 5), label=7
+    )
     report = judge(suite, broken, ["conv_rate", "acc_rate", "label"])
     assert not report.is_success
     assert report.table().values.tolist() == [
-        ["conv_rate", "expect_column_values_to_be_between", "min_value 0.0, max_value 1.0", "20 rows (100.0 %)"],
+        [
+            "conv_rate",
+            "expect_column_values_to_be_between",
+            "min_value 0.0, max_value 1.0",
+            "20 rows (100.0 %)",
+        ],
         ["conv_rate", "expect_column_mean_to_be_between", "min_value 0.2, max_value 0.8", "50.000"],
         ["acc_rate", "expect_column_values_to_not_be_null", "mostly 0.9", "5 rows (25.0 %)"],
         ["label", "expect_column_values_to_be_in_set", "", "20 rows (100.0 %)"],
@@ -159,7 +168,10 @@ def test_feast_raises_with_the_report_when_a_retrieval_breaks_a_rule(store, appl
     long_ago = labels.assign(event_timestamp=pd.Timestamp("2024-01-01", tz="UTC"))
     with pytest.raises(ValidationFailed, match="acc_rate: expect_column_values_to_not_be_null") as refused:
         store.get_historical_features(long_ago, RATES).to_df(validation_reference=gate)
-    assert refused.value.report.table()["column"].tolist() == ["conv_rate", "acc_rate"]  # a mean of nothing, and nulls
+    assert refused.value.report.table()["column"].tolist() == [
+        "conv_rate",
+        "acc_rate",
+    ]  # a mean of nothing, and nulls
 
 
 def test_a_gate_for_columns_without_a_rule_is_refused(store, saved):

@@ -72,7 +72,9 @@ def log(rows, store):
             "serialization_format": "skops",
             "input_example": frame[contract.columns].head(),
         }
-        with mlflow.start_run(experiment_id=mlflow.MlflowClient().get_experiment_by_name("tests").experiment_id):
+        with mlflow.start_run(
+            experiment_id=mlflow.MlflowClient().get_experiment_by_name("tests").experiment_id
+        ):
             logged = mlflow.sklearn.log_model(model, name="model", **{**how, **changes})
         number = mlflow.register_model(logged.model_uri, name).version
         mlflow.MlflowClient().set_registered_model_alias(name, "production", number)
@@ -90,7 +92,9 @@ def test_a_good_version_is_read_as_it_was_stored(log, fitted, rows):
     frame, contract = rows
     model, found = read(NAME, log(fitted))
     assert found == contract
-    assert np.array_equal(model.predict_proba(frame[contract.columns]), fitted.predict_proba(frame[contract.columns]))
+    assert np.array_equal(
+        model.predict_proba(frame[contract.columns]), fitted.predict_proba(frame[contract.columns])
+    )
 
 
 @pytest.mark.parametrize("form", ["pickle", "cloudpickle"])
@@ -140,7 +144,9 @@ def hostile(path: Path, evidence: Path) -> None:
         },
     }
     text = json.dumps(schema)
-    planted = json.loads(text, object_hook=lambda found: partial if found.get("__class__") == "len" else found)
+    planted = json.loads(
+        text, object_hook=lambda found: partial if found.get("__class__") == "len" else found
+    )
     assert json.dumps(planted) != text, "no place for the payload was found"
     parts["schema.json"] = json.dumps(planted).encode()
     with zipfile.ZipFile(path, "w") as file:
@@ -152,7 +158,10 @@ def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is
     log, fitted, rows, tmp_path
 ):
     frame, contract = rows
-    evidence, version = tmp_path / "executed", log(fitted, skops_trusted_types=["pty.spawn", "functools.partial"])
+    evidence, version = (
+        tmp_path / "executed",
+        log(fitted, skops_trusted_types=["pty.spawn", "functools.partial"]),
+    )
     hostile(folder_of(version) / "model.skops", evidence)
     loaded = mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
     with pytest.raises(Exception):  # noqa: B017  whatever it is that the payload leaves behind
@@ -190,7 +199,13 @@ def test_a_small_file_that_unpacks_a_part_many_times_is_not_unpacked(fitted, tmp
     large = io.BytesIO()
     np.save(large, np.zeros(10_000))
     parts[array] = large.getvalue()
-    node = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy", "file": array}
+    node = {
+        "__class__": "ndarray",
+        "__module__": "numpy",
+        "__loader__": "NdArrayNode",
+        "type": "numpy",
+        "file": array,
+    }
     schema["content"]["content"]["more"] = {**schema["content"], "content": [dict(node) for _ in range(1000)]}
     parts["schema.json"] = json.dumps(schema).encode()
     with zipfile.ZipFile(tmp_path / "many.skops", "w") as file:
@@ -305,7 +320,9 @@ def test_a_version_is_not_taken_for_another_one_of_the_same_number(log, fitted):
 def follower(served, log, fitted, request):
     """A server's model in this process, of a registered model of its own; it looks twenty times a second."""
     log(fitted, name=request.node.name)
-    made = serving.FeatureModel(request.node.name, served.feature_repo, "production", now=NOW.timestamp(), watch=0.05)
+    made = serving.FeatureModel(
+        request.node.name, served.feature_repo, "production", now=NOW.timestamp(), watch=0.05
+    )
     yield made
     made.stop()
     mlflow.MlflowClient().delete_registered_model(request.node.name)
@@ -322,7 +339,9 @@ def threads_that_follow() -> int:
     return sum(thread.name.endswith("(_follow)") and thread.is_alive() for thread in threading.enumerate())
 
 
-def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(follower, log, fitted, rows, capsys):
+def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(
+    follower, log, fitted, rows, capsys
+):
     frame, contract = rows
     good = follower.loaded.version
     bad = log(three_classes(fitted, frame, contract)[0], name=follower.name)
@@ -345,13 +364,17 @@ def test_a_number_that_comes_to_mean_another_model_is_noticed(follower, log, row
     frame, contract = rows
     before = follower.loaded.version
     mlflow.MlflowClient().delete_registered_model(follower.name)
-    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(frame[contract.columns], frame.label)
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(
+        frame[contract.columns], frame.label
+    )
     again = log(other, name=follower.name)
     assert again.number == before.number and again.model_id != before.model_id
     eventually(lambda: follower.loaded.version == again, "the server still serves the deleted model")
 
 
-@pytest.mark.parametrize("trouble", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "trouble", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=lambda e: type(e).__name__
+)
 def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fitted, monkeypatch, trouble):
     running, before = threads_that_follow(), follower.loaded.version
 
@@ -371,13 +394,18 @@ def test_a_lost_standard_output_does_not_end_the_following(follower, log, fitted
     # MLflow tells a new version on a stream as well, in this thread: where it goes is not what is tested.
     monkeypatch.setattr("mlflow.tracking._model_registry.fluent.eprint", lambda *_, **__: None)
     # What is left in the buffer cannot be written when the file is closed either.
-    with contextlib.suppress(OSError), Path("/dev/full" if output == "full" else os.devnull).open("w") as lost:
+    with (
+        contextlib.suppress(OSError),
+        Path("/dev/full" if output == "full" else os.devnull).open("w") as lost,
+    ):
         if output == "closed":
             lost.close()
         monkeypatch.setattr("sys.stdout", lost)
         for _ in range(2):
             wanted = log(fitted, name=follower.name)
-            eventually(lambda wanted=wanted: follower.loaded.version == wanted, "the server has stopped following")
+            eventually(
+                lambda wanted=wanted: follower.loaded.version == wanted, "the server has stopped following"
+            )
         monkeypatch.undo()
 
 

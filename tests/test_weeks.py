@@ -98,14 +98,18 @@ def shift(seed: int, column: str, week: int) -> float:
     before, after = tables(seed).stats[column], made(seed).stats
     after = after.loc[week_of(after.event_timestamp) == week, column]
     bounds = np.quantile(before, np.arange(0.1, 1, 0.1))
-    old, new = (np.bincount(np.searchsorted(bounds, values), minlength=10) / len(values) for values in (before, after))
+    old, new = (
+        np.bincount(np.searchsorted(bounds, values), minlength=10) / len(values) for values in (before, after)
+    )
     return float(((new - old) * np.log(new / old)).sum())
 
 
 @pytest.mark.parametrize("setting", [0, 1])
 @pytest.mark.parametrize("features", SETS)
 @pytest.mark.parametrize("seed", ALL)
-def test_the_champion_loses_after_the_change_and_a_model_of_the_new_weeks_wins_it_back(seed, features, setting):
+def test_the_champion_loses_after_the_change_and_a_model_of_the_new_weeks_wins_it_back(
+    seed, features, setting
+):
     found = scores(seed, features, setting)
     assert found["before the change"] - found["weeks 4 to 6"] >= 0.05
     lost = found["before the change"] - found["week 6"]
@@ -212,7 +216,11 @@ def test_the_data_card_gives_the_measured_scores(seed):
 
 def digests(workspace: Workspace) -> dict[str, str]:
     """Of all files that notebooks before left, and of the data."""
-    files = [*workspace.data.glob("*.parquet"), *workspace.feature_repo.rglob("*.py"), *workspace.path.glob("*.db")]
+    files = [
+        *workspace.data.glob("*.parquet"),
+        *workspace.feature_repo.rglob("*.py"),
+        *workspace.path.glob("*.db"),
+    ]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -245,7 +253,9 @@ def test_the_home_of_the_six_weeks_has_the_cards_schemas_and_goes_on_from_the_hi
         assert added.event_timestamp.min() >= NOW
         shared = [column for column in new if column in added]
         pd.testing.assert_frame_equal(added[shared], new[shared], check_dtype=False)
-    profile = pd.read_parquet(later.data / "driver_profile.parquet").sort_values(["driver_id", "event_timestamp"])
+    profile = pd.read_parquet(later.data / "driver_profile.parquet").sort_values(
+        ["driver_id", "event_timestamp"]
+    )
     known = profile[profile.driver_id.isin(made(data.SEED).profile.driver_id)]
     assert (known.groupby("driver_id").tenure_days.diff().dropna() == 1).all(), "a day is a day"
 
@@ -254,7 +264,9 @@ def test_its_features_can_be_retrieved_and_its_model_is_the_one_that_was_promote
     later = weeks.six_weeks_later(company)
     store = FeatureStore(repo_path=str(later.feature_repo))
     asked = made(data.SEED).labels.tail(200)
-    frame = historical_features(store, asked[["driver_id", "event_timestamp"]], store.get_feature_service("rates"))
+    frame = historical_features(
+        store, asked[["driver_id", "event_timestamp"]], store.get_feature_service("rates")
+    )
     known = asked.driver_id.isin(made(data.SEED).stats.driver_id)
     assert frame.conv_rate.notna().equals(known)
     assert mlflow.MlflowClient().get_model_version_by_alias("ranker", "production").version == 1

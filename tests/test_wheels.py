@@ -42,7 +42,9 @@ def without_network(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
         seen = subprocess.run([*before, sys.executable, "-c", look], capture_output=True, text=True)
         assert seen.stdout == "['lo']\n"
         return before, here
-    warnings.warn("no network namespace can be made here: a proxy that is not there stands for the cut", stacklevel=1)
+    warnings.warn(
+        "no network namespace can be made here: a proxy that is not there stands for the cut", stacklevel=1
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -77,20 +79,29 @@ def locked() -> dict[str, str]:
 
 
 def installed(python: str | Path = sys.executable) -> set[tuple[str, str]]:
-    look = (
-        "from importlib.metadata import distributions as d; print(*(f'{x.name} {x.version}' for x in d()), sep='\\n')"
-    )
+    look = "from importlib.metadata import distributions as d; print(*(f'{x.name} {x.version}' for x in d()), sep='\\n')"
     done = subprocess.run([python, "-P", "-c", look], capture_output=True, text=True, check=True)
     return {
-        (re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in map(str.split, done.stdout.splitlines())
+        (re.sub(r"[-_.]+", "-", name).lower(), version)
+        for name, version in map(str.split, done.stdout.splitlines())
     }
 
 
 def listed(python: str) -> set[tuple[str, str]]:
     """Names and versions of the packages in the lock's default groups that a version of Python installs on this system."""
     uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
-    options = ["--quiet", "--frozen", "--offline", "--no-emit-project", "--no-hashes", "--no-header", "--no-annotate"]
-    lock = subprocess.run([uv, "export", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    options = [
+        "--quiet",
+        "--frozen",
+        "--offline",
+        "--no-emit-project",
+        "--no-hashes",
+        "--no-header",
+        "--no-annotate",
+    ]
+    lock = subprocess.run(
+        [uv, "export", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     found = map(Requirement, lock.splitlines())
     read = [one for one in found if not one.marker or one.marker.evaluate({"python_full_version": python})]
     return {(one.name, str(one.specifier).removeprefix("==")) for one in read}
@@ -104,7 +115,9 @@ def test_the_wheels_are_the_locks_for_each_patch_version_of_this_python(wheels):
     assert found == sorted(name for name, _ in first | last)
     assert listed(platform.python_version()) <= installed()
     if minor == "3.11":  # Debian 12 has 3.11.2
-        assert ("async-timeout", "5.0.1") in first - last, "nothing is read by an old patch version alone: try less"
+        assert ("async-timeout", "5.0.1") in first - last, (
+            "nothing is read by an old patch version alone: try less"
+        )
 
 
 def test_a_clone_sets_itself_up_from_wheels_with_the_network_cut(clone):
@@ -132,7 +145,9 @@ def test_a_changed_wheel_is_refused(clone, wheels, tmp_path, name):
     file.unlink()
     file.write_bytes(other)
     done = make(clone, ".venv/current", changed)
-    assert done.returncode != 0 and re.search("hash mismatch|do not match the hashes", done.stderr, re.I), done.stderr
+    assert done.returncode != 0 and re.search("hash mismatch|do not match the hashes", done.stderr, re.I), (
+        done.stderr
+    )
     assert f"error: {changed} does not hold what this clone needs." in done.stderr
     assert not (clone / ".venv" / "current").exists()
     assert name not in {installed_name for installed_name, _ in installed(python)}
@@ -142,5 +157,7 @@ def test_a_folder_without_wheels_gets_one_sentence(tmp_path):
     clone = copy(tmp_path)
     done = make(clone, "run", tmp_path)
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert done.returncode != 0 and said == [f"error: WHEELS={tmp_path} is no folder that `make wheels` filled."]
+    assert done.returncode != 0 and said == [
+        f"error: WHEELS={tmp_path} is no folder that `make wheels` filled."
+    ]
     assert not (clone / ".venv").exists()

@@ -43,7 +43,12 @@ def run(commands: str, folder: Path, **given: str) -> subprocess.CompletedProces
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", commands],
         cwd=folder,
-        env={**bare, "GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary"), **given},
+        env={
+            **bare,
+            "GITHUB_OUTPUT": str(folder / "output"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+            **given,
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -95,7 +100,9 @@ def test_who_may_write_executes_nothing_of_the_pull_request():
     [job] = writers.values()
     assert job["permissions"] == {"pull-requests": "write"}
     assert [step.get("uses") for step in job["steps"]] == [None], "no checkout, no action"
-    assert "${{" not in "".join(step["run"] for step in job["steps"]), "what the request holds comes as a variable"
+    assert "${{" not in "".join(step["run"] for step in job["steps"]), (
+        "what the request holds comes as a variable"
+    )
 
 
 def test_a_pull_request_meets_no_secret():
@@ -121,7 +128,9 @@ def plan(scratch: Path, change=lambda text: text) -> tuple[subprocess.CompletedP
     for name in ("output", "summary"):
         (scratch / name).unlink(missing_ok=True)
     for name in ("feature_repo", "data"):
-        shutil.copytree(REPOSITORY / name, scratch / "before" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            REPOSITORY / name, scratch / "before" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     definitions = scratch / "feature_repo" / "feature_views.py"
     kept = definitions.read_text()
     definitions.write_text(change(kept))
@@ -129,14 +138,20 @@ def plan(scratch: Path, change=lambda text: text) -> tuple[subprocess.CompletedP
         done = run(script("features.yml", "plan", "What feast apply would change"), scratch)
     finally:
         definitions.write_text(kept)
-    written = [path.read_text() if path.exists() else "" for path in (scratch / "output", scratch / "summary")]
+    written = [
+        path.read_text() if path.exists() else "" for path in (scratch / "output", scratch / "summary")
+    ]
     return done, *written
 
 
 def test_the_plan_shows_a_changed_definition_in_the_output_that_the_comment_reads(scratch):
-    done, output, summary = plan(scratch, lambda text: text.replace("ttl=timedelta(days=7)", "ttl=timedelta(days=9)"))
+    done, output, summary = plan(
+        scratch, lambda text: text.replace("ttl=timedelta(days=7)", "ttl=timedelta(days=9)")
+    )
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(?:Created|Updated|Deleted) .*", output, re.M) == ["Updated feature view driver_hourly_stats"]
+    assert re.findall(r"^(?:Created|Updated|Deleted) .*", output, re.M) == [
+        "Updated feature view driver_hourly_stats"
+    ]
     first, *shown, last = output.splitlines()
     assert first == f"plan<<{last}" and last not in shown
     assert summary == "".join(f"    {line}\n" for line in shown)
@@ -150,24 +165,40 @@ def test_a_definition_that_cannot_be_read_fails_the_job_and_gives_no_plan(scratc
 
 def test_the_comment_holds_the_plan_indented_whatever_the_plan_says(tmp_path):
     """GitHub's own program is not run: a file takes its place that keeps its arguments and its input."""
-    (tmp_path / "gh").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/arguments\ncat > {tmp_path}/body\n")
+    (tmp_path / "gh").write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/arguments\ncat > {tmp_path}/body\n"
+    )
     (tmp_path / "gh").chmod(0o755)
     given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_REPOSITORY": "a/b", "NUMBER": "7"}
     text = "Created view `a` $(touch broken)\n```\n%s \\ \"'"
-    done = run(script("features.yml", "comment", "Comment, or change the last comment"), tmp_path, PLAN=text, **given)
+    done = run(
+        script("features.yml", "comment", "Comment, or change the last comment"), tmp_path, PLAN=text, **given
+    )
     assert done.returncode == 0, done.stderr
     title, empty, *lines = (tmp_path / "body").read_text().splitlines()
     assert (title, empty) == ("What `feast apply` would change:", "")
     assert lines == ["    " + line for line in text.splitlines()]
     assert not (tmp_path / "broken").exists()
     arguments = (tmp_path / "arguments").read_text().split()
-    assert arguments == ["pr", "comment", "7", "--repo", "a/b", "--edit-last", "--create-if-none", "--body-file", "-"]
+    assert arguments == [
+        "pr",
+        "comment",
+        "7",
+        "--repo",
+        "a/b",
+        "--edit-last",
+        "--create-if-none",
+        "--body-file",
+        "-",
+    ]
 
 
 def test_apply_brings_the_definitions_of_main_to_the_registry(scratch, home):
     from feast import FeatureStore
 
-    (home.feature_repo / "an_old_definition.py").write_text("raise RuntimeError('main no longer holds this')\n")
+    (home.feature_repo / "an_old_definition.py").write_text(
+        "raise RuntimeError('main no longer holds this')\n"
+    )
     settings = (home.feature_repo / "feature_store.yaml").read_bytes()
     done = run(script("features.yml", "apply", "Apply"), scratch, FEATURE_REPO=str(home.feature_repo))
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,17 @@ from sklearn.dummy import DummyClassifier
 
 from helpers import data, registry
 from helpers.start import MODEL, NEEDS, begin, check_environment, missing
-from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, alone, configure, create_home, locate, quiet
+from helpers.workspace import (
+    REPOSITORY,
+    ROOM,
+    WorkshopError,
+    Workspace,
+    alone,
+    configure,
+    create_home,
+    locate,
+    quiet,
+)
 
 
 def test_without_a_setting_the_workspace_is_the_repositorys():
@@ -81,14 +91,18 @@ def test_a_seed_below_zero_is_refused_and_leaves_nothing(home, monkeypatch):
     assert list(home.path.iterdir()) == []
 
 
-def test_mlflow_keeps_its_state_in_the_workspace_whatever_folder_it_is_called_from(home, tmp_path, monkeypatch):
+def test_mlflow_keeps_its_state_in_the_workspace_whatever_folder_it_is_called_from(
+    home, tmp_path, monkeypatch
+):
     configure(home)
     assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri == f"sqlite:///{home.path}/mlflow.db"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     client = mlflow.MlflowClient(home.tracking_uri)
-    run = client.create_run(client.create_experiment("trial", artifact_location=(home.path / "mlruns").as_uri()))
+    run = client.create_run(
+        client.create_experiment("trial", artifact_location=(home.path / "mlruns").as_uri())
+    )
     client.log_text(run.info.run_id, "hello", "note.txt")
     assert (home.path / "mlflow.db").exists()
     assert len(list((home.path / "mlruns").rglob("note.txt"))) == 1
@@ -114,7 +128,8 @@ def test_a_moved_clone_is_told_that_its_registry_is_stale(tmp_path):
     moved = type(first)(tmp_path / "after")
     configure(moved)
     with pytest.raises(
-        WorkshopError, match=r"registry is stale.*driver_hourly_stats: update.*Run notebook 01, or `feast apply`"
+        WorkshopError,
+        match=r"registry is stale.*driver_hourly_stats: update.*Run notebook 01, or `feast apply`",
     ):
         registry.check(moved)
     apply(moved)
@@ -164,7 +179,9 @@ def without_a_column(path):
         (without_a_column, "has no column 'event_timestamp'"),
     ],
 )
-def test_a_damaged_data_file_is_named_with_the_remedy_where_a_notebook_begins(home, monkeypatch, name, damage, words):
+def test_a_damaged_data_file_is_named_with_the_remedy_where_a_notebook_begins(
+    home, monkeypatch, name, damage, words
+):
     monkeypatch.setenv("WORKSHOP_HOME", str(home.home))
     damage(home.data / name)
     with pytest.raises(data.DataError, match=words) as raised:
@@ -188,16 +205,30 @@ KEY = ["driver_id", "event_timestamp"]
 @pytest.mark.parametrize(
     "name, change, words",
     [
-        (STATS, lambda t: t[t.event_timestamp >= "2025-02-01"], "hourly rows from 2025-02-01 to 2025-02-28, not from"),
-        (STATS, lambda t: t.assign(event_timestamp=t.event_timestamp + pd.Timedelta(days=30)), "to 2025-03-30, not"),
+        (
+            STATS,
+            lambda t: t[t.event_timestamp >= "2025-02-01"],
+            "hourly rows from 2025-02-01 to 2025-02-28, not from",
+        ),
+        (
+            STATS,
+            lambda t: t.assign(event_timestamp=t.event_timestamp + pd.Timedelta(days=30)),
+            "to 2025-03-30, not",
+        ),
         (STATS, lambda t: t.drop_duplicates(KEY), "0.0% of the hours written twice, not about 1%"),
-        (STATS, lambda t: t[~t.driver_id.isin([1025, 1050])], "4 of 148 drivers silent for 7 days, not one in 25"),
+        (
+            STATS,
+            lambda t: t[~t.driver_id.isin([1025, 1050])],
+            "4 of 148 drivers silent for 7 days, not one in 25",
+        ),
         (PROFILE, lambda t: t[t.driver_id != 1017], "2 of 150 profiles ended 30 days ago, not one in 50"),
         (LABELS, lambda t: t.drop_duplicates(KEY), "no label key that comes twice"),
         (LABELS, lambda t: t[t.driver_id != 999], "no labels of a driver 999 without features"),
     ],
 )
-def test_other_data_of_the_same_shape_is_refused_where_a_notebook_begins(home, monkeypatch, name, change, words):
+def test_other_data_of_the_same_shape_is_refused_where_a_notebook_begins(
+    home, monkeypatch, name, change, words
+):
     monkeypatch.setenv("WORKSHOP_HOME", str(home.home))
     rewritten(home.data, name, change)
     with pytest.raises(data.DataError) as raised:
@@ -245,7 +276,8 @@ def test_the_environment_check_names_a_package_of_another_version(tmp_path):
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (
-        "optuna 4.0.0 is installed, <6,>=5 is needed. In the clone: `rm .venv/current`, then `make lab`" in done.stderr
+        "optuna 4.0.0 is installed, <6,>=5 is needed. In the clone: `rm .venv/current`, then `make lab`"
+        in done.stderr
     )
 
 
@@ -283,12 +315,16 @@ def test_what_two_stores_hold_together_is_missing_when_one_of_them_is_lost(home)
     assert [missing(home, number) for number in NEEDS] == [{}] * len(NEEDS)
 
     (home.path / "reference.parquet").rename(home.path / "away")
-    assert missing(home, "07") == {"03": "expectation suite"}, "the registry knows the dataset, and its file is gone"
+    assert missing(home, "07") == {"03": "expectation suite"}, (
+        "the registry knows the dataset, and its file is gone"
+    )
     (home.path / "away").rename(home.path / "reference.parquet")
 
     folder = Path(mlflow.artifacts.download_artifacts(made["pipeline"].model_uri))
     folder.rename(home.path / "away")
-    assert missing(home, "07") == {"06": "pipeline's model"}, "the version is registered, and its files are gone"
+    assert missing(home, "07") == {"06": "pipeline's model"}, (
+        "the version is registered, and its files are gone"
+    )
     assert missing(home, "06") == {}
     (home.path / "away").rename(folder)
 
@@ -314,18 +350,24 @@ def in_processes(code, homes, **options):
         environment = {**os.environ, "WORKSHOP_HOME": str(home)}
         with log.open("w") as output:
             command = [sys.executable, "-c", code]
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, **options)
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, **options
+            )
         started.append((process, log))
     return started
 
 
-def test_of_notebooks_started_at_once_from_nothing_one_catches_up_and_the_others_wait_also_after_a_kill(tmp_path):
+def test_of_notebooks_started_at_once_from_nothing_one_catches_up_and_the_others_wait_also_after_a_kill(
+    tmp_path,
+):
     waits = "Another notebook is catching up in this workspace; this one waits for it."
     makes = "1 of 1: 01_define_features, about 12 s ..."
     started = in_processes("from helpers.start import begin; begin('02')", [tmp_path / HARD_TO_QUOTE] * 3)
     makers: list = []
     while not makers:
-        assert all(process.poll() is None for process, _ in started), [said.read_text() for _, said in started]
+        assert all(process.poll() is None for process, _ in started), [
+            said.read_text() for _, said in started
+        ]
         makers = [process for process, said in started if makes in said.read_text()]
         time.sleep(0.05)
     (killed,) = makers
@@ -366,7 +408,12 @@ def rights_to_mount() -> list[str]:
     """The words before a command that let it mount a file system for itself alone. Some systems grant that to root only."""
     for words in (["unshare", "-rm"], ["sudo", "-nE", "unshare", "-m"]):
         try:
-            if subprocess.run([*words, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0:
+            if (
+                subprocess.run(
+                    [*words, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True
+                ).returncode
+                == 0
+            ):
                 return words
         except FileNotFoundError:
             continue

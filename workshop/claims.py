@@ -98,10 +98,24 @@ def page(repository: Path = REPOSITORY) -> str:
     rows = [Claim(**row) for row in table["claim"]]
     repeated = {again for row in rows for again in row.again}
     counts = [f"{sum(row.verdict == key for row in rows)} {words}" for key, words in VERDICTS.items()]
-    lines = ["<!-- Written by `python -m workshop.claims` from claims.toml and the notebooks. -->", "# The claims"]
-    lines += ["", *table["introduction"].strip().splitlines(), "", f"{len(rows)} claims: {', '.join(counts)}."]
+    lines = [
+        "<!-- Written by `python -m workshop.claims` from claims.toml and the notebooks. -->",
+        "# The claims",
+    ]
+    lines += [
+        "",
+        *table["introduction"].strip().splitlines(),
+        "",
+        f"{len(rows)} claims: {', '.join(counts)}.",
+    ]
     for group in dict.fromkeys(row.group for row in rows):
-        lines += ["", f"## {group}", "", "| claim | of | verdict | shown by | measured |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {group}",
+            "",
+            "| claim | of | verdict | shown by | measured |",
+            "|---|---|---|---|---|",
+        ]
         lines += [_row(row, shown.get(row.id, []), row.id in repeated) for row in rows if row.group == group]
     lines += _tools(table["tools_introduction"], [Tool(**row) for row in table["tool"]])
     lines += ["", "## Not shown yet", "", *table["open_introduction"].strip().splitlines(), ""]
@@ -142,7 +156,10 @@ def _tools(introduction: str, rows: list[Tool]) -> list[str]:
 
 def _ran(tool: Tool) -> str:
     ways = [(words, getattr(tool, way)) for way, words in WAYS.items()]
-    return "<br>".join(f"{words}: {', '.join(map(_place, places))}" for words, places in ways if places) or UNUSED
+    return (
+        "<br>".join(f"{words}: {', '.join(map(_place, places))}" for words, places in ways if places)
+        or UNUSED
+    )
 
 
 def write(repository: Path = REPOSITORY) -> Path:

@@ -87,7 +87,10 @@ def lab() -> int:
         f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",
     ]
     # JupyterLab's own defaults, changed: it asks nobody for news or updates, and does not ask whether to.
-    settings = [str(Path(__file__).with_name("jupyter")), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    settings = [
+        str(Path(__file__).with_name("jupyter")),
+        *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]),
+    ]
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     try:
         return subprocess.call(
@@ -129,17 +132,27 @@ def addresses(workspace: Workspace, mlflow: str, feast: str) -> dict[str, dict[s
         return f"{mlflow}/#/experiments/{experiment}/runs?{urlencode({'workflowType': 'machine_learning', **options})}"
 
     client = MlflowClient(mlflow)
-    candidates = {"searchFilter": "tags.stage = 'candidate'", "orderByKey": "metrics.`auc`", "orderByAsc": "false"}
+    candidates = {
+        "searchFilter": "tags.stage = 'candidate'",
+        "orderByKey": "metrics.`auc`",
+        "orderByAsc": "false",
+    }
     shown = {}
     for experiment in sorted(client.search_experiments(), key=lambda e: int(e.experiment_id)):
         if client.search_runs([experiment.experiment_id], max_results=1):
             shown[f"runs of {experiment.name}"] = runs_of(experiment.experiment_id)
         if client.search_runs([experiment.experiment_id], candidates["searchFilter"], max_results=1):
             shown["its candidates, best first"] = runs_of(experiment.experiment_id, **candidates)
-            shown["their metrics in charts"] = runs_of(experiment.experiment_id, **candidates, compareRunsMode="CHART")
+            shown["their metrics in charts"] = runs_of(
+                experiment.experiment_id, **candidates, compareRunsMode="CHART"
+            )
     for model in client.search_registered_models():
-        shown[f"versions of {model.name}"] = f"{mlflow}/#/models/{quote(model.name)}?workflowType=machine_learning"
-    project = yaml.safe_load((workspace.feature_repo / "feature_store.yaml").read_text(encoding="utf-8"))["project"]
+        shown[f"versions of {model.name}"] = (
+            f"{mlflow}/#/models/{quote(model.name)}?workflowType=machine_learning"
+        )
+    project = yaml.safe_load((workspace.feature_repo / "feature_store.yaml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     parts = {"lineage": "lineage", "feature views": "feature-view", "feature services": "feature-service"}
     return {
         "MLflow": shown or {"experiments": f"{mlflow}/#/experiments?workflowType=machine_learning"},
@@ -172,8 +185,12 @@ def ui(of: str | None = None) -> int:
     """MLflow's and Feast's pages until Ctrl-C; ``of`` as in `choose_state`."""
     workspace = choose_state(of)
     whose = "your workspace" if workspace == locate() else "the last `make run`"
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background deaf to it
-    print(f"These pages show {whose}, {workspace.path}. Starting both servers takes half a minute.", flush=True)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts what runs in the background deaf to it
+    print(
+        f"These pages show {whose}, {workspace.path}. Starting both servers takes half a minute.", flush=True
+    )
     first, second = pages(workspace)
     with first, second:
         urls = {"MLflow": first.wait().url, "Feast": second.wait().url}
@@ -300,7 +317,9 @@ def wheels(into: Path = WHEELS) -> int:
         raise WorkshopError(f"the wheels are not complete. pip says:\n{done.stderr.strip()}")
     files = [path for path in into.iterdir() if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e9
-    system = f"{platform.system()} on {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}"
+    system = (
+        f"{platform.system()} on {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}"
+    )
     print(
         f"{into} holds {len(files)} packages, {size:.2f} GB, for {system}. Copy it to each laptop; there, in the clone:\n"
         "  make run WHEELS=/path/to/wheels"
@@ -312,8 +331,12 @@ def main(argv: list[str] | None = None) -> int:
     commands = {command.__name__: command for command in (lab, ui, notebooks, progress, reset, wheels)}
     parser = argparse.ArgumentParser(prog="python -m workshop.commands", description=__doc__)
     parser.add_argument("command", choices=commands)
-    parser.add_argument("--of", help="whose state: for `ui` mine or run, for `progress` a folder of collected records")
-    parser.add_argument("--only", metavar="NN", help="for `reset`: what this notebook and those after it made")
+    parser.add_argument(
+        "--of", help="whose state: for `ui` mine or run, for `progress` a folder of collected records"
+    )
+    parser.add_argument(
+        "--only", metavar="NN", help="for `reset`: what this notebook and those after it made"
+    )
     arguments = parser.parse_args(argv)
     try:
         given = {"ui": [arguments.of], "progress": [arguments.of], "reset": [arguments.only]}

@@ -84,7 +84,9 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
             f"{group} was not added; uv says above why. To look in another place: make {group} INDEX=address"
         )
     groups = remembered() | {group: index}
-    ADDED.write_text("".join(f"{name} {place}".rstrip() + "\n" for name, place in groups.items()), encoding="utf-8")
+    ADDED.write_text(
+        "".join(f"{name} {place}".rstrip() + "\n" for name, place in groups.items()), encoding="utf-8"
+    )
 
 
 def builds(chosen: str) -> list[str]:
@@ -99,11 +101,15 @@ def builds(chosen: str) -> list[str]:
 def without_hashes(locked: str, names: list[str]) -> str:
     """Requirements as uv exports them, without the hashes of the packages that are named: they are those of the lock's build."""
     for name in names:
-        locked = re.sub(rf"(?m)^({re.escape(name)}==[^\n\\]*?) *\\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1\n", locked)
+        locked = re.sub(
+            rf"(?m)^({re.escape(name)}==[^\n\\]*?) *\\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1\n", locked
+        )
     return locked
 
 
-def settings(index: str, pips: dict[str, str], environment: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def settings(
+    index: str, pips: dict[str, str], environment: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
     """Where uv looks for packages: in the index that was given, then where the user's settings of uv say, or else those of pip.
 
     Args:
@@ -148,8 +154,12 @@ def again() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m workshop.extras", description="Add what some notebooks need.")
-    parser.add_argument("group", help="a dependency group that a notebook needs, or `again` for all that were added")
+    parser = argparse.ArgumentParser(
+        prog="python -m workshop.extras", description="Add what some notebooks need."
+    )
+    parser.add_argument(
+        "group", help="a dependency group that a notebook needs, or `again` for all that were added"
+    )
     parser.add_argument("--index", default="", metavar="URL", help="a package index to look in first")
     arguments = parser.parse_args(argv)
     try:

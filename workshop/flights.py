@@ -75,7 +75,9 @@ def extract(package: Path) -> dict[str, pa.Table]:
     except OSError as error:
         raise WorkshopError(f"{package} cannot be read: {error.strerror}.") from None
     if found != SHA256:
-        raise WorkshopError(f"{package} is not {PACKAGE}.tar.gz as it was read for the card: its SHA-256 is {found}.")
+        raise WorkshopError(
+            f"{package} is not {PACKAGE}.tar.gz as it was read for the card: its SHA-256 is {found}."
+        )
     with tarfile.open(package) as archive:
 
         def read(name: str) -> bytes:
@@ -86,7 +88,8 @@ def extract(package: Path) -> dict[str, pa.Table]:
         weather = _csv(read("weather.csv"))
     frames = {FLIGHTS: _departures(flights), WEATHER: _weather(weather)}
     return {
-        name: pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False) for name, frame in frames.items()
+        name: pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
+        for name, frame in frames.items()
     }
 
 
@@ -104,7 +107,9 @@ def _departures(flights: pd.DataFrame) -> pd.DataFrame:
         {
             "origin": flights.origin,
             "carrier": flights.carrier,
-            "scheduled": local.dt.tz_localize(TIME_ZONE).dt.tz_convert("UTC"),  # an hour that is not there would raise
+            "scheduled": local.dt.tz_localize(TIME_ZONE).dt.tz_convert(
+                "UTC"
+            ),  # an hour that is not there would raise
             "delay": flights.dep_delay.astype("Int16"),
         }
     )
@@ -128,7 +133,9 @@ def write(folder: Path, package: Path) -> None:
     """Write both files below ``folder``; the same package gives the same bytes with the same version of PyArrow."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in extract(package).items():
-        pq.write_table(table.replace_schema_metadata(None), folder / name, compression="zstd", compression_level=19)
+        pq.write_table(
+            table.replace_schema_metadata(None), folder / name, compression="zstd", compression_level=19
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

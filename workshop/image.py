@@ -28,7 +28,9 @@ def engine(name: str = "") -> str:
         WorkshopError: there is none, or none that answers.
     """
     if name and not shutil.which(name):
-        raise WorkshopError(f"ENGINE={name}: no such program is on the PATH. Install it, or leave ENGINE out.")
+        raise WorkshopError(
+            f"ENGINE={name}: no such program is on the PATH. Install it, or leave ENGINE out."
+        )
     there = [found for found in ([name] if name else ENGINES) if shutil.which(found)]
     if not there:
         raise WorkshopError(
@@ -66,7 +68,9 @@ def lay_out(context: Path, wheels: Path | None) -> None:
     Raises:
         WorkshopError: ``wheels`` holds none.
     """
-    patterns = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    patterns = [
+        line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    ]
     for source in [path for pattern in [DOCKERFILE, *patterns] for path in sorted(REPOSITORY.glob(pattern))]:
         target = context / source.relative_to(REPOSITORY)
         target.parent.mkdir(exist_ok=True)
@@ -99,7 +103,10 @@ def build(engine: str, base: str = "", wheels: Path | None = None) -> None:
     command += ["--build-arg", f"BASE={base}"] if base else []
     command += ["--network", "none"] if wheels else []
     if not wheels and os.environ.get("PIP_INDEX_URL"):
-        command += ["--build-arg", "PIP_INDEX_URL"]  # without a value: the engine takes it from the environment
+        command += [
+            "--build-arg",
+            "PIP_INDEX_URL",
+        ]  # without a value: the engine takes it from the environment
     command += ["--build-arg", f"REVISION={revision}"] if (revision := _revision()) else []
     with tempfile.TemporaryDirectory(prefix="image-") as folder:
         lay_out(Path(folder), wheels)
@@ -114,7 +121,9 @@ def _revision() -> str:
     """Of the clone; empty where there is no git, or no clone."""
     if not shutil.which("git"):
         return ""
-    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,7 +135,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workshop.image", description=__doc__)
     parser.add_argument("--engine", default="", help="docker or podman; whichever answers when left out")
     parser.add_argument("--base", default="", help="image to build on")
-    parser.add_argument("--wheels", type=Path, help="folder that `make wheels` filled: then nothing is fetched")
+    parser.add_argument(
+        "--wheels", type=Path, help="folder that `make wheels` filled: then nothing is fetched"
+    )
     given = parser.parse_args(argv)
     try:
         found = engine(given.engine)
@@ -134,7 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     except WorkshopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    size = subprocess.run([found, "image", "inspect", "--format", "{{.Size}}", IMAGE], capture_output=True, text=True)
+    size = subprocess.run(
+        [found, "image", "inspect", "--format", "{{.Size}}", IMAGE], capture_output=True, text=True
+    )
     print(f"{IMAGE} is built: {int(size.stdout) / 1e9:.1f} GB, held by {found}.")
     return 0
 

@@ -39,7 +39,9 @@ def mine(workspace: Workspace) -> int:
         wrong = done[: done.index(core.SOLVED) if right else None].count(core.WRONG)
         how = [f"{wrong} wrong{' before' if right else ''}"] if wrong else []
         how += [what for what in (core.HINT, core.SOLUTION) if what in done]
-        print(f"{number}  {found.title:{width}}  {'solved' if right else 'open':6}  {', '.join(how)}".rstrip())
+        print(
+            f"{number}  {found.title:{width}}  {'solved' if right else 'open':6}  {', '.join(how)}".rstrip()
+        )
     print(f"\n{solved} of {len(every)} solved. The record is {path}")
     return 0
 

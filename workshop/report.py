@@ -63,7 +63,9 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 def _for_a_page(source: str) -> str:
     """Markdown whose links, written for the folder of the notebooks, work on the page of a report; its pictures are taken in from the repository."""
-    source = source.replace("](../docs/pictures/", "](docs/pictures/").replace("](../", f"]({REPOSITORY.as_uri()}/")
+    source = source.replace("](../docs/pictures/", "](docs/pictures/").replace(
+        "](../", f"]({REPOSITORY.as_uri()}/"
+    )
     return re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", source)
 
 
@@ -98,9 +100,17 @@ def report(results: list[Result], folder: Path) -> Path:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})], template_file="workshop.html.j2", embed_images=True
+        extra_loaders=[DictLoader({"workshop.html.j2": _TEMPLATE})],
+        template_file="workshop.html.j2",
+        embed_images=True,
     )
-    for address in ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url"):
+    for address in (
+        "mathjax_url",
+        "require_js_url",
+        "jquery_url",
+        "jupyter_widgets_base_url",
+        "mermaid_js_url",
+    ):
         setattr(exporter, address, "")
     names = [result.name for result in results if (folder / f"{result.name}.ipynb").exists()]
     for name in names:

@@ -98,7 +98,9 @@ MADE = {
             "logs/tracking_server.log",
         )
     ),
-    "11": Made(files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")),
+    "11": Made(
+        files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")
+    ),
     "12": Made(files=("flights",), experiments=("departures", "departures sweep", "departures pipeline")),
 }
 
@@ -167,7 +169,9 @@ class _Part:
         patterns = [pattern for found in made.values() for pattern in found.files]
         patterns += [f"executed/{number}_*" for number in made]
         self.files = sorted({path for pattern in patterns for path in workspace.path.glob(pattern)})
-        self.saved_datasets = self._saved_datasets() if any(found.saves_datasets for found in made.values()) else []
+        self.saved_datasets = (
+            self._saved_datasets() if any(found.saves_datasets for found in made.values()) else []
+        )
         self.rows = self._online_rows() if any(found.fills_online for found in made.values()) else 0
         self.experiments: list[Experiment] = []
         self.runs: list[str] = []
@@ -197,7 +201,9 @@ class _Part:
                 )
         if self.experiments:
             ids = [experiment.experiment_id for experiment in self.experiments]
-            self.runs = [run.info.run_id for run in _pages(self.client.search_runs, ids, run_view_type=ViewType.ALL)]
+            self.runs = [
+                run.info.run_id for run in _pages(self.client.search_runs, ids, run_view_type=ViewType.ALL)
+            ]
         for model in _pages(self.client.search_registered_models):
             if model.name == MODEL:
                 self.aliases = [alias for alias in aliases if alias in model.aliases]
@@ -216,12 +222,16 @@ class _Part:
         if not self.online.exists():
             return 0
         with closing(sqlite3.connect(self.online)) as database:
-            return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _tables(database))
+            return sum(
+                database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _tables(database)
+            )
 
     def shown(self) -> list[str]:
         """A line for each thing that would be deleted."""
         lines = [path.relative_to(self.workspace.path).as_posix() for path in self.files]
-        lines += [f"MLflow's experiment {experiment.name!r}, its runs and models" for experiment in self.experiments]
+        lines += [
+            f"MLflow's experiment {experiment.name!r}, its runs and models" for experiment in self.experiments
+        ]
         lines += [
             f"version {version.version} of {version.name}, made by {version.tags.get('made_by', 'you')}"
             for version in sorted(self.versions, key=lambda version: (version.name, int(version.version)))
@@ -269,7 +279,9 @@ class _Part:
         what += ["--logged-model-ids", ",".join(models)] if models else []
         with contextlib.redirect_stdout(io.StringIO()):  # a line for each run
             gc.main(what, standalone_mode=False)
-        _delete([Path(local_file_uri_to_path(experiment.artifact_location)) for experiment in self.experiments])
+        _delete(
+            [Path(local_file_uri_to_path(experiment.artifact_location)) for experiment in self.experiments]
+        )
 
     def _delete_from_feast(self) -> None:
         registry = self._read_registry()

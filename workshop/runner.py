@@ -46,7 +46,9 @@ def choose(only: str | None = None, first: str | None = None, before: str | None
     numbers = [path.name[:2] for path in notebooks]
     for option, value in (("ONLY", only), ("FROM", first)):
         if value and value not in numbers:
-            raise WorkshopError(f"{option}={value}: there is no such notebook. Give one of {', '.join(numbers)}.")
+            raise WorkshopError(
+                f"{option}={value}: there is no such notebook. Give one of {', '.join(numbers)}."
+            )
     if only:
         return [path for path in notebooks if path.name[:2] == only]
     return [path for path in notebooks if (first or "00") <= path.name[:2] < (before or "99")]
@@ -77,7 +79,9 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
             kernel_name=KERNEL,
             execution_timeout=TIMEOUT,
             start_timeout=120,
-            extra_arguments=["--log-level=40"],  # each kernel would warn that loopback traffic is not encrypted
+            extra_arguments=[
+                "--log-level=40"
+            ],  # each kernel would warn that loopback traffic is not encrypted
             shutdown_kernel="immediate",  # asked politely, a kernel with MLflow in it does not end, and is killed after 2.5 seconds
             cwd=str(workspace.path),
             progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
@@ -86,7 +90,9 @@ def execute(notebook: Path, output: Path, workspace: Workspace, progress: bool) 
         failure = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except OSError as error:
         failure = str(unwritten(workspace.path, error))
-    except Exception as error:  # a kernel that died, a time limit: the other notebooks' results are still worth a table
+    except (
+        Exception
+    ) as error:  # a kernel that died, a time limit: the other notebooks' results are still worth a table
         failure = f"{type(error).__name__}: {error}"
     if failure:
         try:
@@ -108,7 +114,9 @@ def _read(name: str, output: Path, began: float, seconds: float, failure: str) -
     done = [cell for cell in cells if cell.metadata.papermill.status == "completed"]
     starts = [cell.metadata.papermill.start_time for cell in cells if cell.metadata.papermill.start_time]
     kernel = datetime.fromisoformat(min(starts)).timestamp() - began if starts else seconds
-    imports = sum(cell.metadata.papermill.duration or 0 for cell in done if "imports" in cell.metadata.get("tags", []))
+    imports = sum(
+        cell.metadata.papermill.duration or 0 for cell in done if "imports" in cell.metadata.get("tags", [])
+    )
     checks = sum("check" in cell.metadata.get("tags", []) for cell in done)
     return Result(name, seconds, kernel + imports, checks, failure)
 
@@ -143,7 +151,9 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
     results = []
     for place, notebook in enumerate(notebooks, 1):
         if plain:
-            print(f"{place} of {len(notebooks)}: {notebook.stem}, about {expected(notebook)} s ...", flush=True)
+            print(
+                f"{place} of {len(notebooks)}: {notebook.stem}, about {expected(notebook)} s ...", flush=True
+            )
         result = execute(notebook, copies / notebook.name, workspace, progress=not plain)
         results.append(result)
         outcome = "FAILED" if result.failure else f"{result.checks} checks passed"
@@ -191,7 +201,10 @@ def catch_up(workspace: Workspace, number: str) -> int:
         gone = missing(workspace, number)  # looked up again: somebody may just have made it
         notebooks = [path for path in choose() if path.name[:2] in gone]
         if notebooks:
-            print(f"{len(notebooks)} to run, about {sum(map(expected, notebooks))} s on two idle cores.", flush=True)
+            print(
+                f"{len(notebooks)} to run, about {sum(map(expected, notebooks))} s on two idle cores.",
+                flush=True,
+            )
         results = run(notebooks, workspace, workspace.path / "executed", plain=True)
     return 1 if _failures(results, workspace.path / "executed") else 0
 

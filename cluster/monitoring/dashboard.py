@@ -12,7 +12,12 @@ from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacem
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
-LEGEND = VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+LEGEND = (
+    VizLegendOptions()
+    .show_legend(True)
+    .display_mode(LegendDisplayMode.LIST)
+    .placement(LegendPlacement.BOTTOM)
+)
 LATENCY = "histogram_quantile({}, sum by (model_name, le) (rate(request_predict_seconds_bucket[1m])))"
 
 

@@ -17,7 +17,10 @@ ANSWERS = {
                 "still mean what they meant in UTC",
             ),
             ("def misread(times):\n    return times + pd.Timedelta(hours=5)", "have no zone yet"),
-            ("def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')", "hardly better"),
+            (
+                "def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')",
+                "hardly better",
+            ),
             ("misread = 'America/New_York'", "that is of the type str"),
             ("def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')", "asked 1 hour before"),
             ("def misread(times):\n    return 'America/New_York'", "cannot be read as times"),
@@ -25,7 +28,10 @@ ANSWERS = {
                 "def misread(times):\n    return times.dt.tz_localize('New York')",
                 "`misread` fails on the labels' times",
             ),
-            ("def misread(times):\n    return times.dt.tz_localize('America/New_York').head(10)", "10 came out"),
+            (
+                "def misread(times):\n    return times.dt.tz_localize('America/New_York').head(10)",
+                "10 came out",
+            ),
         ],
     ),
     "0.2": Answers(
@@ -38,7 +44,10 @@ ANSWERS = {
             "    return duckdb.sql('FROM rows QUALIFY created = max(created) OVER (PARTITION BY driver_id, event_timestamp)').df()",
         ],
         wrong=[
-            ("def as_corrected(rows):\n    return rows.drop_duplicates(key, keep='last')", "shuffles the rows first"),
+            (
+                "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep='last')",
+                "shuffles the rows first",
+            ),
             (
                 "def as_corrected(rows):\n    return rows.sort_values('created').drop_duplicates(key)",
                 "written first is kept",
@@ -48,7 +57,10 @@ ANSWERS = {
                 "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).mean()",
                 "in neither row of the file",
             ),
-            ("def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()", "Choose a whole row"),
+            (
+                "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()",
+                "Choose a whole row",
+            ),
             ("def as_corrected(rows):\n    return rows.drop_duplicates()", "still have two rows"),
             (
                 "def as_corrected(rows):\n    return stats.drop_duplicates(key, keep='last')",
@@ -66,12 +78,18 @@ ANSWERS = {
         ],
         wrong=[
             ("def valid_for(store):\n    return pd.Timedelta(days=30)", "you still say 30"),
-            ("def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl", "is the rating"),
+            (
+                "def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl",
+                "is the rating",
+            ),
             (
                 "def valid_for(store):\n    return store.get_feature_view('driver_daily_profile')",
                 "returns the type FeatureView",
             ),
-            ("def valid_for(store):\n    return store.get_feature_view('rating').ttl", "fails on the scratch project"),
+            (
+                "def valid_for(store):\n    return store.get_feature_view('rating').ttl",
+                "fails on the scratch project",
+            ),
             (
                 "def valid_for(store):\n    return pd.Timedelta(days=365)",
                 "the registry says something else than 365 days",

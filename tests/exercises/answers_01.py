@@ -54,7 +54,10 @@ ANSWERS = {
             (but(VIEW, '    entities=[store.get_entity("driver")],\n', ""), "whose rate is it"),
             (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
             (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
-            (but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'), "the view is named 'driver_hourly_stats'"),
+            (
+                but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'),
+                "the view is named 'driver_hourly_stats'",
+            ),
             (but(VIEW, "dtype=Float64", "dtype=Int64"), "is declared as Int64"),
             (
                 but(
@@ -130,10 +133,15 @@ def converted_trips(inputs):
         ],
         wrong=[
             (CHANGE, "`plan` finds no change"),
-            (but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"), "your change (tags) does not reach it"),
+            (
+                but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"),
+                "your change (tags) does not reach it",
+            ),
             (
                 but(
-                    CHANGE, "schema=hourly.schema", "schema=[*hourly.schema, Field(name='cancel_rate', dtype=Float64)]"
+                    CHANGE,
+                    "schema=hourly.schema",
+                    "schema=[*hourly.schema, Field(name='cancel_rate', dtype=Float64)]",
                 ),
                 "leaves a trace",
             ),

@@ -61,7 +61,9 @@ def without_looking_ahead(store, questions):
                 "that is a job",
             ),
             (
-                ASK.format(moment="questions.event_timestamp").replace("daily_means:mean_conv", "hourly_stats:conv"),
+                ASK.format(moment="questions.event_timestamp").replace(
+                    "daily_means:mean_conv", "hourly_stats:conv"
+                ),
                 "no column `mean_conv_rate`; Feast adds one for each feature",
             ),
         ],
@@ -73,7 +75,8 @@ def without_looking_ahead(store, questions):
 late_row = stats[(stats.driver_id == 1001) & (stats.event_timestamp == hour)].iloc[-1].to_dict()
 late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
 """,
-            LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30") + "late_row = late_row.to_dict('list')",
+            LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30")
+            + "late_row = late_row.to_dict('list')",
         ],
         wrong=[
             (LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:22"), "Look at its `created`"),
@@ -93,7 +96,10 @@ late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
                 LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30").replace("0.9", "np.nan"),
                 "its `conv_rate` is missing",
             ),
-            ('late_row = {"driver_id": [1001, 1001], "conv_rate": [0.9]}', "it does not make a table: ValueError"),
+            (
+                'late_row = {"driver_id": [1001, 1001], "conv_rate": [0.9]}',
+                "it does not make a table: ValueError",
+            ),
         ],
     ),
 }

@@ -66,7 +66,10 @@ def all_measured(run, store):
             (ALARM.format('run["computed_features"] == 5'), "a staged batch has one view"),
             (ALARM.format("not run"), "and you call that incomplete"),
             ("def all_measured(run, store):\n    print(run, store)", "returned None; return True or False"),
-            (ALARM.format('[name for name in run if name == "errors"]'), "returned something of the type list"),
+            (
+                ALARM.format('[name for name in run if name == "errors"]'),
+                "returned something of the type list",
+            ),
             ("def all_measured(run, store):\n    assert not run", "your function failed: AssertionError ("),
         ],
     ),
@@ -81,13 +84,24 @@ def all_measured(run, store):
                 SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 0.98)"),
                 "a correlation of 1.00. A model could still",
             ),
-            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 100)"), "refused by the rules. conv_rate: expect"),
-            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate.mean())"), "the score holds the batch: conv_rate"),
             (
-                SPOIL.format('rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'),
+                SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 100)"),
+                "refused by the rules. conv_rate: expect",
+            ),
+            (
+                SPOIL.format("rows.assign(conv_rate=rows.conv_rate.mean())"),
+                "the score holds the batch: conv_rate",
+            ),
+            (
+                SPOIL.format(
+                    'rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'
+                ),
                 "Whose value does a driver get?",
             ),
-            (SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"), "pandas goes by its index"),
+            (
+                SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"),
+                "pandas goes by its index",
+            ),
             (
                 SPOIL.format("rows.assign(conv_rate=np.nan)"),
                 "refused by the rules. conv_rate: expect_column_values_to_not_be_null",

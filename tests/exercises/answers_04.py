@@ -14,14 +14,20 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
             "careful_split = TimeSeriesSplit(8, gap=180)",
         ],
         wrong=[
-            ("careful_split = TimeSeriesSplit(n_splits=8)", "labels whose 24 hours were not over. How many rows"),
+            (
+                "careful_split = TimeSeriesSplit(n_splits=8)",
+                "labels whose 24 hours were not over. How many rows",
+            ),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=24)", "A gap is counted in rows, not in hours"),
             (
                 "from sklearn.model_selection import KFold\ncareful_split = KFold(8, shuffle=True, random_state=0)",
                 "rows that are later than the first row it is scored on",
             ),
             ("careful_split = TimeSeriesSplit(n_splits=5, gap=150)", "that makes 5 folds"),
-            ("careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)", "fold 0 is not scored on block 0"),
+            (
+                "careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)",
+                "fold 0 is not scored on block 0",
+            ),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
             ("careful_split = TimeSeriesSplit(n_splits=8, gap=111)", "has learned from 1 label whose"),
             ("careful_split = TimeSeriesSplit", "that is the class TimeSeriesSplit; call it"),
@@ -55,7 +61,10 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
                 "without_trips = f\"{children} and tags.feature_rating = 'included' and tags.feature_avg_daily_trips IS NULL\"",
                 "it misses acc_only, conv_only, rates: 3 of 5",
             ),
-            ("without_trips = 'tags.feature_avg_daily_trips IS NULL'", "which is no candidate of this selection"),
+            (
+                "without_trips = 'tags.feature_avg_daily_trips IS NULL'",
+                "which is no candidate of this selection",
+            ),
             (
                 "names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]\n"
                 "listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])\n"
@@ -115,12 +124,18 @@ def by_standard_error(scores, num_features):
 """,
                 "which was the notebook's rule",
             ),
-            ("def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()", "that is the best set"),
+            (
+                "def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()",
+                "that is the best set",
+            ),
             (
                 "def by_standard_error(scores, num_features):\n    return scores.mean()",
                 "returned something of the type Series",
             ),
-            ("def by_standard_error(scores, num_features):\n    print(scores)", "returned None; return the name"),
+            (
+                "def by_standard_error(scores, num_features):\n    print(scores)",
+                "returned None; return the name",
+            ),
             ("by_standard_error = winner", "that is of the type str; write the function"),
         ],
     ),

@@ -196,8 +196,14 @@ in_katibs_words = [
 """,
                 "Optuna makes no range of these limits: ValueError",
             ),
-            ("in_katibs_words = list(space.values())", "an entry of the list is of the type FloatDistribution"),
-            ("in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]", "learning_rate has no parameterType"),
+            (
+                "in_katibs_words = list(space.values())",
+                "an entry of the list is of the type FloatDistribution",
+            ),
+            (
+                "in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]",
+                "learning_rate has no parameterType",
+            ),
             ("in_katibs_words = []", "the names are none"),
             ("in_katibs_words = space", "that is of the type dict; Katib takes a list"),
         ],

@@ -69,8 +69,14 @@ def share_of_ones(path: str) -> float:
             "wait = lambda validated, trained: trained.after(validated)",
         ],
         wrong=[
-            ("def wait(validated, trained):\n    return [validated, trained]", "so both could run side by side"),
-            ("def wait(validated, trained):\n    validated.after(trained)", "the model is there before anybody looks"),
+            (
+                "def wait(validated, trained):\n    return [validated, trained]",
+                "so both could run side by side",
+            ),
+            (
+                "def wait(validated, trained):\n    validated.after(trained)",
+                "the model is there before anybody looks",
+            ),
             (
                 "def wait(validated, trained):\n    trained.after(validated.outputs['Output'])",
                 "KFP cannot compile the pipeline with your line",

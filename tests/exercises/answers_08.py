@@ -16,7 +16,10 @@ steady_report = Report([ValueDrift(column="acc_rate", method="jensenshannon", th
                 'steady_report = Report([DataDriftPreset(method="ks", threshold=1e-12)])',
                 "weeks 2 and 3 are called and no other. But write each row",
             ),
-            ("steady_report = Report([DataDriftPreset(threshold=1e-12)])", "you leave the method to Evidently"),
+            (
+                "steady_report = Report([DataDriftPreset(threshold=1e-12)])",
+                "you leave the method to Evidently",
+            ),
             (
                 'steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.01)])',
                 "That is a distance, and good weeks reach your threshold",
@@ -25,7 +28,10 @@ steady_report = Report([ValueDrift(column="acc_rate", method="jensenshannon", th
                 'steady_report = Report([DataDriftPreset(columns=["rating"], method="wasserstein", threshold=0.3)])',
                 "nothing is called in week 2",
             ),
-            ('steady_report = Report([DataDriftPreset(method="distance")])', "Evidently cannot run your report"),
+            (
+                'steady_report = Report([DataDriftPreset(method="distance")])',
+                "Evidently cannot run your report",
+            ),
             (
                 """
 from evidently.metrics import MeanValue
@@ -59,14 +65,23 @@ def worth_retraining(week):
 """,
                 "it retrains in week 2",
             ),
-            ("def worth_retraining(week):\n    return week.stored_drift > 0.1", "How much is there to win back"),
+            (
+                "def worth_retraining(week):\n    return week.stored_drift > 0.1",
+                "How much is there to win back",
+            ),
             (
                 "def worth_retraining(week):\n    return week.stored_drift > 0.1 and week.auc < week.auc_before - 0.05",
                 "it does nothing in week 4",
             ),
             ("def worth_retraining(week):\n    return week.auc < week.auc_before", "so much is chance"),
-            ("def worth_retraining(week):\n    return week.auc < 0.72", "another model had an AUC of 0.95 before"),
-            ("def worth_retraining(week):\n    return week.auc > week.auc_before + 0.05", "which view saw this week?"),
+            (
+                "def worth_retraining(week):\n    return week.auc < 0.72",
+                "another model had an AUC of 0.95 before",
+            ),
+            (
+                "def worth_retraining(week):\n    return week.auc > week.auc_before + 0.05",
+                "which view saw this week?",
+            ),
             (
                 "def worth_retraining(week):\n    return not week.auc >= week.auc_before - 0.05",
                 "a week whose labels have not arrived yet",
@@ -90,7 +105,10 @@ def worth_retraining(week):
 """,
                 "for week 1 your function returns None",
             ),
-            ("def worth_retraining(week):\n    return week.AUC < week.before", "your function failed for week 1"),
+            (
+                "def worth_retraining(week):\n    return week.AUC < week.before",
+                "your function failed for week 1",
+            ),
             ("worth_retraining = True", "that is of the type bool"),
         ],
     ),

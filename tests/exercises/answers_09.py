@@ -44,7 +44,10 @@ def of_one_worker(questions, rank, workers):
 """,
                 "Share the drivers more evenly",
             ),
-            ("def of_one_worker(questions, rank, workers):\n    return len(questions)", "something of the type int"),
+            (
+                "def of_one_worker(questions, rank, workers):\n    return len(questions)",
+                "something of the type int",
+            ),
             (
                 "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % workers == rank][['driver_id']]",
                 "the column 'event_timestamp' is gone",
@@ -57,7 +60,10 @@ def of_one_worker(questions, rank, workers):
 """,
                 "a row that the table does not hold",
             ),
-            ("def of_one_worker(questions, rank, workers):\n    return questions.driver", "`of_one_worker` failed"),
+            (
+                "def of_one_worker(questions, rank, workers):\n    return questions.driver",
+                "`of_one_worker` failed",
+            ),
             ("of_one_worker = questions", "that is of the type DataFrame"),
         ],
     ),
@@ -70,7 +76,10 @@ def combine(gradients, rows):
 """,
         ],
         wrong=[
-            ("def combine(gradients, rows):\n    return np.mean(gradients, axis=0)", "that is the plain mean"),
+            (
+                "def combine(gradients, rows):\n    return np.mean(gradients, axis=0)",
+                "that is the plain mean",
+            ),
             ("def combine(gradients, rows):\n    return np.sum(gradients, axis=0)", "the sum of three means"),
             (
                 "def combine(gradients, rows):\n    return np.array(rows) @ np.array(gradients)",

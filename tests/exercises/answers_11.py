@@ -22,7 +22,10 @@ def labels_of(path):
 """,
         ],
         wrong=[
-            ("def labels_of(path):\n    return File.from_existing_remote(str(path))", "answered from the cache"),
+            (
+                "def labels_of(path):\n    return File.from_existing_remote(str(path))",
+                "answered from the cache",
+            ),
             (
                 "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=str(Path(path).stat().st_size))",
                 "Path, name and size are as before",
@@ -35,8 +38,14 @@ def labels_of(path):
                 "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=f'{path} {Path(path).read_text()}')",
                 "a copy of the file ran the task again",
             ),
-            ("def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()", "the function gave a str"),
-            ("def labels_of(path):\n    return File.from_existing_remote(key=path)", "your function fails: TypeError"),
+            (
+                "def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()",
+                "the function gave a str",
+            ),
+            (
+                "def labels_of(path):\n    return File.from_existing_remote(key=path)",
+                "your function fails: TypeError",
+            ),
             ("labels_of = File.from_existing_remote(str(labels_file))", "that is of the type File"),
         ],
     ),

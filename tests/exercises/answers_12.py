@@ -34,7 +34,8 @@ ANSWERS = {
         wrong=[
             (SCHEDULE.replace("hour + 20", "hour"), "for the hour 0.5 it gives 0.5"),
             (
-                SCHEDULE.replace("def schedule", "def hours").replace("schedule(", "hours(") + "\nschedule = hours",
+                SCHEDULE.replace("def schedule", "def hours").replace("schedule(", "hours(")
+                + "\nschedule = hours",
                 "the view is named 'hours'",
             ),
             (SCHEDULE.replace("Float64)],\n    mode", "Int64)],\n    mode"), "one is asked for"),

@@ -171,7 +171,9 @@ def the_model_was_logged_in_another_run(ns):
 
 @fault("04", "claim-autolog", says="should note the parameters")
 def autolog_notes_another_fit(ns):
-    ns["by_autolog"] = SimpleNamespace(params={"logisticregression__C": "1.0"}, metrics=ns["by_autolog"].metrics)
+    ns["by_autolog"] = SimpleNamespace(
+        params={"logisticregression__C": "1.0"}, metrics=ns["by_autolog"].metrics
+    )
 
 
 @fault("04", "claim-autolog", says="should note the metrics")

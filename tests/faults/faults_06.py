@@ -100,7 +100,9 @@ def the_model_file_holds_another_model(ns):
 
 @fault("06", "claim-gate", says="should leave register out")
 def the_gate_does_not_close(ns):
-    ns["steps_again"] = ns["pd"].concat([ns["steps_again"], ns["steps_again"].tail(1).rename({"evaluate": "register"})])
+    ns["steps_again"] = ns["pd"].concat(
+        [ns["steps_again"], ns["steps_again"].tail(1).rename({"evaluate": "register"})]
+    )
 
 
 @fault("06", "claim-gate", says="registered a model")

@@ -199,7 +199,9 @@ def feast_took_the_same_plan(ns):
 @fault("10", "claim-asof-store-faster", says="too small to show growth")
 def all_sizes_cost_the_same(ns):
     growth = ns["growth"]
-    ns["growth"] = pd.DataFrame({"Feast": growth["Feast"].max(), "ASOF": growth["ASOF"].min()}, index=growth.index)
+    ns["growth"] = pd.DataFrame(
+        {"Feast": growth["Feast"].max(), "ASOF": growth["ASOF"].min()}, index=growth.index
+    )
 
 
 @fault("10", "claim-engine-equal", says="other values for the labels")

@@ -173,7 +173,9 @@ def a_step_is_not_counted(ns):
 @fault("12", "claim-little-is-new", says="these modules know the story")
 def a_module_speaks_of_flights(ns):
     given = ns["getsource"]
-    ns["getsource"] = lambda module: "# the flight's carrier" if module.__name__.endswith("model") else given(module)
+    ns["getsource"] = lambda module: (
+        "# the flight's carrier" if module.__name__.endswith("model") else given(module)
+    )
 
 
 @fault("12", "claim-little-is-new", says="more had to be written")

@@ -66,7 +66,11 @@ def _checks(cells: list) -> dict[int, tuple[str, list[str]]]:
 
 def exercises(notebook: Path) -> list[str]:
     """The numbers of a notebook's exercises, in order."""
-    return [_number(cell) for cell in nbformat.read(notebook, as_version=4).cells if "exercise-check" in tags(cell)]
+    return [
+        _number(cell)
+        for cell in nbformat.read(notebook, as_version=4).cells
+        if "exercise-check" in tags(cell)
+    ]
 
 
 def _number(cell) -> str:
@@ -78,7 +82,11 @@ def not_named(notebook: Path) -> list[str]:
     """The checks that no fault can name."""
     found = checks(notebook)
     every = [tag for own in found.values() for tag in own]
-    nameless = [f"{check} has no tag of its own: claim-<id> or check-<name>" for check, own in found.items() if not own]
+    nameless = [
+        f"{check} has no tag of its own: claim-<id> or check-<name>"
+        for check, own in found.items()
+        if not own
+    ]
     return nameless + [
         f"the tag {tag} stands at more than one check, or twice"
         for tag in sorted({t for t in every if every.count(t) > 1})
@@ -111,7 +119,9 @@ class Execution:
     def wrong_answers(self, number: str) -> str:
         """What is wrong with an exercise; nothing when each right answer was taken, and each wrong one refused with its hint."""
         if number not in self.answered:
-            return f"{self.notebook.stem}: the notebook stopped before exercise {number}: {self.result.failure}"
+            return (
+                f"{self.notebook.stem}: the notebook stopped before exercise {number}: {self.result.failure}"
+            )
         found = [f"exercise {number}, {answer}\n{wrong}" for answer, wrong in self.answered[number] if wrong]
         return "\n\n".join(found)
 
@@ -159,7 +169,9 @@ def _trying(number: str, folder: Path, tried: dict, answered: dict) -> Iterator[
     class Client(PapermillNotebookClient):
         def execute_cell(self, cell, cell_index, **options):
             if "exercise-check" in tags(cell):
-                answered[_number(cell)] = self._try("answers", cell, [_number(cell), cell.source, str(ANSWERS)])
+                answered[_number(cell)] = self._try(
+                    "answers", cell, [_number(cell), cell.source, str(ANSWERS)]
+                )
             if "check" not in tags(cell):
                 return super().execute_cell(cell, cell_index, **options)
             name, own = _checks(self.nb.cells)[cell_index]
@@ -185,8 +197,12 @@ def _trying(number: str, folder: Path, tried: dict, answered: dict) -> Iterator[
 
     class Engine(NBClientEngine):
         @classmethod
-        def execute_managed_notebook(cls, manager, kernel_name, start_timeout=60, execution_timeout=None, **options):
-            options = {name: value for name, value in options.items() if name not in ("input_path", "log_output")}
+        def execute_managed_notebook(
+            cls, manager, kernel_name, start_timeout=60, execution_timeout=None, **options
+        ):
+            options = {
+                name: value for name, value in options.items() if name not in ("input_path", "log_output")
+            }
             limits = {"startup_timeout": start_timeout, "timeout": execution_timeout}
             return Client(manager, kernel_name=kernel_name, log=logger, **limits, **options).execute()
 
@@ -221,7 +237,9 @@ def differences(committed: Path, executed: Path) -> list[str]:
         ]
         if lines:
             start = before.source.splitlines()[:1]
-            found.append("\n".join([f"code cell {number} {tags(before) or ''} ({''.join(start)} ...)", *lines]))
+            found.append(
+                "\n".join([f"code cell {number} {tags(before) or ''} ({''.join(start)} ...)", *lines])
+            )
     return found
 
 
@@ -237,8 +255,12 @@ def _parts(outputs: list) -> dict[str, list[str]]:
             if kind in ("image/png", "image/jpeg"):
                 value = output.metadata.get(kind, {}).get("alt", "")
             if kind != "application/vnd.jupyter.widget-view+json":  # an id, another one each time
-                parts[kind].append(value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True))
-    return {kind: [re.sub(*_PROCESS, re.sub(*_BYTES, text)) for text in texts] for kind, texts in parts.items()}
+                parts[kind].append(
+                    value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
+                )
+    return {
+        kind: [re.sub(*_PROCESS, re.sub(*_BYTES, text)) for text in texts] for kind, texts in parts.items()
+    }
 
 
 def _lines(texts: list[str]) -> list[str]:

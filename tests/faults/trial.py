@@ -117,7 +117,9 @@ class _Copier:
                     return value
                 return value._make(new) if hasattr(value, "_make") else type(value)(new)
             case functools.partial():
-                return functools.partial(self.copy(value.func), *self.copy(value.args), **self.copy(value.keywords))
+                return functools.partial(
+                    self.copy(value.func), *self.copy(value.args), **self.copy(value.keywords)
+                )
             case types.MethodType():
                 return types.MethodType(self.copy(value.__func__), self.copy(value.__self__))
             case types.FunctionType():
@@ -213,9 +215,7 @@ def _try(code: types.CodeType, real: dict, fault=None) -> str:
                 wrong = f"fails in a copy of the namespace, without a fault:\n{_traceback(error)}"
             elif fault.says not in str(error):
                 wrong = f"fails, but does not say {fault.says!r}:\n{_traceback(error)}"
-        except (
-            BaseException
-        ) as error:  # also KeyboardInterrupt and SystemExit: whatever it raises is shown, and the notebook goes on
+        except BaseException as error:  # also KeyboardInterrupt and SystemExit: whatever it raises is shown, and the notebook goes on
             wrong = f"raises another error than AssertionError:\n{_traceback(error)}"
         else:
             wrong = "passes: it does not notice the fault" if fault else None
@@ -284,5 +284,7 @@ def answers(shell, number: str, check: str, folder: str) -> None:
     if given:
         every += [(source, None) for source in given.right] + given.wrong
     with _unnoticed(), mock.patch.object(core, "record"):
-        found = [{"tried": source, "wrong": _answer(shell, number, source, check, says)} for source, says in every]
+        found = [
+            {"tried": source, "wrong": _answer(shell, number, source, check, says)} for source, says in every
+        ]
     report = json.dumps(found)

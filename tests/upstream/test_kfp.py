@@ -16,7 +16,9 @@ def own_print(monkeypatch):
 def test_the_local_runners_python_may_not_have_a_space_in_its_path(reproduction, capfd):
     said = reproduction()["said"]
     assert "'number'" in said and "FAILURE" in said
-    assert "an: No such file or directory" in capfd.readouterr().out.replace("not found", "No such file or directory")
+    assert "an: No such file or directory" in capfd.readouterr().out.replace(
+        "not found", "No such file or directory"
+    )
 
 
 @watch

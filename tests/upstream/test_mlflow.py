@@ -26,7 +26,9 @@ def test_logging_a_model_starts_a_process_and_writes_down_too_much(reproduction,
     from mlflow.utils import requirements_utils
 
     started, run = [], requirements_utils._run_command
-    monkeypatch.setattr(requirements_utils, "_run_command", lambda *a, **k: (started.append(a), run(*a, **k))[1])
+    monkeypatch.setattr(
+        requirements_utils, "_run_command", lambda *a, **k: (started.append(a), run(*a, **k))[1]
+    )
     listed = {line.split("==")[0] for line in reproduction()["listed"]}
     assert len(started) == 1
     assert listed - {"mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy", "cloudpickle"}
@@ -43,7 +45,9 @@ def test_a_model_names_the_types_that_its_reader_trusts(reproduction):
     assert type(names["loaded"]).__name__ == "RandomForestClassifier"
     assert "trusted-types allow-list is read from the model itself" in names["said"]
     assert not [
-        name for name in names["inspect"].signature(names["mlflow"].sklearn.load_model).parameters if "trust" in name
+        name
+        for name in names["inspect"].signature(names["mlflow"].sklearn.load_model).parameters
+        if "trust" in name
     ]
 
 
@@ -88,4 +92,6 @@ def test_autologging_calls_a_renamed_argument(reproduction):
 
 @watch
 def test_a_loader_strategy_that_sqlalchemy_calls_incorrect(reproduction):
-    assert "SADeprecationWarning: The ``noload`` loader strategy is deprecated" in reproduction.alone(preamble=False)
+    assert "SADeprecationWarning: The ``noload`` loader strategy is deprecated" in reproduction.alone(
+        preamble=False
+    )

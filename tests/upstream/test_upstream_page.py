@@ -22,7 +22,9 @@ def watches() -> dict[str, str]:
 
 
 def test_each_section_names_its_test_and_each_test_has_its_section():
-    named = [(s.test, re.search(r"tests/upstream/(test_\w+\.py)", s.points["Test"]).group(1)) for s in sections()]
+    named = [
+        (s.test, re.search(r"tests/upstream/(test_\w+\.py)", s.points["Test"]).group(1)) for s in sections()
+    ]
     assert sorted(named) == sorted(watches().items())
     assert len(named) == PAGE.read_text().count("\n### ")
 
@@ -44,7 +46,16 @@ def test_each_place_in_the_source_exists():
     """A dotted name in a point "Where" is a module, or something in one."""
     from pkgutil import resolve_name
 
-    roots = ("feast", "mlflow", "kfp", "kserve", "great_expectations", "optuna", "kubeflow", "kubeflow_katib_api")
+    roots = (
+        "feast",
+        "mlflow",
+        "kfp",
+        "kserve",
+        "great_expectations",
+        "optuna",
+        "kubeflow",
+        "kubeflow_katib_api",
+    )
     missing = []
     for section in sections():
         for name in re.findall(r"`((?:\w+\.)+\w+)`", section.points["Where"]):

@@ -81,7 +81,11 @@ class Reproduction:
         """In a process of its own, for what depends on what was imported before; gives what it prints, errors and warnings as well."""
         path = self._write("alone", f"{self.section.preamble if preamble else ''}\n{self.section.code}")
         ended = subprocess.run(
-            [sys.executable, "-W", "default", path], capture_output=True, text=True, cwd=self.folder, timeout=120
+            [sys.executable, "-W", "default", path],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=120,
         )
         return ended.stdout + ended.stderr
 
