@@ -69,6 +69,7 @@ test: .venv/current ## all tests; every notebook is executed; TESTS=tests/test_s
 	@$(VENV) -m pytest $(TESTS)
 
 check: .venv/current ## what takes under a minute: style, types, the notebooks' contract, claims, lock
+	@$(VENV) -m workshop.course --check
 	@$(VENV) -m pytest -q --durations=5 tests/test_contract.py tests/test_environment.py tests/test_claims.py -k "not test_claims or every or page"
 
 lab: .venv/current ## JupyterLab on copies of the notebooks, yours to change, in workspace/notebooks

@@ -1,4 +1,5 @@
-"""What a notebook needs beyond the default installation: a dependency group of pyproject.toml, added by a door of its own, such as `make distributed`."""
+"""What a notebook needs beyond the default installation: a dependency group of pyproject.toml, which the `make` command
+of the same name adds, such as `make distributed`."""
 
 from __future__ import annotations
 
@@ -7,12 +8,8 @@ import tomllib
 
 from packaging.requirements import Requirement
 
+from helpers import course
 from helpers.workspace import REPOSITORY
-
-EXTRAS = {"09": "distributed", "11": "orchestrators"}
-"""Notebook and dependency group; the door of `make` that adds a group has the group's name."""
-BESIDE = ("engine",)
-"""Groups that no notebook needs: a notebook has a section that runs where one is added, and else says in a line that it is left out."""
 
 
 def requirements(group: str) -> list[Requirement]:
@@ -27,7 +24,7 @@ def lacking(number: str) -> str:
     Args:
         number: of the notebook, such as ``"09"``.
     """
-    group = EXTRAS.get(number)
+    group = course.notebooks()[number].extra
     unmet = [wrong(requirement) for requirement in requirements(group)] if group else []
     found = "; ".join(filter(None, unmet))
     return f"{found}. `make {group}` adds it." if found else ""

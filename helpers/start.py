@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from helpers import checks, damage, data, extras, registry
+from helpers import checks, course, damage, data, extras, registry
 from helpers.workspace import (
     WorkshopError,
     Workspace,
@@ -118,29 +118,15 @@ def _suite_stored(workspace: Workspace) -> bool:
     return isinstance(storage, SavedDatasetFileStorage) and Path(storage.file_options.uri).exists()
 
 
-# What a notebook needs from earlier ones: the notebook that makes it, its name, and how to see that it is there.
-_Need = tuple[str, str, Callable[[Workspace], bool]]
-_REGISTRY: _Need = ("01", "feature registry", _registry_exists)
-_SUITE: _Need = ("03", "expectation suite", _suite_stored)
-_SELECTED: _Need = ("04", "selected features", lambda w: _model_versions(w, "selection"))
-_TUNED: _Need = ("05", "tuned model", lambda w: _model_versions(w, "sweep"))
-_PRODUCTION: _Need = ("07", "model in production", _promoted)
-_PIPELINE: _Need = ("06", "pipeline's model", lambda w: _model_versions(w, "pipeline"))
-NEEDS: dict[str, list[_Need]] = {
-    "00": [],
-    "01": [],
-    "02": [_REGISTRY],
-    "03": [_REGISTRY],
-    "04": [_REGISTRY],
-    "05": [_REGISTRY, _SELECTED],
-    "06": [_REGISTRY, _SUITE, _SELECTED, _TUNED],
-    "07": [_REGISTRY, _SUITE, _PIPELINE],
-    "08": [_REGISTRY, _SUITE, _PRODUCTION],
-    "09": [_REGISTRY, _SELECTED],
-    "10": [_REGISTRY, _SUITE, _TUNED, _PIPELINE, _PRODUCTION],
-    "11": [_REGISTRY, _SELECTED],
-    "12": [],
+_IS_THERE: dict[str, Callable[[Workspace], bool]] = {
+    "registry": _registry_exists,
+    "suite": _suite_stored,
+    "selected": lambda workspace: _model_versions(workspace, "selection"),
+    "tuned": lambda workspace: _model_versions(workspace, "sweep"),
+    "pipeline": lambda workspace: _model_versions(workspace, "pipeline"),
+    "production": _promoted,
 }
+"""How to see that what ``course.toml`` calls by this name is there."""
 
 
 CATCHING_UP = "WORKSHOP_CATCHING_UP"
@@ -150,9 +136,10 @@ CATCHING_UP = "WORKSHOP_CATCHING_UP"
 def missing(workspace: Workspace, number: str) -> dict[str, str]:
     """What must be made before notebook ``number`` can begin, by the notebook that makes it, in order; what those need in turn included."""
     found: dict[str, str] = {}
-    for maker, what, is_there in NEEDS[number]:
-        if maker not in found and not is_there(workspace):
-            found |= {maker: what, **missing(workspace, maker)}
+    for key in course.notebooks()[number].needs:
+        need = course.needs()[key]
+        if need.made_by not in found and not _IS_THERE[key](workspace):
+            found |= {need.made_by: need.name, **missing(workspace, need.made_by)}
     return dict(sorted(found.items()))
 
 
@@ -173,8 +160,8 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
             an earlier notebook that failed; the message says what to do.
         helpers.data.DataError: a data file is missing or damaged, or holds other data than the course works on.
     """
-    if number not in NEEDS:
-        raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(NEEDS)}.")
+    if number not in course.notebooks():
+        raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(course.notebooks())}.")
     if not isinstance(seed, int):
         raise WorkshopError(f"seed = {seed!r}: a seed is a whole number of 0 or more.")
     check_environment()
@@ -190,9 +177,10 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     checks.watch()
     damage.check(workspace)
     _catch_up(workspace, number)
-    if NEEDS[number]:
+    needs = course.notebooks()[number].needs
+    if needs:
         registry.check(workspace)
-    have = ", ".join(what for _, what, _ in NEEDS[number]) or "nothing from earlier notebooks"
+    have = ", ".join(course.needs()[key].name for key in needs) or "nothing from earlier notebooks"
     print(
         f"Notebook {number} is ready. Data seed {workspace.seed}, clock {data.NOW:%Y-%m-%d}. Needs: {have}."
     )

@@ -14,10 +14,9 @@ from pathlib import Path
 from threading import Thread
 
 import harness
-import nbformat
 import pytest
 
-from helpers import extras
+from helpers import course, extras
 from helpers.start import begin
 from helpers.workspace import REPOSITORY, WorkshopError
 from workshop import commands, runner
@@ -41,19 +40,16 @@ def without(monkeypatch):
 def test_each_extra_has_its_group_its_door_its_notebook_and_its_place_in_ci():
     numbers = [path.name[:2] for path in runner.choose()]
     makefile, ci = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / ".ci" / "run").read_text()
-    for number, group in extras.EXTRAS.items():
+    for group, number in course.extras().items():
         assert number in numbers
         assert extras.requirements(group)
         assert re.search(rf"(?m)^{group}: \.venv/current ## ", makefile)
         assert re.search(rf"(?m)^make {group}\b", ci)
         assert f"`make {group}`" in (REPOSITORY / "README.md").read_text()
-        assert f"`make {group}`" in nbformat.read(runner.choose(only=number)[0], as_version=4).cells[0].source
 
 
 def test_no_extra_is_part_of_the_default_installation():
-    names = {
-        requirement.name for group in extras.EXTRAS.values() for requirement in extras.requirements(group)
-    }
+    names = {requirement.name for group in course.extras() for requirement in extras.requirements(group)}
     default = (REPOSITORY / "requirements.txt").read_text()
     assert names and not [name for name in names if re.search(rf"(?m)^{name}==", default)]
     assert "nvidia" not in default
@@ -79,9 +75,7 @@ def test_begin_says_what_to_do(without):
 def test_a_run_leaves_it_out_and_says_so_in_one_line(without, capsys):
     found = runner.with_extras(runner.choose())
     assert [path.name[:2] for path in found] == [
-        p.name[:2]
-        for p in runner.choose()
-        if p.name[:2] not in extras.EXTRAS or not extras.lacking(p.name[:2])
+        p.name[:2] for p in runner.choose() if not extras.lacking(p.name[:2])
     ]
     line = "09_train_distributed is left out: torch is not installed. `make distributed` adds it.\n"
     assert line in capsys.readouterr().out

@@ -17,8 +17,8 @@ import pytest
 from conftest import HARD_TO_QUOTE, apply, save_reference
 from sklearn.dummy import DummyClassifier
 
-from helpers import data, registry
-from helpers.start import MODEL, NEEDS, begin, check_environment, missing
+from helpers import course, data, registry
+from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import (
     REPOSITORY,
     ROOM,
@@ -312,7 +312,7 @@ def test_what_two_stores_hold_together_is_missing_when_one_of_them_is_lost(home)
     made = {made_by: register(home, made_by) for made_by in ("selection", "sweep", "pipeline")}
     assert missing(home, "08") == {"07": "model in production"}, "no alias names a version"
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "3")
-    assert [missing(home, number) for number in NEEDS] == [{}] * len(NEEDS)
+    assert [missing(home, number) for number in course.notebooks()] == [{}] * 13
 
     (home.path / "reference.parquet").rename(home.path / "away")
     assert missing(home, "07") == {"03": "expectation suite"}, (

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from helpers import extras
+from helpers import course, extras
 from helpers.workspace import REPOSITORY, WorkshopError
 
 ADDED = REPOSITORY / ".extras"
@@ -46,7 +46,7 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     Raises:
         WorkshopError: no notebook needs this group, the address holds a password, or uv could not install it.
     """
-    known = sorted({*extras.EXTRAS.values(), *extras.BESIDE})
+    known = sorted(course.extras())
     if group not in known:
         raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(known)}.")
     if "@" in urlsplit(index).netloc:

@@ -8,12 +8,11 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exercises.core import RECORD
-from helpers import damage
+from helpers import course, damage
 from helpers.start import MODEL, one_at_a_time
 from helpers.workspace import WorkshopError, Workspace, locate, quiet
 
@@ -23,86 +22,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 COPIES = "notebooks"  # the folder of a workspace in which a learner works
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a notebook leaves in a workspace. Versions of the model go with the experiment in which they were logged.
-
-    Attributes:
-        files: patterns below the workspace.
-        experiments: of MLflow, by name.
-        aliases: of the model.
-        saves_datasets: whether it does, in the feature registry.
-        fills_online: whether it fills the online store.
-    """
-
-    files: tuple[str, ...] = ()
-    experiments: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    saves_datasets: bool = False
-    fills_online: bool = False
-
-
-MADE = {
-    "00": Made(),
-    "01": Made(files=("registry.db", "online_store.db")),
-    "02": Made(files=("two_stores_*",)),
-    "03": Made(files=("driver_reference.parquet", "feast_monitoring", "staging/*"), saves_datasets=True),
-    "04": Made(experiments=("feature_selection",), aliases=("selected",)),
-    "05": Made(
-        files=("optuna.db*", "logs/sweep.log", "logs/inside_a_trial"),
-        experiments=("plain sweep", "sweep in MlflowStorage", "sweep"),
-    ),
-    "06": Made(
-        files=(
-            "training_pipeline.yaml",
-            "pipeline_outputs",
-            "pipeline_cache",
-            "logs/pipeline *.log",
-            "labels_of_seven.parquet",
-            "tries.txt",
-            "alone.txt",
-        ),
-        experiments=("training_pipeline",),
-    ),
-    "07": Made(
-        files=(
-            "staging/percent",
-            "staging/nightly",
-            "second_store.yaml",
-            "second.db",
-            "logs/feature_server.log",
-            "logs/model_server.log",
-            "logs/redis.log",
-        ),
-        experiments=("serving",),
-        aliases=("production",),
-        fills_online=True,
-    ),
-    "08": Made(files=("six_weeks_later",)),
-    "09": Made(files=("distributed",), experiments=("distributed_training",)),
-    "10": Made(
-        files=(
-            "manifests",
-            "container_outputs",
-            "asof",
-            "elsewhere",
-            "team",
-            "lineage",
-            "logs/containers.log",
-            "logs/lineage.log",
-            "logs/offline_server.log",
-            "logs/online_server.log",
-            "logs/registry_server.log",
-            "logs/tracking_server.log",
-        )
-    ),
-    "11": Made(
-        files=("orchestrators", ".flyte"), experiments=("orchestrators in Flyte", "orchestrators in Kubeflow")
-    ),
-    "12": Made(files=("flights",), experiments=("departures", "departures sweep", "departures pipeline")),
-}
 
 
 def reset(only: str | None = None, ask: Callable[[str], str] = input) -> int:
@@ -157,22 +76,23 @@ class _Part:
     """What a notebook and those after it made in a workspace."""
 
     def __init__(self, workspace: Workspace, first: str) -> None:
-        if first not in MADE:
-            raise WorkshopError(f"ONLY={first}: there is no such notebook. Give one of {', '.join(MADE)}.")
+        every = course.notebooks()
+        if first not in every:
+            raise WorkshopError(f"ONLY={first}: there is no such notebook. Give one of {', '.join(every)}.")
         import feast  # noqa: F401  # before it, as in `begin`
 
         quiet()
         damage.check(workspace)
         self.workspace = workspace
         self.registry, self.online = workspace.path / damage.REGISTRY, workspace.path / damage.ONLINE
-        made = {number: found for number, found in MADE.items() if number >= first}
+        made = {number: found.makes for number, found in every.items() if number >= first}
         patterns = [pattern for found in made.values() for pattern in found.files]
         patterns += [f"executed/{number}_*" for number in made]
         self.files = sorted({path for pattern in patterns for path in workspace.path.glob(pattern)})
         self.saved_datasets = (
-            self._saved_datasets() if any(found.saves_datasets for found in made.values()) else []
+            self._saved_datasets() if any(found.saved_datasets for found in made.values()) else []
         )
-        self.rows = self._online_rows() if any(found.fills_online for found in made.values()) else 0
+        self.rows = self._online_rows() if any(found.online_values for found in made.values()) else 0
         self.experiments: list[Experiment] = []
         self.runs: list[str] = []
         self.versions: list[ModelVersion] = []

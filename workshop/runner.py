@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import threading
@@ -16,7 +15,7 @@ import warnings
 from datetime import datetime
 from pathlib import Path
 
-from helpers import data, extras
+from helpers import course, data, extras
 from helpers.start import CATCHING_UP, missing, one_at_a_time
 from helpers.workspace import (
     FULL,
@@ -138,12 +137,8 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def expected(notebook: Path) -> int:
-    """The seconds to run that the notebook's first cell tells its reader; 0 when it tells none."""
-    import nbformat
-
-    told = re.search(r"(\d+) seconds to run", nbformat.read(notebook, as_version=4).cells[0].source)
-    return int(told[1]) if told else 0
+def _seconds(notebook: Path) -> int:
+    return course.notebooks()[notebook.name[:2]].seconds
 
 
 def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool = False) -> list[Result]:
@@ -152,7 +147,7 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
     for place, notebook in enumerate(notebooks, 1):
         if plain:
             print(
-                f"{place} of {len(notebooks)}: {notebook.stem}, about {expected(notebook)} s ...", flush=True
+                f"{place} of {len(notebooks)}: {notebook.stem}, about {_seconds(notebook)} s ...", flush=True
             )
         result = execute(notebook, copies / notebook.name, workspace, progress=not plain)
         results.append(result)
@@ -202,7 +197,7 @@ def catch_up(workspace: Workspace, number: str) -> int:
         notebooks = [path for path in choose() if path.name[:2] in gone]
         if notebooks:
             print(
-                f"{len(notebooks)} to run, about {sum(map(expected, notebooks))} s on two idle cores.",
+                f"{len(notebooks)} to run, about {sum(map(_seconds, notebooks))} s on two idle cores.",
                 flush=True,
             )
         results = run(notebooks, workspace, workspace.path / "executed", plain=True)
