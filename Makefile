@@ -61,16 +61,34 @@ endif
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
+.PHONY: help moved run test check lock lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
-test: .venv/current ## all tests; every notebook is executed; TESTS=tests/test_sweep.py for a part
-	@$(VENV) -m pytest $(TESTS)
+# Two workers or more: one goes through the course while the others run the rest (tests/conftest.py keeps a file's tests together).
+test: .venv/current ## all tests that this machine can run; TESTS=tests/test_sweep.py or TESTS="-m unit" for a part
+	@$(VENV) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder $(TESTS)
 
-check: .venv/current ## what takes under a minute: style, types, the notebooks' contract, claims, lock
-	@$(VENV) -m workshop.course --check
-	@$(VENV) -m pytest -q --durations=5 tests/test_contract.py tests/test_environment.py tests/test_claims.py -k "not test_claims or every or page"
+check: .venv/current ## what takes under a minute: style, types, imports, lock, notebooks, workflows
+	ruff check --quiet .
+	ruff format --quiet --check .
+	mypy
+	lint-imports --no-logo
+	$(VENV) -m workshop.course --check
+	uv lock --check --offline --quiet
+	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
+	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -
+	uv export $(EXPORT) $(IMAGE) | diff cluster/requirements.txt -
+
+EXPORT := --quiet --frozen --offline --no-header --no-annotate
+COURSE := --no-dev --no-emit-project
+BUILD := --only-group build
+IMAGE := $(COURSE) $(addprefix --prune ,papermill nbconvert jupyterlab ipywidgets evidently)
+lock: .venv/current ## write the lock after a change in pyproject.toml, and the lists that are exported from it; UPGRADE=1 for the newest of all
+	uv lock $(if $(UPGRADE),--upgrade)
+	uv export $(EXPORT) $(COURSE) >requirements.txt
+	uv export $(EXPORT) $(BUILD) >build-requirements.txt
+	uv export $(EXPORT) $(IMAGE) >cluster/requirements.txt
 
 lab: .venv/current ## JupyterLab on copies of the notebooks, yours to change, in workspace/notebooks
 	@$(VENV) -m workshop.commands lab
