@@ -1,4 +1,4 @@
-"""Challenger against champion on the same rows: an interval for the difference of their AUC, not two numbers."""
+"""Challenger against champion on the same rows: an interval for the difference of their AUC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pandas as pd
 from scipy.stats import bootstrap, rankdata
 
 FEWEST = 20
-"""Entities with each outcome below which no comparison is made. With so many, a resample that draws none of them does not happen (exp(-20))."""
+"""Entities with each outcome below which no comparison is made.
+
+With so many, a resample that draws none of them does not happen (exp(-20)).
+"""
 RESAMPLES = 999
 
 
@@ -43,7 +46,10 @@ class Comparison:
 
     def __str__(self) -> str:
         gain = self.challenger - self.champion
-        return f"AUC {self.challenger:.3f} against {self.champion:.3f}, a gain of {gain:+.3f} ({self.low:+.3f} to {self.high:+.3f}) on {self.rows} rows"
+        return (
+            f"AUC {self.challenger:.3f} against {self.champion:.3f}, a gain of {gain:+.3f} "
+            f"({self.low:+.3f} to {self.high:+.3f}) on {self.rows} rows"
+        )
 
     def figures(self) -> dict[str, float]:
         """As metrics of a run."""
@@ -51,7 +57,10 @@ class Comparison:
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, by ranks (Mann and Whitney, 1947): scikit-learn's value, at a tenth of its time for the few rows of a resample."""
+    """Area under the ROC curve, by ranks (Mann and Whitney, 1947).
+
+    It is scikit-learn's value, at a tenth of its time for the few rows of a resample.
+    """
     ones = labels == 1
     n = ones.sum()
     return float((rankdata(scores)[ones].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
@@ -67,18 +76,23 @@ def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame) -> None
     ones, zeros = (len(entities[np.asarray(labels) == outcome].drop_duplicates()) for outcome in (1, 0))
     if min(ones, zeros) < FEWEST:
         raise TooFewLabels(
-            f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {FEWEST} of each."
+            f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {FEWEST} "
+            "of each."
         )
 
 
 def _check_order(*given: object) -> None:
-    """Refuse tables and columns whose indexes hold the same in another order: they would be compared row by row. A default index says nothing."""
+    """Refuse tables and columns whose indexes hold the same in another order.
+
+    They would be compared row by row. A default index says nothing.
+    """
     indexes = [one.index for one in given if isinstance(one, pd.Series | pd.DataFrame)]
     indexes = [index for index in indexes if not isinstance(index, pd.RangeIndex)]
     for index in indexes[1:]:
         if not index.equals(indexes[0]) and index.sort_values().equals(indexes[0].sort_values()):
             raise ValueError(
-                "labels, scores and keys have the same index in another order, and rows are compared by their place: sort them alike."
+                "labels, scores and keys have the same index in another order, and rows are compared by "
+                "their place: sort them alike."
             )
 
 
@@ -91,10 +105,12 @@ def compare(
 ) -> Comparison:
     """Compare two models by a paired bootstrap: each resample draws the same rows for both.
 
-    What is drawn are entities, each with all its rows: rows of one entity resemble each other, and drawing single rows would make the interval too narrow.
+    What is drawn are entities, each with all its rows: rows of one entity resemble each other, and drawing
+    single rows would make the interval too narrow.
 
-    Source: the percentile interval of Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13; drawing clusters: Davison and Hinkley,
-    *Bootstrap Methods and their Application* (1997), section 3.8.
+    Source: the percentile interval of Efron and Tibshirani, *An Introduction to the Bootstrap* (1993),
+    chapter 13; drawing clusters: Davison and Hinkley, *Bootstrap Methods and their Application* (1997),
+    section 3.8.
 
     Args:
         labels: n outcomes, 0 or 1.
@@ -104,13 +120,15 @@ def compare(
         seed: of the resamples, so that the same rows give the same interval.
 
     Raises:
-        ValueError: not as many of each; the same index in another order; a label other than 0 and 1; a score that is no number.
+        ValueError: not as many of each; the same index in another order; a label other than 0 and 1; a score
+            that is no number.
         TooFewLabels: see ``check_enough``.
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
     if len({len(y), len(old), len(new), len(entities)}) > 1:
         raise ValueError(
-            f"{len(y)} labels, {len(old)} and {len(new)} scores, {len(entities)} rows of keys: a comparison needs as many of each."
+            f"{len(y)} labels, {len(old)} and {len(new)} scores, {len(entities)} rows of keys: a comparison "
+            "needs as many of each."
         )
     _check_order(labels, champion, challenger, entities)
     strange = pd.unique(y[~pd.Series(y).isin([0, 1])]).tolist()

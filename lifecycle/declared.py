@@ -1,7 +1,10 @@
-"""Whether an entity table, and the files behind feature views, hold what the feature repository declares. Each check names table, column and remedy.
+"""Whether an entity table, and the files behind feature views, hold what the feature repository declares.
 
-Without them Feast's own words would be those of the join ("Arguments ...:string and ...:int64 are not comparable"), or there would be none: times
-without a zone are read as UTC, and fractions are cut off on the way into an online store.
+Each check names table, column and remedy.
+
+Without them Feast's own words would be those of the join ("Arguments ...:string and ...:int64 are not
+comparable"), or there would be none: times without a zone are read as UTC, and fractions are cut off on the
+way into an online store.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _INFERRED = {
 
 
 def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType]) -> None:
-    """Refuse times without a time zone, and a key or request field that holds text for numbers, or numbers for text.
+    """Refuse times without a time zone, and keys or request fields with text for numbers or numbers for text.
 
     Args:
         entity_df: n rows with ``event_timestamp`` and the columns of ``declared``.
@@ -41,13 +44,15 @@ def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType
     times = entity_df["event_timestamp"]
     if pd.api.types.is_datetime64_dtype(times):
         raise ValueError(
-            "the times of the entity table have no time zone, and Feast would take them for UTC. Say which zone they are of: "
+            "the times of the entity table have no time zone, and Feast would take them for UTC. Say which "
+            "zone they are of: "
             'entity_df.event_timestamp.dt.tz_localize("UTC"), or "America/New_York" in its place.'
         )
     if not isinstance(times.dtype, pd.DatetimeTZDtype):
         kind = pd.api.types.infer_dtype(times, skipna=True)
         raise ValueError(
-            f"event_timestamp of the entity table is a column of {kind} values, not of times with a time zone. "
+            f"event_timestamp of the entity table is a column of {kind} values, not of times with a time "
+            "zone. "
             "Make them: pd.to_datetime(entity_df.event_timestamp, utc=True), if they are in UTC."
         )
     for name, dtype in declared.items():
@@ -59,23 +64,26 @@ def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType
         if expected and inferred != "empty" and found != expected:
             (example,) = values.dropna().head(1).tolist()
             raise ValueError(
-                f"the column {name} of the entity table holds {found}, such as {example!r}, and the feature repository declares {expected} ({dtype}). "
+                f"the column {name} of the entity table holds {found}, such as {example!r}, and the feature "
+                f"repository declares {expected} ({dtype}). "
                 f"Read it as {expected} from its file on, or declare the other type and apply."
             )
 
 
 def check_files(view: FeatureView, store: FeatureStore) -> None:
-    """Compare the columns in a feature view's parquet files with their declared types, by the files' footers alone.
+    """Compare the columns in a feature view's parquet files with their declared types, by the footers alone.
 
-    Several files are read as the first of them is, and what differs in the others is rounded or cast without a word. Times without a time zone are
-    right when they are in UTC, so they are only warned about. Files that are not on this machine are not looked at.
+    Several files are read as the first of them is, and what differs in the others is rounded or cast without
+    a word. Times without a time zone are right when they are in UTC, so they are only warned about. Files
+    that are not on this machine are not looked at.
 
     Args:
         view: as the registry holds it.
         store: its feature store, for the folder that paths begin in.
 
     Raises:
-        ValueError: text where numbers are declared, or the other way round; whole numbers in the first file and fractions in another.
+        ValueError: text where numbers are declared, or the other way round; whole numbers in the first file
+            and fractions in another.
     """
     from feast import FileSource
     from feast.data_format import ParquetFormat
@@ -103,26 +111,32 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
             expected, found = _declared(column.dtype), _stored(types[column.name])
             if expected and found and found != expected:
                 raise ValueError(
-                    f"{file.name} holds {found} ({types[column.name]}) in the column {column.name}, and the feature view {view.name!r} declares {expected} "
+                    f"{file.name} holds {found} ({types[column.name]}) in the column {column.name}, and the "
+                    f"feature view {view.name!r} declares {expected} "
                     f"({column.dtype}). Write the file with that type, or declare the other one and apply."
                 )
             before = first.setdefault(column.name, types[column.name])
             if pa.types.is_integer(before) and pa.types.is_floating(types[column.name]):
                 raise ValueError(
-                    f"the files of the feature view {view.name!r} differ in the column {column.name}: {before} in {files[0].name}, "
-                    f"{types[column.name]} in {file.name}. All are read as the first is, which would round the others: write them with one type."
+                    f"the files of the feature view {view.name!r} differ in the column {column.name}: "
+                    f"{before} in {files[0].name}, {types[column.name]} in {file.name}. "
+                    "All are read as the first is, which would round the others: write them with one type."
                 )
         time = types.get(source.timestamp_field)
         if time is not None and pa.types.is_timestamp(time) and time.tz is None:
             warnings.warn(
-                f"the times in {file.name} ({source.timestamp_field}) have no time zone, and Feast takes them for UTC. "
-                "If they are of another zone, a feature is known hours too early or too late: write them with their zone.",
+                f"the times in {file.name} ({source.timestamp_field}) have no time zone, and Feast takes "
+                "them for UTC. "
+                "If they are of another zone, a feature is known hours too early or too late: write them "
+                "with their zone.",
                 stacklevel=3,
             )
 
 
 def check_whole_numbers(frame: pd.DataFrame, declared: Mapping[str, FeastType]) -> None:
-    """Refuse fractions in a feature that is declared as whole numbers: a model would learn from 7.5, and an online store would give it 7.
+    """Refuse fractions in a feature that is declared as whole numbers.
+
+    A model would learn from 7.5, and an online store would give it 7.
 
     Args:
         frame: n retrieved rows.
@@ -137,8 +151,10 @@ def check_whole_numbers(frame: pd.DataFrame, declared: Mapping[str, FeastType]) 
             fractions = values[values % 1 != 0]
             if len(fractions):
                 raise ValueError(
-                    f"the feature {name} is declared as whole numbers ({dtype}) and holds fractions, such as {fractions.iloc[0]}. "
-                    "An online store would cut them off, so a model would be served other values than it learned from: declare Float64 and apply."
+                    f"the feature {name} is declared as whole numbers ({dtype}) and holds fractions, such "
+                    f"as {fractions.iloc[0]}. "
+                    "An online store would cut them off, so a model would be served other values than it "
+                    "learned from: declare Float64 and apply."
                 )
 
 
@@ -151,8 +167,5 @@ def _stored(found: pa.DataType) -> str:
     found = found.value_type if pa.types.is_dictionary(found) else found
     if pa.types.is_string(found) or pa.types.is_large_string(found):
         return "text"
-    return (
-        "numbers"
-        if pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
-        else ""
-    )
+    number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+    return "numbers" if number else ""

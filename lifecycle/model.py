@@ -1,4 +1,4 @@
-"""The model: the estimator from its hyperparameters, the cut between selection and held-out days, and a file that executes no code when read."""
+"""The model: its estimator, the cut between selection and held-out days, and a file that executes no code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ TYPES = frozenset(
         "sklearn.preprocessing._polynomial.PolynomialFeatures",
     ]
 )
-"""All types that a stored model may hold: those of ``new_model`` and the plain values inside them. Another estimator brings its own to this list."""
+"""All types that a stored model may hold: those of ``new_model`` and the plain values inside them.
+
+Another estimator brings its own to this list.
+"""
 _NODES = frozenset(f"{kind}Node" for kind in ("Dict", "Json", "List", "NdArray", "Object", "Tuple", "Type"))
 MOST_BYTES = 200_000_000
 """Of a model's files, and of what they unpack to."""
@@ -68,22 +71,25 @@ def hyperparameters(model: Pipeline) -> dict[str, float | int | str]:
 
 
 def selection_ends(times: pd.Series) -> pd.Timestamp:
-    """The cut between selection and held-out days: rows up to this time are selected and tuned on, later ones are held out.
+    """The cut: rows up to this time are selected and tuned on, later ones are held out.
 
     Args:
-        times: ``event_timestamp`` of *all* labelled rows, those without features included, so that every user of a table finds the same cut.
+        times: ``event_timestamp`` of *all* labelled rows, those without features included, so that every user
+            of a table finds the same cut.
     """
     return times.quantile(SELECTION_SHARE)
 
 
 def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows to select on and the held-out rows of a table, each in the order of time and without the rows that lack a value.
+    """The rows to select on and the held-out rows of a table, in the order of time, without incomplete rows.
 
     Args:
-        table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them, in any order.
+        table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them, in
+            any order.
 
     Raises:
-        ValueError: a part has rows, and none of them has all its values; the message names the column that lacks most.
+        ValueError: a part has rows, and none of them has all its values; the message names the column that
+            lacks most.
     """
     table = table.sort_values("event_timestamp", kind="stable")
     later = table.event_timestamp > selection_ends(table.event_timestamp)
@@ -95,8 +101,10 @@ def _complete(rows: pd.DataFrame) -> pd.DataFrame:
     if len(rows) and complete.empty:
         missing = rows.isna().mean()
         raise ValueError(
-            f"none of the {len(rows)} rows from {rows.event_timestamp.min()} to {rows.event_timestamp.max()} has all its values: "
-            f"{missing.idxmax()} is missing in {missing.max():.0%} of them. Compare keys and times with those of its source, or leave the column out."
+            f"none of the {len(rows)} rows from {rows.event_timestamp.min()} to "
+            f"{rows.event_timestamp.max()} has all its values: "
+            f"{missing.idxmax()} is missing in {missing.max():.0%} of them. Compare keys and times with "
+            "those of its source, or leave the column out."
         )
     return complete
 
@@ -111,7 +119,8 @@ def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: in
         blocks: number of scores.
 
     Raises:
-        ValueError: ``y`` has another index; a block, or what lies before it, has one label alone; a value that the model cannot take.
+        ValueError: ``y`` has another index; a block, or what lies before it, has one label alone; a value
+            that the model cannot take.
     """
     if not X.index.equals(y.index):
         raise ValueError(
@@ -122,7 +131,8 @@ def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: in
         for rows, place in ((before, "before it"), (block, "in it")):
             if y.iloc[rows].nunique() < 2:
                 raise ValueError(
-                    f"block {number} of {blocks} has no AUC: the {len(rows)} rows {place} all have the label {y.iloc[rows[0]]}. "
+                    f"block {number} of {blocks} has no AUC: the {len(rows)} rows {place} all have the "
+                    f"label {y.iloc[rows[0]]}. "
                     "Give more rows, or fewer blocks."
                 )
     return cross_val_score(model, X, y, cv=folds, scoring="roc_auc", error_score="raise")
@@ -138,11 +148,13 @@ def save(model: Pipeline, path: str | Path) -> None:
 def load(path: str | Path) -> Pipeline:
     """Read a model that ``save`` wrote, or MLflow in the format skops. Reading executes no code.
 
-    A skops file names the type of each of its parts. All of them must be in ``TYPES``: skops itself would also build what it trusts, functions of
-    NumPy and scikit-learn among them, and what a file's own metadata asks to be trusted counts for nothing here.
+    A skops file names the type of each of its parts. All of them must be in ``TYPES``: skops itself would
+    also build what it trusts, functions of NumPy and scikit-learn among them, and what a file's own metadata
+    asks to be trusted counts for nothing here.
 
     Raises:
-        ValueError: the file is no skops file, is absurdly large, or holds a type that is not in ``TYPES``; the message names it.
+        ValueError: the file is no skops file, is absurdly large, or holds a type that is not in ``TYPES``;
+            the message names it.
     """
     import skops.io
 
@@ -174,12 +186,11 @@ def _types(path: Path) -> set[str]:
         if isinstance(node, dict):
             open_ += node.values()
             if "__loader__" in node:
-                size += sizes.get(
-                    str(node.get("file")), 0
-                )  # skops reads a part again for each node that names it
+                # skops reads a part again for each node that names it.
+                size += sizes.get(str(node.get("file")), 0)
                 if size > MOST_BYTES:
                     raise ValueError(
-                        f"the model unpacks to more bytes than the {MOST_BYTES:,} that are read."
+                        f"the model unpacks to more than the {MOST_BYTES:,} bytes that are read."
                     )
                 name = f"{node.get('__module__')}.{node.get('__class__')}"
                 loader = str(node["__loader__"])

@@ -1,7 +1,8 @@
-"""The training pipeline: retrieve, validate, train, evaluate, compare; register when the model is good enough, and better than the one that serves.
+"""The training pipeline: retrieve, validate, train, evaluate, compare, and register a model that is better.
 
-Kubeflow stores the source text of each component: it imports all it needs in its own body, and on a cluster shares nothing with its neighbours but
-what it declares. The tracking address is not a parameter: each step finds it in ``MLFLOW_TRACKING_URI``.
+Kubeflow stores the source text of each component: it imports all it needs in its own body, and on a cluster
+shares nothing with its neighbours except what it declares. The tracking address is not a parameter: each step
+finds it in ``MLFLOW_TRACKING_URI``.
 """
 
 import builtins
@@ -43,12 +44,14 @@ class _Log(TextIOBase):
 def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
     """What Kubeflow's local runner (2.17) needs around it; its output goes to the file ``log``.
 
-    It pastes the path of Python into a shell script without quotes, so a path with a space would end at the space. And it indents by replacing
-    Python's own ``print``, and logs by replacing the root logger's handlers: with parallel steps it may not put the right ones back.
+    It pastes the path of Python into a shell script without quotes, so a path with a space would end at the
+    space. And it indents by replacing Python's own ``print``, and logs by replacing the root logger's
+    handlers: with parallel steps it may not put the right ones back.
 
     Args:
         log: file to append to.
-        show_steps: print a line when a step has ended. Parallel steps share one logger, and some of their ends are lost.
+        show_steps: print a line when a step has ended. Parallel steps share one logger, and some of their
+            ends are lost.
     """
     log.parent.mkdir(exist_ok=True)
     own_print, own_path = builtins.print, sys.executable
@@ -134,7 +137,7 @@ def validate_features(
     reference: str,
     report: dsl.Output[dsl.HTML],
 ) -> bool:
-    """Stop here when the training data breaks an expectation of the suite that the saved dataset ``reference`` carries.
+    """Stop here when the training data breaks an expectation of the suite of the saved dataset ``reference``.
 
     Also when a definition has changed since the retrieval.
     """
@@ -224,7 +227,10 @@ def compare_with_champion(
     model_name: str,
     champion: str,
 ) -> bool:
-    """Whether the new model beats the version ``champion`` on the held-out days. Without a champion there is none to beat."""
+    """Whether the new model beats the version ``champion`` on the held-out days.
+
+    Without a champion there is none to beat.
+    """
     if not champion:
         return True
     import mlflow
@@ -261,7 +267,7 @@ def register_model(
     experiment: str,
     model_name: str,
 ) -> int:
-    """Store the model in MLflow with signature, exact requirements and feature contract; gives its version."""
+    """Store the model in MLflow with signature, exact requirements and contract; gives its version."""
     from importlib.metadata import version
 
     import mlflow
@@ -290,7 +296,10 @@ def register_model(
 
 @component
 def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus) -> None:
-    """Runs last, whatever happened. It can take no other step's output, so it finds the parent run by its name."""
+    """Runs last, whatever happened.
+
+    It can take no other step's output, so it finds the parent run by its name.
+    """
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -334,9 +343,11 @@ def training(
         degree: the same.
         weights: the same.
         threshold: AUC on the held-out days that a model must reach to be registered.
-        champion: number of the version of ``model_name`` that it must beat on the same days; none when left out.
+        champion: number of the version of ``model_name`` that it must beat on the same days; none when left
+            out.
     """
-    # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or closes a run must run each time.
+    # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or closes a
+    # run must run each time.
     closed = close_run(experiment=experiment, run_name=run_name)
     on_cluster(closed).set_caching_options(False)
     with dsl.ExitHandler(closed):
@@ -387,7 +398,8 @@ def training(
             )
             # The champion is a name here, and another model tomorrow.
             on_cluster(compared).set_caching_options(False)
-            with dsl.If(compared.output == True, name="better"):  # noqa: E712  # a condition of the compiled file
+            # Python doesn't evaluate this comparison: it becomes a condition of the compiled file.
+            with dsl.If(compared.output == True, name="better"):  # noqa: E712
                 registered = register_model(
                     table=table,
                     model=model,

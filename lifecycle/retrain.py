@@ -1,9 +1,9 @@
-"""Retraining: the compiled pipeline on a window of labelled days, challenger against champion, and an alias that moves only for a better model.
+"""Retraining: the compiled pipeline on a window of labelled days, and an alias that moves for a better model.
 
 One door for a person, a schedule and a cluster::
 
-    python -m lifecycle.retrain --pipeline compiled.yaml --feature-repo feature_repo --labels labels.parquet \\
-        --model NAME --alias production --outputs retraining --reference SAVED_DATASET
+    python -m lifecycle.retrain --pipeline compiled.yaml --feature-repo feature_repo \\
+        --labels labels.parquet --model NAME --alias production --outputs retraining --reference SAVED_DATASET
 
 It says in one sentence what it did, and why. Whatever goes wrong, the champion keeps serving.
 """
@@ -34,13 +34,19 @@ from lifecycle.versions import Version, behind_alias, read
 WINDOW = pd.Timedelta(days=14)
 """How much is trained and compared on, when nobody says where the window begins."""
 MOST_CONTRADICTIONS = 0.05
-"""Share of the questions with both answers, above which labels are not believed. Below it those questions are left out."""
+"""Share of the questions with both answers, above which labels are not believed.
+
+Below it those questions are left out.
+"""
 LATE = pd.Timedelta(days=2)
 """How far before the end of the window the newest label may lie."""
 
 
 class NotRetrained(RuntimeError):
-    """Nothing was trained, or nothing came of it; the message says why, in a sentence. The champion keeps serving."""
+    """Nothing was trained, or nothing came of it; the message says why, in a sentence.
+
+    The champion keeps serving.
+    """
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,19 @@ def usable_labels(
     begin: pd.Timestamp | None = None,
     end: pd.Timestamp | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """The labels of a window that a model can be trained and compared on, and how many contradictory questions were left out.
+    """The labels of a window that a model can learn from, and how many contradictory questions were left out.
 
     Args:
-        labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further columns are dropped.
+        labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further
+            columns are dropped.
         contract: of the champion.
         begin: first moment of the window, UTC; ``WINDOW`` before its end when left out.
         end: last moment; that of the newest label when left out.
 
     Raises:
-        NotRetrained: a column is missing; times without a time zone; a label other than 0 and 1; nothing in the window; no labels at its end; too many contradictions;
-            too few entities with each outcome among the held-out rows, see ``lifecycle.comparison``.
+        NotRetrained: a column is missing; times without a time zone; a label other than 0 and 1; nothing in
+            the window; no labels at its end; too many contradictions; too few entities with each outcome
+            among the held-out rows, see ``lifecycle.comparison``.
     """
     keys = list(contract.join_keys)
     question = [*keys, *contract.request_fields, "event_timestamp"]
@@ -107,7 +115,8 @@ def usable_labels(
     rows = labels.loc[labels.event_timestamp.between(begin, end), [*question, contract.label]]
     if rows.empty:
         raise NotRetrained(
-            f"no labels between {begin:%Y-%m-%d} and {end:%Y-%m-%d}; the newest is of {newest:%Y-%m-%d %H:%M}."
+            f"no labels between {begin:%Y-%m-%d} and {end:%Y-%m-%d}; the newest is of "
+            f"{newest:%Y-%m-%d %H:%M}."
         )
     strange = rows.loc[~rows[contract.label].isin([0, 1]), contract.label].unique().tolist()
     if strange:
@@ -115,7 +124,8 @@ def usable_labels(
     newest = rows.event_timestamp.max()
     if end - newest > LATE:
         raise NotRetrained(
-            f"no labels for the newest days: the window ends on {end:%Y-%m-%d}, the last label is of {newest:%Y-%m-%d %H:%M}. "
+            f"no labels for the newest days: the window ends on {end:%Y-%m-%d}, the last label is of "
+            f"{newest:%Y-%m-%d %H:%M}. "
             "Wait for them, or end the window earlier."
         )
     asked = rows.groupby(question)[contract.label]
@@ -123,14 +133,16 @@ def usable_labels(
     contradictory = len(rows[both].drop_duplicates(question))
     if contradictory > MOST_CONTRADICTIONS * asked.ngroups:
         raise NotRetrained(
-            f"{contradictory} of {asked.ngroups} questions have both answers, 0 and 1. Find out which is right before a model learns from them."
+            f"{contradictory} of {asked.ngroups} questions have both answers, 0 and 1. Find out which is "
+            "right before a model learns from them."
         )
     kept = rows[~both].drop_duplicates(question).astype({contract.label: "int64"})
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
     _, held_out = split(kept)
     if held_out.empty:
         raise NotRetrained(
-            f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no held-out days to compare on. Wait for more."
+            f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no "
+            "held-out days to compare on. Wait for more."
         )
     with _in_words(
         "wait for more labels, those of the held-out days are too few to compare on", TooFewLabels
@@ -157,9 +169,10 @@ def _alone(folder: Path) -> Iterator[None]:
 def promote(
     registry: mlflow.MlflowClient, model: str, alias: str, champion: Version, challenger: str
 ) -> None:
-    """Let ``alias`` name ``challenger``, if it still names the champion that the challenger was compared with.
+    """Let ``alias`` name ``challenger``, if it still names the champion that it was compared with.
 
-    MLflow cannot look and set in one step: who moves the alias in the few milliseconds between is not noticed.
+    MLflow cannot look and set in one step: who moves the alias in the few milliseconds between is not
+    noticed.
 
     Raises:
         NotRetrained: the alias was moved meanwhile, or deleted.
@@ -171,7 +184,8 @@ def promote(
         now, moved = None, f"taken from version {champion.number}"
     if now != champion:
         raise NotRetrained(
-            f"{alias} was {moved} while version {challenger} was trained. Version {challenger} is registered, and was compared with {champion.number} alone, "
+            f"{alias} was {moved} while version {challenger} was trained. Version {challenger} is "
+            f"registered, and was compared with {champion.number} alone, "
             "so the alias stays as it is."
         )
     registry.set_registered_model_alias(model, alias, challenger)
@@ -205,10 +219,11 @@ def retrain(
     threshold: float = 0.5,
     hold: bool = False,
 ) -> Outcome:
-    """Run the compiled training pipeline on the labels of a window, and move the alias if its model beats the champion there.
+    """Run the compiled training pipeline on a window of labels, and move the alias if its model is better.
 
-    The challenger has the champion's features and hyperparameters, read from the champion itself. The pipeline trains on the earlier days of the
-    window and compares both on the newest ones (``lifecycle.comparison``).
+    The challenger has the champion's features and hyperparameters, read from the champion itself. The
+    pipeline trains on the earlier days of the window and compares both on the newest ones
+    (``lifecycle.comparison``).
 
     Args:
         pipeline: the compiled file.
@@ -216,7 +231,8 @@ def retrain(
         labels: parquet file; see ``usable_labels``.
         model: the registered model.
         alias: names the champion.
-        outputs: folder for what the run leaves: its labels, its log, the files of its steps. One retraining at a time works in it.
+        outputs: folder for what the run leaves: its labels, its log, the files of its steps. One retraining
+            at a time works in it.
         begin: first moment of the window, UTC; see ``usable_labels``.
         end: last moment.
         reference: saved dataset whose expectation suite the data must meet.
@@ -234,9 +250,8 @@ def retrain(
             champion = behind_alias(registry, model, alias)
         with _in_words(f"version {champion.number}, which {alias} names, cannot be trained again", Exception):
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", message="X does not have valid feature names"
-                )  # they are compared
+                # The names are compared by ``read``.
+                warnings.filterwarnings("ignore", message="X does not have valid feature names")
                 fitted, contract = read(model, champion)
             settings = hyperparameters(fitted)
         with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
@@ -306,7 +321,8 @@ def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
             from_file(**arguments)
     except TypeError as error:
         raise NotRetrained(
-            f"{pipeline.name} takes other arguments than this version of lifecycle gives ({error}): compile it anew."
+            f"{pipeline.name} takes other arguments than this version of lifecycle gives ({error}): compile "
+            "it anew."
         ) from None
     except RuntimeError:
         failed = re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*FAILURE", log.read_text())

@@ -1,7 +1,8 @@
 """A sweep that may be killed at any moment, and goes on as if nothing had happened.
 
-Optuna's database holds the trials, MLflow's the runs, and no transaction spans both. So each step leaves enough behind to tell, after a
-kill, which of the two is ahead. One process writes: a second sweep of the same study at the same time is not guarded against.
+Optuna's database holds the trials, MLflow's the runs, and no transaction spans both. So each step leaves
+enough behind to tell, after a kill, which of the two is ahead. One process writes: a second sweep of the same
+study at the same time is not guarded against.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class StoresDisagree(RuntimeError):
-    """Optuna's database and MLflow's are not of the same sweep: one was deleted or replaced. The message says what is missing, and what to do."""
+    """Optuna's database and MLflow's are not of the same sweep: one was deleted or replaced.
+
+    The message says what is missing, and what to do.
+    """
 
 
 def open_study(storage: str, name: str) -> optuna.Study:
-    """The study with this name in the database at ``storage``; a new one when there is none. Higher scores are better.
+    """The study with this name in the database at ``storage``; a new one when there is none.
+
+    Higher scores are better.
 
     Args:
         storage: SQLAlchemy address of Optuna's database.
@@ -41,7 +47,9 @@ def complete(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
-    """The study's run in an MLflow experiment. It carries the study's id from its first moment on, so it is found even if nobody noted its own.
+    """The study's run in an MLflow experiment.
+
+    It carries the study's id from its first moment on, so it is found even if nobody noted its own.
 
     Raises:
         StoresDisagree: the study's trials had runs, and MLflow does not know the study. Nothing was changed.
@@ -53,12 +61,13 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
         tracked = [trial for trial in study.trials if "mlflow_run_id" in trial.user_attrs]
         if tracked:
             raise StoresDisagree(
-                f"Optuna's study {study.study_name!r} has {len(tracked)} trials, and MLflow's experiment {experiment!r} has no run of it: "
+                f"Optuna's study {study.study_name!r} has {len(tracked)} trials, and MLflow's experiment "
+                f"{experiment!r} has no run of it: "
                 "MLflow's store was deleted or replaced. Bring it back, or give the sweep another name."
             )
         return mlflow.start_run(run_name=study.study_name, tags={**of_study, "interruptions": 0})
     run = mlflow.start_run(run_id=found[0].info.run_id)
-    if found[0].info.status != "FINISHED":  # a killed process could not say goodbye
+    if found[0].info.status != "FINISHED":  # a killed process leaves its run open
         mlflow.set_tag("interruptions", int(found[0].data.tags["interruptions"]) + 1)
     return run
 
@@ -124,7 +133,8 @@ def sweep(
                 trial.set_user_attr("mlflow_run_id", run.info.run_id)
                 mlflow.log_params(trial.params)
                 auc = score(trial.params)
-                # To Optuna, NaN is a failed trial. The number of complete ones stays, and with it the seed: the same trial for ever.
+                # To Optuna, NaN is a failed trial. The number of complete ones stays, and with it the seed:
+                # the same trial for ever.
                 if not math.isfinite(auc):
                     raise ValueError(f"the score of {trial.params} is {auc}: a trial needs a number.")
                 mlflow.log_metric("auc", auc)
@@ -142,7 +152,8 @@ def records(study: optuna.Study, experiment: str) -> tuple[pd.Series, pd.DataFra
     found = mlflow.search_runs(experiment_names=[experiment], filter_string=_of(study))
     if found.empty:
         raise StoresDisagree(
-            f"MLflow has no run of the study {study.study_name!r}: nobody has started its sweep, or MLflow's store was deleted or replaced."
+            f"MLflow has no run of the study {study.study_name!r}: nobody has started its sweep, or "
+            "MLflow's store was deleted or replaced."
         )
     parent = found.iloc[0]
     return parent, mlflow.search_runs(experiment_names=[experiment], filter_string=_below(parent.run_id))

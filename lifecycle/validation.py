@@ -1,10 +1,11 @@
-"""The validation gate: an expectation suite that lives in the feature registry, and Feast's interface around it.
+"""The validation gate: an expectation suite in the feature registry, and Feast's interface around it.
 
-The suite is stored once, as a tag of a Feast saved dataset (``store_suite``), beside the rows that it was written for. Every gate reads it from there:
-before training, in the pipeline, before materialization.
+The suite is stored once, as a tag of a Feast saved dataset (``suite_tag``), beside the rows that it was
+written for. Every gate reads it from there: before training, in the pipeline, before materialization.
 
-Feast 0.67 comes with a profiler for Great Expectations 0.18 alone. The classes here are the bridge to the current one: with them
-``to_df(validation_reference=...)`` runs an expectation suite in process, and refuses a batch with a report that a person can read.
+Feast 0.67 comes with a profiler for Great Expectations 0.18 alone. The classes here are the bridge to the
+current one: with them ``to_df(validation_reference=...)`` runs an expectation suite in process, and refuses a
+batch with a report that a person can read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def suite_tag(suite: gx.ExpectationSuite) -> dict[str, str]:
     """The suite as a tag, for ``store.create_saved_dataset(tags=...)``.
 
     Raises:
-        ValueError: an expectation is on no single column. The gates choose rules by column, and would leave it out without a word.
+        ValueError: an expectation is on no single column. The gates choose rules by column, and would leave
+            it out without a word.
     """
     others = [
         rule.configuration.type for rule in suite.expectations if "column" not in rule.configuration.kwargs
@@ -61,7 +63,8 @@ def stored_suite(store: FeatureStore, saved_dataset: str) -> gx.ExpectationSuite
         tags = store.get_saved_dataset(saved_dataset).tags
     except SavedDatasetNotFound:
         raise NoSuiteError(
-            f"the feature registry has no saved dataset {saved_dataset!r}, so there is nothing to validate by. {remedy}"
+            f"the feature registry has no saved dataset {saved_dataset!r}, so there is nothing to validate "
+            f"by. {remedy}"
         ) from None
     if SUITE_TAG not in tags:
         raise NoSuiteError(f"the saved dataset {saved_dataset!r} carries no expectation suite. {remedy}")
@@ -82,7 +85,8 @@ def rules_for(suite: gx.ExpectationSuite, columns: Sequence[str]) -> gx.Expectat
 def judge(suite: gx.ExpectationSuite, table: pd.DataFrame, columns: Sequence[str]) -> SuiteReport:
     """Run the expectations that speak of ``columns`` on ``table``.
 
-    A column without an expectation is judged by nothing: write one for each column that a model may read, the computed ones too.
+    A column without an expectation is judged by nothing: write one for each column that a model may read, the
+    computed ones too.
 
     Args:
         suite: the stored suite; its rules on other columns are left out.
@@ -110,8 +114,9 @@ def validation_reference(
 ) -> ValidationReference:
     """The gate for ``job.to_df(validation_reference=...)``: the stored suite's rules on ``columns``.
 
-    A retrieval that is given it returns a frame that passed, or raises ``feast.dqm.errors.ValidationFailed``. Feast's registry cannot store such a
-    reference (it knows the profiler of Great Expectations 0.18 alone), so it is built anew from the saved dataset each time.
+    A retrieval that is given it returns a frame that passed, or raises ``feast.dqm.errors.ValidationFailed``.
+    Feast's registry cannot store such a reference (it knows the profiler of Great Expectations 0.18 alone),
+    so it is built anew from the saved dataset each time.
 
     Args:
         store: the feature store whose registry holds the saved dataset.
@@ -131,13 +136,19 @@ def validation_reference(
 
 
 class SuiteError(ValidationError):
-    """An expectation that failed, as Feast describes one; ``message`` says why when there was nothing to count, such as a missing column."""
+    """An expectation that failed, as Feast describes one.
+
+    ``message`` says why when there was nothing to count, such as a missing column.
+    """
 
     message: str | None = None
 
 
 class SuiteReport(ValidationReport):
-    """What a suite found in one batch. ``str()`` gives a line per error, so that a ``ValidationFailed`` that nobody catches explains itself."""
+    """What a suite found in one batch.
+
+    ``str()`` gives a line per error, so that a ``ValidationFailed`` that nobody catches explains itself.
+    """
 
     def __init__(self, result: ExpectationSuiteValidationResult) -> None:
         self.result = result
@@ -163,16 +174,15 @@ class SuiteReport(ValidationReport):
         return pd.DataFrame(rows, columns=["column", "expectation", "allowed", "found"])
 
     def markdown(self) -> str:
-        """Great Expectations' own report on every expectation, as markdown; without its last part, which holds the time of day."""
+        """Great Expectations' own report as markdown, without its last part, which holds the time of day."""
         from great_expectations.render.renderer import ValidationResultsPageRenderer
         from great_expectations.render.view import DefaultMarkdownPageView
 
         page = ValidationResultsPageRenderer(run_info_at_end=True).render(self.result)
         text = "".join(DefaultMarkdownPageView().render(page)).partition("### Info")[0]
-        text = re.sub(
-            r"\n\n(?=\*\*\d+\*\* unexpected)", " ", text
-        )  # a row of a table has to stay on one line
-        # its headings would enter the reader's table of contents
+        # A row of a table has to stay on one line.
+        text = re.sub(r"\n\n(?=\*\*\d+\*\* unexpected)", " ", text)
+        # Its headings would enter the reader's table of contents.
         text = re.sub(r"(?m)^#+ *(.+?) *$", lambda heading: f"**{heading[1].replace('**', '')}**", text)
         return re.sub(r"\n\s*\n", "\n\n", text).strip()
 
@@ -182,7 +192,10 @@ class SuiteReport(ValidationReport):
         )
 
 
-_NOT_STORABLE = "Feast's registry cannot store this profiler. Store the suite: create_saved_dataset(tags=suite_tag(suite))."
+_NOT_STORABLE = (
+    "Feast's registry cannot store this profiler. "
+    "Store the suite: create_saved_dataset(tags=suite_tag(suite))."
+)
 
 
 class SuiteProfile(Profile):
@@ -202,9 +215,8 @@ class SuiteProfile(Profile):
 
     def validate(self, dataset: pd.DataFrame) -> SuiteReport:
         """Run the suite on a frame of n rows, in process."""
-        context = gx.get_context(
-            mode="ephemeral"
-        )  # a fresh one: a used one refuses a second source of the same name
+        # A new context: a used one refuses a second source of the same name.
+        context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("features").add_dataframe_asset("retrieved")
         batch = asset.add_batch_definition_whole_dataframe("all_rows").get_batch({"dataframe": dataset})
@@ -222,8 +234,9 @@ class SuiteProfile(Profile):
 class SuiteProfiler(Profiler):
     """Makes the profile from the reference: ``build`` turns the reference frame into a suite.
 
-    The reference must meet its own suite. Great Expectations 0.18 left out, without a word, each expectation that the reference broke.
-    Rules on columns that the reference lacks cannot be tried on it: Feast saves neither the label nor what on-demand views compute.
+    The reference must meet its own suite. Great Expectations 0.18 left out, without a word, each expectation
+    that the reference broke. Rules on columns that the reference lacks cannot be tried on it: Feast saves
+    neither the label nor what on-demand views compute.
     """
 
     def to_proto(self) -> NoReturn:
@@ -271,15 +284,17 @@ def _error(found: ExpectationValidationResult) -> SuiteError:
         unexpected_count=result.get("unexpected_count"),
         unexpected_percent=result.get("unexpected_percent"),
     )
-    crash = next(
-        iter((found.exception_info or {}).values()), None
-    )  # a column that is not there: no result, only this
+    # A missing column has no result, only this.
+    crash = next(iter((found.exception_info or {}).values()), None)
     error.message = crash.get("exception_message") if isinstance(crash, dict) else None
     return error
 
 
 def _say_what_it_holds(found: ExpectationValidationResult, dataset: pd.DataFrame) -> None:
-    """Begin the message of a rule that crashed with what its column holds: text among numbers is what crashes most, and the message can be the whole column."""
+    """Begin the message of a rule that crashed with what its column holds.
+
+    Text among numbers is what crashes most, and the message can be the whole column.
+    """
     column, crash = _rule(found)[0], next(iter((found.exception_info or {}).values()), None)
     if isinstance(crash, dict) and column in dataset:
         kind = pd.api.types.infer_dtype(dataset[column], skipna=True)
@@ -295,11 +310,9 @@ def _limits(settings: Mapping[str, object]) -> str:
 def _found(error: SuiteError) -> str:
     if error.unexpected_count:
         share = error.unexpected_percent  # of rows; a rule on the different values of a column has none
-        return (
-            f"{error.unexpected_count} unexpected"
-            if share is None
-            else f"{error.unexpected_count} rows ({share:.1f} %)"
-        )
+        if share is None:
+            return f"{error.unexpected_count} unexpected"
+        return f"{error.unexpected_count} rows ({share:.1f} %)"
     observed = error.observed_value
     if isinstance(observed, int | float):
         return f"{observed:.3f}"
@@ -315,12 +328,14 @@ def common_bins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two of Feast's histograms as shares on the same bins, so that they can be compared.
 
-    Feast's monitoring cuts each histogram between the least and the greatest value of its own window, so no two have the same edges.
+    Feast's monitoring cuts each histogram between the least and the greatest value of its own window, so no
+    two have the same edges.
 
     Args:
         first: ``{"bins": n + 1 edges, "counts": n numbers}``; the counts are spread evenly in each bin.
         second: the same, of another window.
-        whole_numbers: the feature is an integer. An edge between two integers then counts as half-way, as no value lies between them.
+        whole_numbers: the feature is an integer. An edge between two integers then counts as half-way, as no
+            value lies between them.
         bins: number of common bins, from the least to the greatest value of both.
 
     Returns:
