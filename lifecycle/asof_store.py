@@ -1,21 +1,26 @@
 """An offline store whose point-in-time join is DuckDB's ASOF join: Feast's DuckDB store with another plan.
 
-Feast 0.67's own DuckDB store joins each row that is asked for with *every* feature row that is valid for it, and then ranks them.
-With hourly rows and a time to live of seven days that is 168 rows made and sorted for one answer. An ASOF join finds the one row by a merge of two
-sorted tables. One line of ``feature_store.yaml`` chooses this store::
+Feast 0.67's own DuckDB store joins each row that is asked for with *every* feature row that is valid for it,
+and then ranks them. With hourly rows and a time to live of seven days that is 168 rows made and sorted for
+one answer. An ASOF join finds the one row by a merge of two sorted tables. One line of ``feature_store.yaml``
+chooses this store::
 
     offline_store: {type: lifecycle.asof_store.AsofOfflineStore}
 
 Values, columns and types are those of Feast's DuckDB store; the order of rows is free in both. Case by case:
 
-- *In the ASOF plan*: any number of views and keys, views without a key, joins under other key names (``with_join_key_map``), aliases, mapped
-  source columns, full feature names, extra columns, repeated rows, nulls in keys, times and features, a time to live or none (0),
-  naive and zoned timestamps of any unit, and ``filter_by_created_timestamp``. On-demand views run on the result, as in Feast's store.
-- *In Feast's own code, inherited*: everything but ``get_historical_features``, such as materialization, saved datasets, feature logs and monitoring.
-- *Refused*: rows that are asked for by SQL or by a range of dates. Feast's DuckDB store ends there in an ``AttributeError`` and a ``TypeError``.
-- *Better than there*: a time to live of mixed units (36 hours), and columns whose names Feast's plan needs for itself (``docs/upstream.md``).
-- *Left open, as there*: which of two rows is taken that agree in keys, event time and created time, or that have no created time to tell them apart.
-  All features of one answer come from one row.
+- *In the ASOF plan*: any number of views and keys, views without a key, joins under other key names
+  (``with_join_key_map``), aliases, mapped source columns, full feature names, extra columns, repeated rows,
+  nulls in keys, times and features, a time to live or none (0), naive and zoned timestamps of any unit, and
+  ``filter_by_created_timestamp``. On-demand views run on the result, as in Feast's store.
+- *In Feast's own code, inherited*: everything but ``get_historical_features``, such as materialization, saved
+  datasets, feature logs and monitoring.
+- *Refused*: rows that are asked for by SQL or by a range of dates. Feast's DuckDB store ends there in an
+  ``AttributeError`` and a ``TypeError``.
+- *Better than there*: a time to live of mixed units (36 hours), and columns whose names Feast's plan needs
+  for itself (``docs/upstream.md``).
+- *Left open, as there*: which of two rows is taken that agree in keys, event time and created time, or that
+  have no created time to tell them apart. All features of one answer come from one row.
 """
 
 from __future__ import annotations
@@ -60,7 +65,8 @@ class ViewRows:
         table: all rows, with both time columns in UTC.
         time: the column of the event time.
         created: the column that tells when a row was written, if there is one.
-        keys: for each join key of the view, the column of the entity table that it meets. Empty for a view without an entity.
+        keys: for each join key of the view, the column of the entity table that it meets. Empty for a view
+            without an entity.
         features: the names in the answer, and the columns of ``table`` that they come from.
         ttl: how long a row is valid; ``None`` or 0: for ever.
     """
@@ -74,7 +80,7 @@ class ViewRows:
 
 
 class AsofOfflineStore(DuckDBOfflineStore):
-    """Feast's DuckDB offline store with an ASOF join for ``get_historical_features``. The module's text says what differs."""
+    """Feast's DuckDB store with an ASOF join; the module's text says what differs."""
 
     @staticmethod
     def get_historical_features(
@@ -89,7 +95,9 @@ class AsofOfflineStore(DuckDBOfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """The features of each row of ``entity_df`` as of its event time. Feast calls this; the arguments are those of its ``OfflineStore``.
+        """The features of each row of ``entity_df`` as of its event time.
+
+        Feast calls this; the arguments are those of its ``OfflineStore``.
 
         Args:
             entity_df: n rows with the join keys and one time column; others pass through.
@@ -99,12 +107,13 @@ class AsofOfflineStore(DuckDBOfflineStore):
             A job for n rows: the columns of ``entity_df``, then the features, view by view.
 
         Raises:
-            ValueError: ``entity_df`` is no data frame, lacks a join key, or has a column with a feature's name.
+            ValueError: ``entity_df`` is no data frame, lacks a join key, or has a column with a feature's
+                name.
         """
         if not isinstance(entity_df, pd.DataFrame):
             raise ValueError(
-                "this offline store takes the rows to be joined as a pandas data frame, as Feast's DuckDB store does. "
-                "Run the query or make the dates first, and pass entity_df=frame."
+                "this offline store takes the rows to be joined as a pandas data frame, as Feast's DuckDB "
+                "store does. Run the query or make the dates first, and pass entity_df=frame."
             )
         _validate_lance_feature_views(feature_views)
         time = infer_event_timestamp_from_entity_df(
@@ -114,7 +123,8 @@ class AsofOfflineStore(DuckDBOfflineStore):
         views = [_view_rows(view, feature_refs, full_feature_names, config) for view in feature_views]
         _check_columns(asked, feature_views, views)
 
-        # Ibis hands the frame over as a stream of unknown length. DuckDB then expects one row, and joins a few rows in a nested loop.
+        # Ibis hands the frame over as a stream of unknown length. DuckDB then expects one row, and joins a
+        # few rows in a nested loop.
         ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
         table = asof_plan(ibis.memtable(asked), views, time, filter_by_created_timestamp)
 
@@ -170,10 +180,11 @@ def asof_plan(
 
 
 def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
-    """At most one row for each key and moment: the one that answers from that moment (``since``) until the next.
+    """At most one row for each key and moment: the one that answers from then (``since``) until the next.
 
-    Without ``only_known`` a row answers from its event time, and of rows with one event time the last written counts.
-    With it, a row answers once it has happened and has been written; what is written late about an earlier time than is known already never does.
+    Without ``only_known`` a row answers from its event time, and of rows with one event time the last written
+    counts. With it, a row answers once it has happened and has been written; what is written late about an
+    earlier time than is known already never does.
     """
     table = view.table.drop_null(view.time)
     columns = {_OWN + name: table[name] for name in [*view.keys, *view.features.values()]}
@@ -198,7 +209,7 @@ def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
 def _view_rows(
     view: FeatureView, feature_refs: list[str], full_feature_names: bool, config: RepoConfig
 ) -> ViewRows:
-    """Read a view's source as Feast's DuckDB store does: mapped names, both times in UTC, the features that were asked of it."""
+    """Read a view's source as Feast's DuckDB store does: mapped names, times in UTC, requested features."""
     source = view.batch_source
     if source is None:
         raise ValueError(
@@ -230,7 +241,8 @@ def _check_columns(asked: pd.DataFrame, feature_views: list[FeatureView], views:
         missing = sorted(set(view.keys.values()) - set(asked.columns))
         if missing:
             raise ValueError(
-                f"the rows that are asked for have no column {', '.join(missing)}, a join key of {named.name}."
+                f"the rows that are asked for have no column {', '.join(missing)}, "
+                f"a join key of {named.name}."
             )
     names = [name for view in views for name in view.features]
     twice = sorted({name for name in names if name in asked.columns or names.count(name) > 1})

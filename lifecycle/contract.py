@@ -1,7 +1,8 @@
-"""The feature contract: which features a model reads, from which feature service, by which keys, and what they meant when it was trained.
+"""The feature contract: which features a model reads, by which keys, and what they meant when it was trained.
 
-A contract is made from a feature service when a model is trained, stored in the model's metadata, and read wherever the model is used: to fill the
-online store, to serve, to train again. It is the only place that takes a feature reference (``view:feature``) apart.
+A contract is made from a feature service when a model is trained, stored in the model's metadata, and read
+wherever the model is used: to fill the online store, to serve, to train again. It is the only place that
+takes a feature reference (``view:feature``) apart.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class FeatureContract:
         join_keys: columns that identify a row, such as those of an entity table.
         request_fields: columns that only the caller knows (Feast's request sources); often none.
         label: column of the training table that the model predicts.
-        definitions: a digest of what each feature view behind the references meant at training, by view; see ``definitions``.
+        definitions: a digest of what each feature view behind the references meant at training, by view; see
+            ``definitions``.
     """
 
     project: str
@@ -114,7 +116,7 @@ class FeatureContract:
         return {**plain, "columns": self.columns}
 
     def tags(self) -> dict[str, str]:
-        """Tags of a registered model version: to search for, and what ``store.mlflow.resolve_features`` reads."""
+        """Tags of a registered model version; ``store.mlflow.resolve_features`` reads them."""
         return {
             "feast.feature_service": self.feature_service,
             "feast.feature_refs": json.dumps(list(self.feature_refs)),
@@ -123,12 +125,13 @@ class FeatureContract:
     def check(self, store: FeatureStore) -> None:
         """Compare the contract with the feature service and the definitions that the registry holds now.
 
-        The definitions come first: they are compared as text, before Feast makes a function of a text that nobody knows.
+        The definitions come first: they are compared as text, before Feast makes a function of a text that
+        nobody knows.
 
         Raises:
             feast.errors.FeatureServiceNotFoundException: the service is gone.
-            ContractError: project, references, keys or request fields differ, and the message has both sides; or a definition differs, and it names
-                the feature views.
+            ContractError: project, references, keys or request fields differ, and the message has both sides;
+                or a definition differs, and it names the feature views.
         """
         self.check_definitions(store)
         service = store.get_feature_service(self.feature_service)
@@ -147,11 +150,12 @@ class FeatureContract:
                 )
 
     def check_definitions(self, store: FeatureStore) -> None:
-        """Compare what the features meant at training with what the registry, as ``store`` last read it, says now.
+        """Compare what the features meant at training with what the registry says, as ``store`` last read it.
 
         Raises:
             ContractError: a feature view is gone, or means something else; the message names each.
-            RuntimeError: the registry holds nothing at all. Feast empties its file for a moment whenever it writes it.
+            RuntimeError: the registry holds nothing at all. Feast empties its file for a moment whenever it
+                writes it.
         """
         if not store.registry.proto().ListFields():
             raise RuntimeError("the feature registry is empty, or just being written")
@@ -172,12 +176,12 @@ class FeatureContract:
     def reads(self, store: FeatureStore) -> tuple[list[str], dict[str, float]]:
         """What a server reads for one prediction, and how old each stored value may be.
 
-        Feast gives a computed feature no time of its own: it is as old as the views behind it. Of a view that only a computed feature needs, one
-        stored feature is therefore read along, for its age.
+        Feast gives a computed feature no time of its own: it is as old as the views behind it. Of a view that
+        only a computed feature needs, one stored feature is therefore read along, for its age.
 
         Returns:
-            The references to read, those of the contract first; and the time to live in seconds by name of each stored feature among them (infinite
-            for a view without one).
+            The references to read, those of the contract first; and the time to live in seconds by name of
+            each stored feature among them (infinite for a view without one).
         """
         stored, _ = _views(store)
         references = list(self.feature_refs)
@@ -219,10 +223,11 @@ def _views(store: FeatureStore) -> tuple[dict[str, FeatureView], dict[str, OnDem
 
 
 def feature_references(store: FeatureStore, features: list[str] | FeatureService) -> list[str]:
-    """The references ``view:feature`` that a list or a feature service stands for, each known to the registry.
+    """The references ``view:feature`` of a list or a feature service, each known to the registry.
 
     Raises:
-        ValueError: a reference is malformed, or its view or feature is not in the registry; the message lists what is.
+        ValueError: a reference is malformed, or its view or feature is not in the registry; the message lists
+            what is.
     """
     if not isinstance(features, list):
         return [
@@ -238,7 +243,8 @@ def feature_references(store: FeatureStore, features: list[str] | FeatureService
             raise ValueError(f"{reference!r} is not a feature reference: write view:feature.")
         if name not in views:
             raise ValueError(
-                f"no feature view {name!r} in the registry (feature reference {reference!r}). It has: {', '.join(sorted(views))}."
+                f"no feature view {name!r} in the registry (feature reference {reference!r}). "
+                f"It has: {', '.join(sorted(views))}."
             )
         known = [field.name for field in views[name].features]
         if feature not in known:
@@ -247,16 +253,15 @@ def feature_references(store: FeatureStore, features: list[str] | FeatureService
 
 
 def base_views(store: FeatureStore, features: list[str] | FeatureService) -> list[str]:
-    """The feature views that hold stored values behind ``features``: their own, and those that on-demand views compute from. Sorted by name."""
+    """The views that hold the stored values behind ``features``, also of on-demand views; sorted by name."""
     _, computed = _views(store)
     names: set[str] = set()
     open_ = _projected(features)
     while open_:
         name = open_.pop()
         if name in computed:
-            open_ += [
-                projection.name for projection in computed[name].source_feature_view_projections.values()
-            ]
+            sources = computed[name].source_feature_view_projections.values()
+            open_ += [source.name for source in sources]
         else:
             names.add(name)
     return sorted(names)
@@ -269,18 +274,21 @@ def _projected(features: list[str] | FeatureService) -> list[str]:
 
 
 def definitions(store: FeatureStore, references: Iterable[str]) -> dict[str, str]:
-    """A digest of what each feature view behind ``references`` means, in the registry as ``store`` last read it.
+    """A digest of what each view behind ``references`` means, in the registry as ``store`` last read it.
 
-    Part of the meaning: of a stored view the keys, the time to live, the source's name, time columns and field mapping, and a function if it has one; of
-    an on-demand view its function's text, its mode and its inputs; of both the names and types of the features that are read. Not part of it: where a
-    file lies, descriptions, tags, owners, features that nobody here reads. The registry is read as data: no function of it is made.
+    Part of the meaning: of a stored view the keys, the time to live, the source's name, time columns and
+    field mapping, and a function if it has one; of an on-demand view its function's text, its mode and its
+    inputs; of both the names and types of the features that are read. Not part of it: where a file lies,
+    descriptions, tags, owners, features that nobody here reads. The registry is read as data: no function of
+    it is made.
 
     Args:
         store: the feature store whose registry is asked.
         references: ``view:feature``; a view that the registry lacks is left out of the result.
 
     Returns:
-        16 hexadecimal digits of SHA-256, by name of the view; the views that on-demand views compute from are among them.
+        16 hexadecimal digits of SHA-256, by name of the view; the views that on-demand views compute from are
+        among them.
     """
     proto = store.registry.proto()
     stored = {view.spec.name: view.spec for view in _of_project(proto.feature_views, store)}
@@ -386,7 +394,8 @@ def entity_columns(
     """The columns that an entity table needs for ``features``, beside its ``event_timestamp``.
 
     Returns:
-        The declared types of the join keys, in the order of the views' entities, and of the request fields, in the order of their sources.
+        The declared types of the join keys, in the order of the views' entities, and of the request fields,
+        in the order of their sources.
     """
     stored, computed = _views(store)
     renamed: dict[str, str] = {}

@@ -1,4 +1,7 @@
-"""What the model server refuses before it looks at a request, and what its log may hold. Each limit protects the other callers."""
+"""What the model server refuses before it looks at a request, and what its log may hold.
+
+Each limit protects the other callers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MOST_BYTES = 1_000_000
 """Of a request's body. A thousand rows with a long key each fit."""
 MOST_WAITING = 128
-"""Requests that wait for a thread. One more is asked to come back: it would wait longer than most callers do."""
+"""Requests that wait for a thread. One more is asked to come back: it would wait too long."""
 THREADS = 4
 """That score at a time, each waiting for an online store on another machine."""
 SECONDS = 10.0
@@ -33,13 +36,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Limits:
-    """ASGI middleware: the host by which the server is called, the size of a body, and the time it takes to arrive.
+    """ASGI middleware: the host by which the server is called, a body's size, the time it takes to arrive.
 
     The body is read here, whole and within its limits, before anything parses it.
 
     Args:
         app: what answers the requests that pass.
-        hosts: names without a port by which the server may be called; ``*`` for any. A page in a browser can make other names point at this machine.
+        hosts: names without a port by which the server may be called; ``*`` for any. A page in a browser can
+            make other names point at this machine.
     """
 
     def __init__(self, app: Callable, hosts: Collection[str]) -> None:
@@ -96,7 +100,7 @@ async def _refuse(send: Callable, status: int, reason: str, said: str) -> None:
 
 
 class Pool:
-    """A few threads, and a bounded queue before them, so that the event loop stays free for health and metrics.
+    """A few threads and a bounded queue before them, so that the event loop stays free for metrics.
 
     Args:
         threads: that work at a time.
@@ -123,7 +127,10 @@ class Pool:
 
 
 class Impatient(HttpToolsProtocol):
-    """uvicorn's HTTP, which alone waits for ever for a request's headers and takes connections until the process has no descriptor left."""
+    """uvicorn's HTTP with limits.
+
+    Alone, it waits for ever for a request's headers, and takes connections until no descriptor is left.
+    """
 
     _patience: asyncio.TimerHandle | None = None
 
@@ -137,7 +144,7 @@ class Impatient(HttpToolsProtocol):
             self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes that belong to no request that is being answered end uvicorn's own patience with an idle connection: ours begins."""
+        """Start a deadline again: bytes outside a request cancel uvicorn's own for an idle connection."""
         super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:
             self._wait()
@@ -148,7 +155,7 @@ class Impatient(HttpToolsProtocol):
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """From here on, ``Limits`` has an eye on the time."""
+        """From here on, ``Limits`` enforces a deadline."""
         self._waited()
         super().on_headers_complete()
 
@@ -168,9 +175,10 @@ class Impatient(HttpToolsProtocol):
 
 
 def one_line(text: str, most: int = 2000) -> str:
-    """``text`` as one line of a log: control characters, line breaks and color codes among them, are written out; a long middle is left out."""
+    """``text`` as one line of a log: control characters are escaped, and a long middle is left out."""
     if len(text) > most:
-        text = f"{text[: most // 4]} [...] {text[-3 * most // 4 :]}"  # a traceback says what it is about at its end
+        # A traceback says what it is about at its end.
+        text = f"{text[: most // 4]} [...] {text[-3 * most // 4 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,7 +1,8 @@
-"""What the Open Inference Protocol asks of a server beside the model: requests read or refused with 4xx, in the protocol's form of an error.
+"""The Open Inference Protocol: requests are read, or refused with 4xx in the protocol's form of an error.
 
-KServe answers some unreadable bodies with 500 and what it does not offer with 501, tells callers the text of any exception, lets every caller load and
-unload models, logs each request, and binds all interfaces. ``Server`` mends these.
+KServe answers some unreadable bodies with 500 and what it does not offer with 501, tells callers the text of
+any exception, lets every caller load and unload models, logs each request, and binds all interfaces.
+``Server`` mends these.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
         inputs: the protocol's type (``INT64``, ``FP64`` or ``BYTES``) of each input, by name.
 
     Raises:
-        InvalidInput: another form, another input, a value of another type, no row or too many; the message says what is expected.
+        InvalidInput: another form, another input, a value of another type, no row or too many; the message
+            says what is expected.
     """
     instances = payload.get("instances") if isinstance(payload, dict) else None
     if not isinstance(instances, list) or not all(
@@ -122,16 +124,14 @@ def _check(name: str, kind: str, value: Any) -> None:
 
 
 class _DataPlane(DataPlane):
-    """KServe's, in which a body that cannot be read is the caller's mistake (400) and not the server's (500), and a model says why it is not ready."""
+    """KServe's, but an unreadable body gets 400, not 500, and a model says why it isn't ready."""
 
     def decode(self, body: Any, headers: dict, *arguments: Any, **named: Any) -> tuple:
-        kind = (
-            headers.get("content-type", "").split(";")[0].strip()
-        )  # "; charset=utf-8" is no other kind of JSON
+        kind = headers.get("content-type", "").split(";")[0].strip()
+        if kind:  # "; charset=utf-8" is no other kind of JSON
+            headers = {**headers, "content-type": kind}
         try:
-            return super().decode(
-                body, {**headers, "content-type": kind} if kind else headers, *arguments, **named
-            )
+            return super().decode(body, headers, *arguments, **named)
         except InvalidInput:
             raise
         except Exception as error:
@@ -141,7 +141,8 @@ class _DataPlane(DataPlane):
         return {**super().metadata(), "extensions": []}
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
-        # KServe asks for the health of a predictor when somebody asks whether the model is ready, and not before a prediction.
+        # KServe asks for the health of a predictor when somebody asks whether the model is ready, and not
+        # before a prediction.
         self._insist(
             self.model_registry.get_model(model_name), of_a_prediction=disable_predictor_health_check
         )
@@ -196,7 +197,7 @@ async def _not_offered(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
-    # What an exception says belongs into the log (uvicorn writes it there): it may name files of this machine.
+    # The text of an exception is for the log (uvicorn writes it there): it may name files of this machine.
     return _answer(500, "the server failed on this request; its log says why")
 
 
@@ -212,10 +213,11 @@ _HANDLERS: dict[type[Exception], Callable] = {
 
 
 class Server(ModelServer):
-    """KServe's server on a chosen interface (its own always takes all of them), within the limits of ``lifecycle.limits``.
+    """KServe's server on a chosen interface (its own takes all), within the limits of ``lifecycle.limits``.
 
-    The Open Inference Protocol wants a status of 4xx and ``{"error": text}`` for what is the caller's mistake. KServe leaves some of it to FastAPI,
-    which answers in another form, and with 500 to a body with NaN in the wrong place.
+    The Open Inference Protocol wants a status of 4xx and ``{"error": text}`` for what is the caller's
+    mistake. KServe leaves some of it to FastAPI, which answers in another form, and with 500 to a body with
+    NaN in the wrong place.
 
     Args:
         host: address of the interface, such as ``127.0.0.1``.

@@ -1,18 +1,24 @@
 """What the model server answered, kept through Feast's feature logging, and read again.
 
-The log is on for a model whose feature service has a ``logging_config`` in the registry when the version is loaded::
+The log is on for a model whose feature service has a ``logging_config`` in the registry when the version is
+loaded::
 
     destination = FileLoggingDestination(path="/var/log/predictions")
-    FeatureService(name=..., features=[...], logging_config=LoggingConfig(destination=destination, sample_rate=1.0))
+    logging_config = LoggingConfig(destination=destination, sample_rate=1.0)
+    FeatureService(name=..., features=[...], logging_config=logging_config)
 
-A row is a scored entity: the columns of Feast's own schema, and ``score`` and ``model_version``. A refused request has no score and leaves no row.
+A row is a scored entity: the columns of Feast's own schema, and ``score`` and ``model_version``. A refused
+request has no score and leaves no row.
 
-No answer waits for the log, but its thread takes its share of Python's lock: with one client that asks without a pause (1,300 requests a second on two
-cores) the median stayed at 0.73 ms, and p99 rose from 0.9 to 1.5 ms. What is not on disk yet is lost when the process is killed: the rows of the last ``EVERY`` seconds and of the write that
-the kill interrupts. Nothing is lost when it ends in order. Files are not forced to disk (fsync): a power failure may cost more.
+No answer waits for the log, but its thread takes its share of Python's lock: with one client that asks
+without a pause (1,300 requests a second on two cores) the median stayed at 0.73 ms, and p99 rose from 0.9 to
+1.5 ms. What is not on disk yet is lost when the process is killed: the rows of the last ``EVERY`` seconds and
+of the write that the kill interrupts. Nothing is lost when it ends in order. Files are not forced to disk
+(fsync): a power failure may cost more.
 
-A server adds to its newest file until that is an hour old or holds ``FILE_ROWS`` rows, and replaces it whole each time. So a reader never meets half
-a file, and a day of steady traffic leaves tens of files, not one for each write. Nothing here deletes old files.
+A server adds to its newest file until that is an hour old or holds ``FILE_ROWS`` rows, and replaces it whole
+each time. So a reader never meets half a file, and a day of steady traffic leaves tens of files, not one for
+each write. Nothing here deletes old files.
 """
 
 from __future__ import annotations
@@ -61,7 +67,8 @@ MOST_ROWS = 20_000
 ENOUGH = 2_000
 """Waiting rows that are written without waiting for the time."""
 SLICE, BREATH = 20, 0.001
-"""Answers that become rows at once, a fraction of a millisecond, and seconds of rest between: Python runs one thread at a time, and requests come first."""
+"""Answers that become rows at once, a fraction of a millisecond, and seconds of rest between: Python runs one
+thread at a time, and requests come first."""
 FILE_ROWS = 10_000
 """From which on a file is not added to."""
 HOUR = 3600.0
@@ -76,14 +83,15 @@ _UNLOGGED = Counter(
 
 
 def log_schema(store: FeatureStore, service: FeatureService) -> pa.Schema:
-    """The columns of a feature service's log: Feast's own, the join keys that Feast leaves out, ``score`` and ``model_version``.
+    """The columns of a log: Feast's, the join keys that it leaves out, ``score`` and ``model_version``.
 
     Raises:
         ContractError: a join key or a request field has the name of another column.
     """
     schema = FeatureServiceLoggingSource(service, store.project).get_schema(store.registry)
     keys, _ = entity_columns(store, service)
-    # Feast takes the keys from the feature views of a service, not from those behind its on-demand views: a log without them could not be joined.
+    # Feast takes the keys from the feature views of a service, not from those behind its on-demand views: a
+    # log without them could not be joined.
     views = [store.get_feature_view(name) for name in base_views(store, service)]
     types = {
         column.name: FEAST_TYPE_TO_ARROW_TYPE[column.dtype]
@@ -105,7 +113,8 @@ def log_folder(store: FeatureStore, service: FeatureService) -> Path:
     """Where the log of a feature service lies; a relative path starts at the feature repository.
 
     Raises:
-        ContractError: the service has no ``logging_config``, or one that names something else than a folder of files side by side.
+        ContractError: the service has no ``logging_config``, or one that names something else than a folder
+            of files side by side.
     """
     config = service.logging_config
     if config is None:
@@ -119,7 +128,8 @@ def log_folder(store: FeatureStore, service: FeatureService) -> Path:
         or destination.partition_by
     ):
         raise ContractError(
-            f"the logging_config of feature service {service.name!r} must be a FileLoggingDestination with a path of this machine and no partition_by."
+            f"the logging_config of feature service {service.name!r} must be a FileLoggingDestination "
+            "with a path of this machine and no partition_by."
         )
     # Feast's DuckDB store would start a relative path at the working directory.
     return Path(FileSource.get_uri_for_file_path(repo_path=store.config.repo_path, uri=destination.path))
@@ -145,8 +155,8 @@ class Layout:
             (p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features
         ]
         self._service = copy.copy(service)
-        # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another thread can hang both. The files are the same
-        # with the Dask store, which writes them with pyarrow.
+        # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another
+        # thread can hang both. The files are the same with the Dask store, which writes them with pyarrow.
         self._store = FeatureStore(
             config=RepoConfig(
                 project=store.project,
@@ -195,14 +205,15 @@ class Layout:
         return file
 
     def save(self, table: pa.Table, name: str) -> None:
-        """Write a table to the file ``name`` of the folder, in the place of the one that is there, as a whole or not at all.
+        """Write a table to the file ``name`` of the folder, in place of the one there, whole or not at all.
 
         Raises:
             OSError: the folder cannot be written to, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Feast writes under the last name: a kill would leave half a file, and every reader of the folder would fail on it. Feast's DuckDB store reads
-        # the folders below it as well, hence another place, and a copy, because a file cannot be renamed from one disk to another.
+        # Feast writes under the last name: a kill would leave half a file, and every reader of the folder
+        # would fail on it. Feast's DuckDB store reads the folders below it as well, hence another place, and
+        # a copy, because a file cannot be renamed from one disk to another.
         half = self.folder / f".{name}.part"
         with tempfile.TemporaryDirectory() as elsewhere:
             shutil.copyfile(self._write(table, Path(elsewhere)), half)
@@ -247,9 +258,10 @@ class _File:
 class PredictionLog:
     """Keeps answers in memory for some seconds, and writes them from a thread of its own.
 
-    A write that fails is tried again, and the rows wait meanwhile. ``lifecycle_unlogged_predictions_total`` counts the rows that are not kept, by
-    reason: ``full`` (``MOST_ROWS`` wait already), ``failed`` (they do not fit the log's columns, or could not be written before the end), ``stopped``
-    (they came after ``close``).
+    A write that fails is tried again, and the rows wait meanwhile. ``lifecycle_unlogged_predictions_total``
+    counts the rows that are not kept, by reason: ``full`` (``MOST_ROWS`` wait already), ``failed`` (they do
+    not fit the log's columns, or could not be written before the end), ``stopped`` (they came after
+    ``close``).
 
     Args:
         model_name: for the metric.
@@ -266,14 +278,13 @@ class PredictionLog:
         self._file: _File | None = None
         self._trouble = ""
         for reason in ("full", "failed", "stopped"):
-            _UNLOGGED.labels(
-                model_name, reason
-            )  # 0 from the start: a counter that begins with its first event has no increase
+            # 0 from the start: a counter that begins with its first event has no increase.
+            _UNLOGGED.labels(model_name, reason)
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
         self._thread.start()
 
     def add(self, answer: Answer) -> None:
-        """Take an answer, or, by the layout's ``sample_rate``, leave it. Never waits for a disk, never fails."""
+        """Take an answer or, by the layout's ``sample_rate``, leave it. Never waits for a disk or fails."""
         rate, count = answer.layout.sample_rate, len(answer.rows)
         if rate < 1 and random.random() >= rate:
             return
@@ -372,7 +383,8 @@ class PredictionLog:
 def read_log(store: FeatureStore, feature_service: str, begin: datetime, end: datetime) -> pd.DataFrame:
     """The predictions of a time span, by the server's clock.
 
-    Feast's own reading leaves out ``score`` and ``model_version``, and fails once the service has a feature more than in an older file.
+    Feast's own reading leaves out ``score`` and ``model_version``, and fails once the service has a feature
+    more than in an older file.
 
     Args:
         store: the feature store with the feature service.
@@ -381,8 +393,8 @@ def read_log(store: FeatureStore, feature_service: str, begin: datetime, end: da
         end: first moment that is not part of the span, with a time zone.
 
     Returns:
-        A row for each scored entity, with the columns of ``log_schema``, sorted by ``__log_timestamp`` (UTC, microseconds). Of a feature that the
-        service had not yet, null. No rows when nothing was logged.
+        A row for each scored entity, with the columns of ``log_schema``, sorted by ``__log_timestamp`` (UTC,
+        microseconds). Of a feature that the service had not yet, null. No rows when nothing was logged.
 
     Raises:
         feast.errors.FeatureServiceNotFoundException: the registry has no such service.

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Feast's SQLite store and IPython each register a converter for SQLite's "timestamp" in the whole process; the last import wins, and MLflow may import
-# IPython later. Where IPython is installed it comes first, and online reads work; an image without it has no such conflict.
+# Feast's SQLite store and IPython each register a converter for SQLite's "timestamp" in the whole process;
+# the last import wins, and MLflow may import IPython later. Where IPython is installed it comes first, and
+# online reads work; an image without it has no such conflict.
 if importlib.util.find_spec("IPython"):
     import IPython.core.history  # noqa: F401  # isort: skip
 
@@ -42,9 +43,11 @@ from lifecycle.prediction_log import Answer, Layout, PredictionLog
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
 SKEW = 60.0
-"""Seconds that a stored feature may lie in the future: clocks of two machines differ. Further ahead, it would never grow stale."""
+"""Seconds that a stored feature may lie in the future, as clocks of two machines differ.
+
+Further ahead, it would never grow stale."""
 FOLLOWS = 15.0
-"""Seconds since the last successful look at both registries, up to which the server is said to follow them."""
+"""Seconds since the last successful look at both registries up to which the server follows them."""
 _SERVED = Info("lifecycle_served_version", "The model version that serves.", ["model_name"])
 _LOOK = Gauge(
     "lifecycle_registry_look_timestamp_seconds", "Last successful look at both registries.", ["model_name"]
@@ -81,11 +84,13 @@ class Loaded:
         model: the fitted estimator.
         contract: its feature contract.
         inputs: what a request names, by the protocol's type: join keys and request fields.
-        features: references to read: those of the contract, and one of each view that has no other, for its age.
+        features: references to read: those of the contract, and one of each view that has no other, for its
+            age.
         oldest: seconds that a stored feature may be old, by name.
         store: the feature store with the definitions of the moment of loading; see ``pinned``.
         folder: holds the copy of the registry.
-        store_file: what tells one online store in a file from another that takes its place; None for a store that is a server.
+        store_file: what tells one online store in a file from another that takes its place; None for a store
+            that is a server.
         layout: of the prediction log; None when the feature service has no ``logging_config``.
     """
 
@@ -102,9 +107,10 @@ class Loaded:
 
 
 def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
-    """A feature store that answers by the definitions that ``store`` has read, whatever is applied to the registry later.
+    """A feature store that keeps the definitions that ``store`` has read, whatever is applied later.
 
-    Feast would pick up a changed definition in the middle of serving, and make a function of each on-demand view of the project, whoever needs it.
+    Feast would pick up a changed definition in the middle of serving, and make a function of each on-demand
+    view of the project, whoever needs it.
 
     Args:
         store: with the registry to copy.
@@ -119,9 +125,8 @@ def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> Feature
         found.extend(kept)
     for view in proto.on_demand_feature_views:
         function = view.spec.feature_transformation.user_defined_function
-        if (
-            function.body_text
-        ):  # Feast would unpickle the body where the text cannot be executed; the text is what was compared
+        # Feast would unpickle the body where the text cannot be executed; the text is what was compared.
+        if function.body_text:
             function.body = b""
     path.write_bytes(proto.SerializeToString())
     settings = store.config.model_dump(by_alias=True, exclude_none=True)
@@ -180,18 +185,22 @@ class FeatureModel(Model):
     Args:
         name: of the registered model, and of the model in the URL.
         feature_repo: folder of ``feature_store.yaml``.
-        alias: of the model version to serve. When the alias moves, the server follows without a restart: it looks every ``watch`` seconds, and loads.
-        now: the clock in seconds since 1970 for the age of features and the time of a logged prediction; the wall clock when left out. It may be
-            set while the server runs.
-        watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at most.
+        alias: of the model version to serve. When the alias moves, the server follows without a restart: it
+            looks every ``watch`` seconds, and loads.
+        now: the clock in seconds since 1970 for the age of features and the time of a logged prediction; the
+            wall clock when left out. It may be set while the server runs.
+        watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at
+            most.
 
-    Requests name entities by the join keys of the model's feature contract: V1 ``{"instances": [{key: value, ...}, ...]}``, V2 one input of shape
-    [n] per key. An entity without valid features (unknown, older than the feature view's TTL, which an online store does not enforce, from the
-    future, or not finite) is refused with status 404.
+    Requests name entities by the join keys of the model's feature contract: V1 ``{"instances": [{key: value,
+    ...}, ...]}``, V2 one input of shape [n] per key. An entity without valid features (unknown, older than
+    the feature view's TTL, which an online store does not enforce, from the future, or not finite) is refused
+    with status 404.
 
-    A version that must not serve never replaces the one that does; ``lifecycle.versions`` says which those are. When a definition in the feature
-    registry is no longer that of the training, the server stops: it refuses with 503, and is not ready, until the definition is back or the alias
-    names a version that was trained with the new one. Until it notices, it answers by the old definition, so no answer mixes two.
+    A version that must not serve never replaces the one that does; ``lifecycle.versions`` says which those
+    are. When a definition in the feature registry is no longer that of the training, the server stops: it
+    refuses with 503, and is not ready, until the definition is back or the alias names a version that was
+    trained with the new one. Until it notices, it answers by the old definition, so no answer mixes two.
 
     Answers are kept when the feature service asks for it; see ``lifecycle.prediction_log``.
 
@@ -210,8 +219,9 @@ class FeatureModel(Model):
         self._refusal = self._said = ""
         self.store = FeatureStore(repo_path=str(feature_repo))
         self.registry = mlflow.MlflowClient()
-        # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the next would wait for the connection and hold
-        # Python's own lock meanwhile: the whole server would stand still.
+        # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the
+        # next would wait for the connection and hold Python's own lock meanwhile: the whole server would
+        # stand still.
         self.pool = Pool(1 if self.store.config.online_store.type == "sqlite" else THREADS)
         self.log = PredictionLog(name, self._say)
         self._take(self._load(behind_alias(self.registry, name, alias)))
@@ -219,9 +229,8 @@ class FeatureModel(Model):
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
         _READY.labels(name).set_function(lambda: float(not self.not_ready))
-        _KEPT_OUT.labels(
-            name
-        )  # 0 from the first look on: a counter that begins with its first event has no increase
+        # 0 from the first look on: a counter that begins with its first event has no increase.
+        _KEPT_OUT.labels(name)
         self.ready, self._end = True, threading.Event()
         threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
 
@@ -267,13 +276,12 @@ class FeatureModel(Model):
                 self._look()
                 pause = watch
             except BaseException as error:  # whatever it is, SystemExit included: this thread must not end
-                self._say(
-                    f"still serving version {self.loaded.version.number}: {error or type(error).__name__}"
-                )
+                serves = self.loaded.version.number
+                self._say(f"still serving version {serves}: {error or type(error).__name__}")
                 pause = min(2 * pause, 5)
 
     def stop(self) -> None:
-        """Look no more, and write what the prediction log still holds. KServe calls this when the server ends."""
+        """Stop looking, and write what the log still holds. KServe calls this when the server ends."""
         self._end.set()
         self.log.close()
 
@@ -299,7 +307,8 @@ class FeatureModel(Model):
         try:
             self._take(self._load(wanted), measured=self.loaded.oldest)
         except BaseException as error:
-            # Any caller may read the status: what is not a refusal of ours may name files of this machine, and is for the log.
+            # Any caller may read the status: what is not a refusal of ours may name files of this machine,
+            # and is for the log.
             ours = isinstance(error, VersionRefused | ContractError)
             said = one_line(str(error), 500) if ours else f"{type(error).__name__} while it was loaded"
             if self._refusal != (refusal := f"version {wanted.number} must not serve: {said}"):
@@ -313,13 +322,12 @@ class FeatureModel(Model):
     def _say(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # nobody reads the standard output any more, or it has no room
+            # Nobody may read the standard output any more, or it has no room.
+            with contextlib.suppress(OSError, ValueError):
                 print(one_line(text), flush=True)
 
     def status(self) -> dict[str, Any]:
-        """Which version is wanted, which serves, and why they differ; whether the server is ready, and follows."""
+        """Which version is wanted, which serves and why; whether the server is ready and follows."""
         serves, wanted = (
             {"version": v.number, "model_id": v.model_id} for v in (self.loaded.version, self._wanted)
         )
@@ -347,7 +355,8 @@ class FeatureModel(Model):
             loaded: the version to ask; the one that serves when left out.
 
         Raises:
-            HTTPException: 404, an entity has no valid features; the message names the entities and the features.
+            HTTPException: 404, an entity has no valid features; the message names the entities and the
+                features.
         """
         loaded = loaded or self.loaded  # one version for the whole request, even if the alias moves meanwhile
         values = self._features(loaded, rows)
@@ -367,10 +376,8 @@ class FeatureModel(Model):
         scores = _probabilities(loaded.model, table)
         if not np.isfinite(scores).all():
             for place in np.flatnonzero(~np.isfinite(scores)).tolist():
-                reasons[place] = (
-                    "out of range",
-                    ", ".join(f"{name} {values[name][place]:g}" for name in columns),
-                )
+                named = ", ".join(f"{name} {values[name][place]:g}" for name in columns)
+                reasons[place] = "out of range", named
             raise _no_valid_features(rows, reasons)
         observe = _SCORE.labels(self.name).observe
         for score in scores.tolist():
@@ -409,7 +416,7 @@ class FeatureModel(Model):
 def _invalid(
     loaded: Loaded, columns: list[str], values: dict[str, list], place: int, now: float
 ) -> tuple[str, str] | None:
-    """The first reason for which the features of one entity are not valid, and the features; None when they are."""
+    """The first reason why features of one entity are not valid, and which; None when all are."""
     missing = [name for name in columns if values[name][place] is None]
     if missing:
         return "missing", ", ".join(missing)
@@ -435,7 +442,7 @@ def _no_valid_features(rows: Rows, reasons: dict[int, tuple[str, str]]) -> HTTPE
 
 
 def _probabilities(model: Any, table: np.ndarray) -> np.ndarray:
-    """Of the outcome 1, for each row; NaN for a row with which the model cannot compute, such as one that overflows when it is squared."""
+    """Of the outcome 1, for each row; NaN where the model cannot compute it, as when a square overflows."""
     with np.errstate(all="ignore"):
         try:
             return model.predict_proba(table)[:, 1]
@@ -467,9 +474,8 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     # The names are compared once, when a version is loaded.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    warnings.filterwarnings(
-        "ignore", message="ORJSONResponse is deprecated"
-    )  # between KServe and FastAPI, at each request
+    # Between KServe and FastAPI, at each request.
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     model = FeatureModel(arguments.model, arguments.feature_repo.resolve(), arguments.alias, arguments.now)
     Server(arguments.host, arguments.port, arguments.hosts).start([model])
 

@@ -1,4 +1,4 @@
-"""A version of a registered model: found by alias, read without executing anything, and tried on stored rows before it serves."""
+"""A version of a registered model: found by alias, read without executing it, tried on stored rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Version:
 
     Attributes:
         number: in the model registry.
-        model_id: of the logged model behind it. A registered model that is deleted and made anew starts again at number 1, with another id.
+        model_id: of the logged model behind it. A registered model that is deleted and made anew starts again
+            at number 1, with another id.
     """
 
     number: str
@@ -56,19 +57,21 @@ def _version(found: ModelVersion) -> Version:
 
 
 def read(name: str, version: Version) -> tuple[Pipeline, FeatureContract]:
-    """The fitted estimator of a version, and its feature contract. Nothing that the version holds is executed, whatever it asks for.
+    """The fitted estimator of a version, and its feature contract. Nothing in the version is executed.
 
-    ``mlflow.sklearn.load_model`` would: it unpickles, and it takes the list of types that skops may build from the model's own metadata.
+    ``mlflow.sklearn.load_model`` would: it unpickles, and it takes the list of types that skops may build
+    from the model's own metadata.
 
     Raises:
-        VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds types that are not in ``lifecycle.model.TYPES``, has no contract or no input example,
-            is not the model of ``version.model_id``, or does not do on its own input example what a classifier of two outcomes does.
+        VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds
+            types that are not in ``lifecycle.model.TYPES``, has no contract or no input example, is not the
+            model of ``version.model_id``, or does not do on its own input example what a classifier of two
+            outcomes does.
     """
     address = f"models:/{name}/{version.number}"
     files = mlflow.artifacts.list_artifacts(artifact_uri=address)
-    if any(
-        file.is_dir for file in files
-    ):  # a model of ours has none; code that a version brings along lies in one
+    # A model of ours has no folders; code that a version brings along lies in one.
+    if any(file.is_dir for file in files):
         raise VersionRefused("it holds folders, and a model that is read here holds files alone")
     if sum(file.file_size or 0 for file in files) > MOST_BYTES:
         raise VersionRefused(f"its files take more than {MOST_BYTES:,} bytes, and would fill the disk")
@@ -119,9 +122,8 @@ def _try(model: Pipeline, contract: FeatureContract, example: pd.DataFrame) -> N
         trained = list(getattr(model, "feature_names_in_", []))
         raise VersionRefused(f"it was trained on {trained}, its contract says {contract.columns}")
     if [*getattr(model, "classes_", [])] != [0, 1]:
-        raise VersionRefused(
-            f"it tells {len(getattr(model, 'classes_', []))} outcomes apart; the two outcomes 0 and 1 are served"
-        )
+        outcomes = len(getattr(model, "classes_", []))
+        raise VersionRefused(f"it tells {outcomes} outcomes apart; the two outcomes 0 and 1 are served")
     try:
         # As an array: a table a request costs more than the model. Names were compared above.
         scores = model.predict_proba(example.to_numpy(dtype="float64"))

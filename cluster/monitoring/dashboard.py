@@ -59,7 +59,7 @@ PANELS = [
     panel(
         "Served version",
         {"version {{version}}": "count by (version) (lifecycle_served_version_info)"},
-        "Servers by the model version that they serve: when the alias moves, one row ends and another begins.",
+        "Servers by the version that they serve: when the alias moves, one row ends and another begins.",
         kind=statetimeline.Panel,
     ),
     panel(
@@ -68,7 +68,7 @@ PANELS = [
             "{{feature}}": "max by (feature) (lifecycle_feature_age_seconds)",
             "{{feature}}: limit": "min by (feature) (lifecycle_feature_age_limit_seconds)",
         },
-        "The oldest value of the last request, and the age from which on it is refused. Alert: FeaturesGrowOld.",
+        "The oldest value of the last request, and the age at which it is refused. Alert: FeaturesGrowOld.",
         units.Seconds,
     ),
     panel(
@@ -96,7 +96,8 @@ dashboard = (
     Dashboard("Model server")
     .uid("model-server")
     .description(
-        "Built by Grafana's SDK from cluster/monitoring/dashboard.py. A test runs each query on a real Prometheus; no Grafana has shown this file yet."
+        "Built by Grafana's SDK from cluster/monitoring/dashboard.py. "
+        "A test runs each query on a real Prometheus; no Grafana has shown this file yet."
     )
     .readonly()
     .refresh("30s")
