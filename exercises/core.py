@@ -1,4 +1,4 @@
-"""An exercise: it judges an answer by what the answer does with the real tools, and keeps a record of what was solved."""
+"""An exercise judges an answer by what it does with the real tools, and records what was solved."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Exercise:
     Attributes:
         number: of the notebook and of the exercise in it, such as ``"2.1"``.
         title: what the learner does; the heading of the exercise in the notebook.
-        judge: takes the answers; returns in a sentence or two what a right one shows; raises ``NotYet`` for a wrong one.
+        judge: takes the answers; returns what a right one shows, in a sentence or two; raises ``NotYet`` for a
+            wrong one.
         more: a second hint, for the asking.
         worked: a solution: code for the exercise's cell, and why it is one in comments.
     """
@@ -74,7 +75,7 @@ class Exercise:
         print(f"solved: {self.number}. {shows}")
 
     def or_solution(self, answer: Any) -> Any:
-        """The answer, for later cells to build on; while it is open, what the worked solution makes in the notebook's own namespace."""
+        """Return the answer for later cells to build on; while it is open, what the worked solution makes."""
         if not unwritten(answer):
             return answer
         from IPython import get_ipython
@@ -96,15 +97,14 @@ class Exercise:
 
 
 def made(code: str, name: str, namespace: dict[str, Any]) -> Any:
-    """What the last definition or assignment of ``code`` makes, in a copy of ``namespace``; ``name`` is that of its file in a traceback."""
+    """Return what the last definition or assignment of ``code`` makes, in a copy of ``namespace``.
+
+    ``name`` is the file name that a traceback shows.
+    """
     last = ast.parse(code).body[-1]
-    target = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else ast.unparse(last.targets[0])  # type: ignore[attr-defined]
-    linecache.cache[name] = (
-        len(code),
-        None,
-        code.splitlines(keepends=True),
-        name,
-    )  # Feast stores a function's text
+    target = getattr(last, "name", None) or ast.unparse(last.targets[0])  # type: ignore[attr-defined]
+    # Feast stores a function's source text, which it asks linecache for.
+    linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
     own = dict(namespace)
     exec(compile(code, name, "exec"), own)
     return own[target]
@@ -124,7 +124,7 @@ def unwritten(answer: Any) -> bool:
 
 @contextlib.contextmanager
 def attempt(what: str) -> Iterator[None]:
-    """What the learner's code raises within it is a wrong answer, and no error of the exercise: ``what`` begins the sentence that says so."""
+    """Turn what the learner's code raises into a wrong answer; ``what`` begins the sentence that says so."""
     try:
         yield
     except NotYet:
@@ -136,8 +136,11 @@ def attempt(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[FeatureStore]:
-    """A Feast project of an exercise's own, to be changed and filled at will: the course's definitions over the course's files, with a registry and an
-    (empty) online store that are gone afterwards."""
+    """A Feast project of an exercise's own, to change and fill at will.
+
+    It has the course's definitions and files, and a registry and an (empty) online store that are gone
+    afterwards.
+    """
     from feast import FeatureStore, RepoConfig
 
     from helpers import registry
@@ -157,7 +160,10 @@ def scratch() -> Iterator[FeatureStore]:
 
 @contextlib.contextmanager
 def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
-    """A Feast project of an exercise's own, with the course's hourly view over ``rows`` (the columns of driver_stats.parquet); gone afterwards."""
+    """A Feast project of an exercise's own, gone afterwards, with the course's hourly view over ``rows``.
+
+    ``rows`` has the columns of driver_stats.parquet.
+    """
     from feast import FeatureStore
 
     from helpers.registry import staging
@@ -169,7 +175,7 @@ def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
 
 @contextlib.contextmanager
 def scratch_tracking() -> Iterator[MlflowClient]:
-    """A client of MLflow on a copy of the workspace's database: its runs, models and aliases, to be searched and changed at will. The copy is gone afterwards.
+    """A client of MLflow on a copy of the workspace's database, to search and change at will; gone afterwards.
 
     A model's files are not copied: what reads or writes one touches the workspace.
     """
@@ -209,13 +215,13 @@ def exercise(number: str) -> Exercise:
 
 
 def record(number: str, what: str) -> None:
-    """Add a line to the record of the current workspace. A record that cannot be written does not keep anybody from learning."""
+    """Add a line to the record of the current workspace. If it cannot be written, the exercise goes on."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     line = json.dumps({"exercise": number, "what": what, "at": now})
+    path = current().path / RECORD
     try:
-        with (current().path / RECORD).open(
-            "a", encoding="utf-8"
-        ) as file:  # short enough for one write: two notebooks may
+        # A line is short enough for one write, so two notebooks can record at the same time.
+        with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
         print(f"(not recorded for `make progress`: {error.strerror})")

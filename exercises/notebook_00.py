@@ -51,19 +51,25 @@ def _misread(misread: Any) -> str:
     right, wrong = correlation(labels.event_timestamp), correlation(times)
     if shift == 0:
         raise NotYet(
-            f"all times still mean what they meant in UTC, and conv_rate's correlation stays at {right:.2f}. The office needs another clock."
+            f"all times still mean what they meant in UTC, and conv_rate's correlation stays at {right:.2f}."
+            " The office needs another clock."
         )
     moves = f"conv_rate's correlation with the label goes from {right:.2f} to {wrong:.2f}"
     if shift < 0:
         raise NotYet(
-            f"read there, every question was asked {-shift:g} hour{'' if shift == -1 else 's'} before its real time, so it finds older rates, and {moves}. "
-            "Which rates would look better, and when were they measured?"
+            f"read there, every question was asked {-shift:g} hour{'' if shift == -1 else 's'} before its"
+            f" real time, so it finds older rates, and {moves}. Which rates would look better, and when were"
+            " they measured?"
         )
     if wrong < right + 0.05:
         raise NotYet(
-            f"the times move by {shift:g} hours and {moves}; that is hardly better. Look at the table `moves`."
+            f"the times move by {shift:g} hours and {moves}; that is hardly better. Look at the table"
+            " `moves`."
         )
-    return f"Each question is read {shift:g} hours late and finds rates from after it, so {moves}: a leak, without any error."
+    return (
+        f"Each question is read {shift:g} hours late and finds rates from after it, so {moves}: a leak,"
+        " without any error."
+    )
 
 
 def _corrected(as_corrected: Any) -> str:
@@ -75,7 +81,8 @@ def _corrected(as_corrected: Any) -> str:
         found = as_corrected(stats.sample(frac=1, random_state=0))
     if not isinstance(found, pd.DataFrame):
         raise NotYet(
-            f"it returns the type {type(found).__name__}; the check needs a table (a DataFrame) of hourly rows."
+            f"it returns the type {type(found).__name__}; the check needs a table (a DataFrame) of hourly"
+            " rows."
         )
     if not set(KEY) <= set(found):
         found = found.reset_index()
@@ -95,20 +102,23 @@ def _corrected(as_corrected: Any) -> str:
         )
     if rows.conv_rate.isna().any():
         raise NotYet(
-            f"{rows.conv_rate.isna().sum():,} of {len(rows):,} hours are gone. A corrected hour should keep one row, not lose both."
+            f"{rows.conv_rate.isna().sum():,} of {len(rows):,} hours are gone. A corrected hour should keep"
+            " one row, not lose both."
         )
     hours = rows[rows["first"] != rows["last"]]
     away, old = (abs(hours.conv_rate - hours[which]) > 1e-9 for which in ("last", "first"))
     where = f"the {len(hours):,} hours whose rate was corrected"
     if (away & old).any():
         raise NotYet(
-            f"in {(away & old).sum():,} of {where} the rate is in neither row of the file. Choose a row, do not compute one."
+            f"in {(away & old).sum():,} of {where} the rate is in neither row of the file. Choose a row, do"
+            " not compute one."
         )
     if away.all():
         raise NotYet(f"in all of {where} the row that was written first is kept. Which one is better?")
     if away.any() and "created" in hours and (hours["created"] == hours["at"])[away].all():
         raise NotYet(
-            f"in {away.sum():,} of {where} the rate is from one row and `created` from the other. Choose a whole row."
+            f"in {away.sum():,} of {where} the rate is from one row and `created` from the other. Choose a"
+            " whole row."
         )
     if away.any():
         raise NotYet(
@@ -120,10 +130,14 @@ def _corrected(as_corrected: Any) -> str:
         few = len(as_corrected(one.sample(frac=1, random_state=0)))
     if few > len(one):
         raise NotYet(
-            f"given the {len(one):,} rows of one driver alone, it returns {few:,}: it reads another table than the one that it is given."
+            f"given the {len(one):,} rows of one driver alone, it returns {few:,}: it reads another table"
+            " than the one that it is given."
         )
     moved = abs(hours["last"] - hours["first"]).mean()
-    return f"{len(stats) - len(rows):,} hours were corrected, their rate by {moved:.2f} on average, and the rule holds in whatever order the rows come."
+    return (
+        f"{len(stats) - len(rows):,} hours were corrected, their rate by {moved:.2f} on average, and the rule"
+        " holds in whatever order the rows come."
+    )
 
 
 def _valid_for(valid_for: Any) -> str:
@@ -142,7 +156,8 @@ def _valid_for(valid_for: Any) -> str:
             second = valid_for(store)
     if not isinstance(first, timedelta):
         raise NotYet(
-            f"it returns the type {type(first).__name__}. The registry keeps a time to live as a `timedelta`; return it as it comes out."
+            f"it returns the type {type(first).__name__}. The registry keeps a time to live as a `timedelta`;"
+            " return it as it comes out."
         )
     if first == other.ttl != true:
         raise NotYet(
@@ -152,9 +167,13 @@ def _valid_for(valid_for: Any) -> str:
         raise NotYet(f"the registry says something else than {first}.")
     if second != view.ttl:
         raise NotYet(
-            f"the check then changed the time to live in its registry to {view.ttl.days} days, and you still say {second.days}. Ask the store each time."
+            f"the check then changed the time to live in its registry to {view.ttl.days} days, and you still"
+            f" say {second.days}. Ask the store each time."
         )
-    return f"A rating is valid for {true.days} days, and after a change of the registry for {view.ttl.days}: whoever asks is up to date."
+    return (
+        f"A rating is valid for {true.days} days, and after a change of the registry for {view.ttl.days}:"
+        " whoever asks is up to date."
+    )
 
 
 EXERCISES = [
@@ -162,9 +181,13 @@ EXERCISES = [
         "0.1",
         "Misread a time zone",
         _misread,
-        more="A model that sees the hours after the question knows the answer. Where is it still morning when it is already noon in UTC?",
+        more=(
+            "A model that sees the hours after the question knows the answer. Where is it still morning when"
+            " it is already noon in UTC?"
+        ),
         worked="""
-# New York is five hours behind UTC in winter: what it calls 10:00 is 15:00 in UTC, five hours after the question.
+# New York is five hours behind UTC in winter: what it calls 10:00 is 15:00 in UTC,
+# five hours after the question.
 def misread(times):
     return times.dt.tz_localize("America/New_York")
 """,
@@ -173,9 +196,13 @@ def misread(times):
         "0.2",
         "Write the rule for corrected hours",
         _corrected,
-        more="The rows of an hour differ in when they were written. Bring the rows into that order yourself, before you drop one of two.",
+        more=(
+            "The rows of an hour differ in when they were written. Bring the rows into that order yourself,"
+            " before you drop one of two."
+        ),
         worked="""
-# `created` says which row was written last; sorted by it, the last row of an hour is the correction, in whatever order the rows came.
+# `created` says which row was written last. Sorted by it, the last row of an hour is the correction,
+# in whatever order the rows came.
 def as_corrected(rows):
     return rows.sort_values("created").drop_duplicates(key, keep="last")
 """,
@@ -184,7 +211,10 @@ def as_corrected(rows):
         "0.3",
         "Ask a feature registry",
         _valid_for,
-        more='`hits("Feast", "^get_feature_view$")` finds the call. It takes the name of a view, and what it returns has an attribute `ttl`, the time to live.',
+        more=(
+            '`hits("Feast", "^get_feature_view$")` finds the call. It takes the name of a view, and what it'
+            " returns has an attribute `ttl`, the time to live."
+        ),
         worked="""
 # The store reads its registry at each call: nothing is copied into this function.
 def valid_for(store):

@@ -25,7 +25,7 @@ def _read(table: str) -> pd.DataFrame:
 
 
 def _ask(store: FeatureStore, questions: pd.DataFrame, features: list[str]) -> pd.DataFrame:
-    """The features of each question, in the order of the questions: Feast returns the rows in an order of its own."""
+    """The features of each question, in the order of the questions, which Feast does not keep."""
     numbered = questions.reset_index(drop=True).rename_axis("question").reset_index()
     return store.get_historical_features(numbered, features).to_df().set_index("question").sort_index()
 
@@ -35,12 +35,14 @@ def _a_view(answer: Any) -> FeatureView:
 
     if not isinstance(answer, FeatureView):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as in feature_views.py."
+            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as in"
+            " feature_views.py."
         )
     ttl = answer.ttl
     if ttl and ttl.days and (ttl.seconds or ttl.microseconds):
         raise NotYet(
-            f"Feast's DuckDB store cannot retrieve with a time to live of {ttl}: it takes whole days, or less than one."
+            f"Feast's DuckDB store cannot retrieve with a time to live of {ttl}: it takes whole days, or less"
+            " than one."
         )
     return answer
 
@@ -55,7 +57,8 @@ def _fresh_acceptance(answer: Any) -> str:
         )
     if view.entities != ["driver"]:
         raise NotYet(
-            "the view does not name the driver as its entity: whose rate is it? Compare `entities` in feature_views.py."
+            "the view does not name the driver as its entity: whose rate is it? Compare `entities` in"
+            " feature_views.py."
         )
     features = [field.name for field in view.features]
     if features != ["acc_rate"]:
@@ -63,7 +66,8 @@ def _fresh_acceptance(answer: Any) -> str:
     kind = str(view.features[0].dtype)
     if kind not in ("Float64", "Float32"):
         raise NotYet(
-            f"`acc_rate` is declared as {kind}, and the file holds shares between 0 and 1. Retrieval of the past would not enforce the type, and so not show it."
+            f"`acc_rate` is declared as {kind}, and the file holds shares between 0 and 1. Retrieval of the"
+            " past would not enforce the type, and so not show it."
         )
     stats = _read("driver_stats").sort_values(["event_timestamp", "created"])
     last = stats.drop_duplicates("driver_id", keep="last")[["driver_id", "event_timestamp", "acc_rate"]]
@@ -92,7 +96,8 @@ def _fresh_acceptance(answer: Any) -> str:
     source = view.batch_source
     if source is None or source.name != "driver_stats" or source.created_timestamp_column != "created":
         raise NotYet(
-            "it reads the right file by a source of its own. `driver_stats` is registered, and knows which of two rows was written last: take that one."
+            "it reads the right file by a source of its own. `driver_stats` is registered, and knows which of"
+            " two rows was written last: take that one."
         )
     return (
         f"23 hours after its last row each of {len(last)} drivers has a rate, and 25 hours after it none. "
@@ -101,15 +106,17 @@ def _fresh_acceptance(answer: Any) -> str:
 
 
 def _returns_trips(answer: Callable) -> None:
-    """Whether the function does its part on two drivers, as Feast calls it: what Feast says of a wrong return value is hard to read."""
+    """Call the function on two drivers, as Feast does: Feast's errors about a wrong return value are hard to read."""
     beside = {"driver_id": [1001, 1002], "event_timestamp": [NOW.to_pydatetime()] * 2}
     with attempt(
-        f'it fails on the lists of two drivers, which `mode="python"` passes (those of the two features, and beside them {" and ".join(beside)})'
+        'it fails on the lists of two drivers, which `mode="python"` passes (those of the two features, and'
+        f" beside them {' and '.join(beside)})"
     ):
         given = answer(beside | {"conv_rate": [0.5, 0.0], "avg_daily_trips": [20, 8]})
     if not isinstance(given, dict):
         raise NotYet(
-            f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in on_demand.py return."
+            f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in"
+            " on_demand.py return."
         )
     if list(given) != ["converted_trips"]:
         raise NotYet(
@@ -127,7 +134,8 @@ def _returns_trips(answer: Callable) -> None:
     kinds = sorted({type(value).__name__ for value in values if not isinstance(value, float)})
     if kinds:
         raise NotYet(
-            f"its list holds values of type {', '.join(kinds)}; the feature is a Float64, and Feast refuses them."
+            f"its list holds values of type {', '.join(kinds)}; the feature is a Float64, and Feast refuses"
+            " them."
         )
     if values != [10, 0]:
         raise NotYet(f"a driver with a rate of 0.5 and 20 trips a day, and one with 0 and 8, get {values}.")
@@ -140,12 +148,16 @@ def _converted_trips(answer: Any) -> str:
 
     if not callable(answer):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the check needs a function, as the two in on_demand.py."
+            f"that is of the type {type(answer).__name__}; the check needs a function, as the two in"
+            " on_demand.py."
         )
     _returns_trips(answer)
     stats = _read("driver_stats")
     last = stats.groupby("driver_id").event_timestamp.max()
-    missing = f"{(last < NOW - timedelta(days=7)).sum()} of the {len(last)} drivers have no rate at the course's clock"
+    missing = (
+        f"{(last < NOW - timedelta(days=7)).sum()} of the {len(last)} drivers have no rate at the course's"
+        " clock"
+    )
     questions = last.reset_index().assign(event_timestamp=NOW)
     served = stats[stats.event_timestamp == stats.event_timestamp.max()].drop_duplicates("driver_id").head(2)
     with scratch() as store:
@@ -163,7 +175,8 @@ def _converted_trips(answer: Any) -> str:
                 online = store.get_online_features(features, whom).to_df()
             except NameError as error:
                 raise NotYet(
-                    f"Feast rebuilds the function from the registry, and then {error}. All that it needs has to stand in its own body."
+                    f"Feast rebuilds the function from the registry, and then {error}. All that it needs has"
+                    " to stand in its own body."
                 ) from error
     for found, where in ((offline, "offline"), (online, "online")):
         trips = found.conv_rate.astype(float) * found.avg_daily_trips.astype(float)
@@ -171,19 +184,22 @@ def _converted_trips(answer: Any) -> str:
         unknown = trips.isna() & given.notna()
         if unknown.any():
             raise NotYet(
-                f"{missing}, and with your function {unknown.sum()} of them {where} convert {given[unknown].iloc[0]:g} trips a day. "
-                "A model cannot tell that from a driver who was measured."
+                f"{missing}, and with your function {unknown.sum()} of them {where} convert"
+                f" {given[unknown].iloc[0]:g} trips a day. A model cannot tell that from a driver who was"
+                " measured."
             )
         lost = given.isna() & trips.notna()
         if lost.any():
             raise NotYet(
-                f"{where}, {lost.sum()} of {trips.notna().sum()} drivers with a rate and trips get no result. Others in the lists have none, and each driver is a case of its own."
+                f"{where}, {lost.sum()} of {trips.notna().sum()} drivers with a rate and trips get no result."
+                " Others in the lists have none, and each driver is a case of its own."
             )
         if (abs(given - trips) > 1e-9).any():
             raise NotYet(f"{where}, some results are not the rate times the number of trips.")
     return (
-        f"Offline it gives {offline.converted_trips.notna().sum()} drivers a value and {offline.converted_trips.isna().sum()} none, "
-        f"online {online.converted_trips.notna().sum()} and {online.converted_trips.isna().sum()}: one function, written once, and no file holds its result."
+        f"Offline it gives {offline.converted_trips.notna().sum()} drivers a value and"
+        f" {offline.converted_trips.isna().sum()} none, online {online.converted_trips.notna().sum()} and"
+        f" {online.converted_trips.isna().sum()}: one function, written once, and no file holds its result."
     )
 
 
@@ -206,18 +222,21 @@ def _without_a_trace(answer: Any) -> str:
         versions = len(store.list_feature_view_versions(HOURLY))
         if versions > 1:
             raise NotYet(
-                f"`plan` reports {properties}, and the history has {versions} versions: this change leaves a trace. What else does a view say beside its features?"
+                f"`plan` reports {properties}, and the history has {versions} versions: this change leaves a"
+                " trace. What else does a view say beside its features?"
             )
         with attempt("after this change the training data cannot be retrieved"):
             after = _ask(store, labels, features)
     other = ((before != after) & ~(before.isna() & after.isna())).any(axis="columns")
     if not other.any():
         raise NotYet(
-            f"the history has one version, but no value of the training data is another one: your change ({properties}) does not reach it."
+            "the history has one version, but no value of the training data is another one: your change"
+            f" ({properties}) does not reach it."
         )
     return (
-        f"`plan` reports {properties}, the history still has one version, and {other.sum():,} of {len(other):,} training rows are other ones. "
-        "So a review reads the plan: the history will not tell."
+        f"`plan` reports {properties}, the history still has one version, and {other.sum():,} of"
+        f" {len(other):,} training rows are other ones. So a review reads the plan: the history will not"
+        " tell."
     )
 
 
@@ -226,7 +245,10 @@ EXERCISES = [
         "1.1",
         "Write a feature view",
         _fresh_acceptance,
-        more="Take `driver_hourly_stats` in feature_views.py as a model: name, entities, ttl, schema and source, each with another value or fewer of them.",
+        more=(
+            "Take `driver_hourly_stats` in feature_views.py as a model: name, entities, ttl, schema and"
+            " source, each with another value or fewer of them."
+        ),
         worked="""
 from datetime import timedelta
 
@@ -244,7 +266,10 @@ acceptance_view = FeatureView(
         "1.2",
         "Compute a feature at retrieval",
         _converted_trips,
-        more="Go through both lists at once with `zip`, as `driver_ratios` does. A missing value comes as None, which cannot be multiplied.",
+        more=(
+            "Go through both lists at once with `zip`, as `driver_ratios` does. A missing value comes as"
+            " None, which cannot be multiplied."
+        ),
         worked="""
 # One value for each driver, also for one without a rate: Feast puts the list beside the others.
 def converted_trips(inputs):
@@ -259,11 +284,15 @@ def converted_trips(inputs):
         "1.3",
         "Change a feature without a trace",
         _without_a_trace,
-        more="A version is kept when a feature changes. Leave the schema and the entities as they are: what decides which of the values are still used?",
+        more=(
+            "A version is kept when a feature changes. Leave the schema and the entities as they are: what"
+            " decides which of the values are still used?"
+        ),
         worked="""
 from datetime import timedelta
 
-# With a shorter time to live some values count as missing. Feast keeps a version when features or entities change, and these do not.
+# With a shorter time to live some values count as missing. Feast keeps a version when features or entities
+# change, and these do not.
 silent_change = FeatureView(
     name=hourly.name,
     entities=[store.get_entity("driver")],

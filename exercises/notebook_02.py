@@ -21,7 +21,8 @@ def _keeps_expired(ttl: Any) -> str:
 
     if not isinstance(ttl, timedelta):
         raise NotYet(
-            f"that is of the type {type(ttl).__name__}; a time to live is a `timedelta`, as in `by_hand` above."
+            f"that is of the type {type(ttl).__name__}; a time to live is a `timedelta`, as in `by_hand`"
+            " above."
         )
     stats = pd.read_parquet(current().data / "driver_stats.parquet", columns=["driver_id", "event_timestamp"])
     last = stats.groupby("driver_id").event_timestamp.max()
@@ -40,7 +41,8 @@ def _keeps_expired(ttl: Any) -> str:
     if not today.all():
         short = str(ttl).removesuffix(", 0:00:00").removesuffix(" 00:00:00")
         raise NotYet(
-            f"with {short} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last value is {oldest} old. "
+            f"with {short} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last"
+            f" value is {oldest} old. "
             + ("That is shorter than today's 7 days." if ttl < timedelta(days=7) else "Compare the two.")
         )
     if much_later[last.idxmin()]:
@@ -49,7 +51,10 @@ def _keeps_expired(ttl: Any) -> str:
             + ("To Feast, zero means no limit. " if not ttl else "")
             + "Find the age in the file, and stay near it."
         )
-    return f"All {len(today)} drivers get a value, and the model is told that one of {days:.0f} days ago is as good as one of today."
+    return (
+        f"All {len(today)} drivers get a value, and the model is told that one of {days:.0f} days ago is as"
+        " good as one of today."
+    )
 
 
 DAILY = "driver_daily_means:mean_conv_rate"
@@ -70,9 +75,8 @@ def _never_ahead(ask: Any) -> str:
     labels = pd.read_parquet(current().data / "driver_labels.parquet")
     days = stats.event_timestamp.dt.floor("D")
     means = stats.groupby(["driver_id", days]).conv_rate.mean().rename("mean_conv_rate")
-    evening = labels.tail(100).event_timestamp.dt.floor("D") + timedelta(
-        hours=22
-    )  # later in the day than any label
+    # Later in the day than any label.
+    evening = labels.tail(100).event_timestamp.dt.floor("D") + timedelta(hours=22)
     questions = pd.concat([labels, labels.tail(100).assign(event_timestamp=evening)], ignore_index=True)
     questions = questions[["driver_id", "event_timestamp"]].assign(number=range(len(questions)))
     with scratch() as store, tempfile.TemporaryDirectory(prefix="exercise-") as folder:
@@ -103,19 +107,21 @@ def _never_ahead(ask: Any) -> str:
         raise NotYet(_why_ahead(answer, int(ahead.sum()), int(clear.sum())))
     if stale.any():
         raise NotYet(
-            f"nothing looks ahead, but {stale.sum()} of {clear.sum()} questions get the mean of the day before yesterday. "
-            "That of yesterday was complete at midnight."
+            f"nothing looks ahead, but {stale.sum()} of {clear.sum()} questions get the mean of the day"
+            " before yesterday. That of yesterday was complete at midnight."
         )
     if not right[clear].all():
         raise NotYet(
-            f"{(clear & ~right).sum()} of {clear.sum()} answers are not the mean of the day before the question, or are null. Which row does Feast take?"
+            f"{(clear & ~right).sum()} of {clear.sum()} answers are not the mean of the day before the"
+            " question, or are null. Which row does Feast take?"
         )
     asked = clear & (questions.number < len(labels)).to_numpy()
     truth = labels.label.reindex(questions.number)[asked]
     leaky, honest = (roc_auc_score(truth, mean_of(later)[asked]) for later in (0, -1))
     return (
-        f"All {clear.sum():,} questions whose driver reported on these days get the mean of the day before. As a score of its own it has an AUC of {honest:.2f}; "
-        f"asked at the label's time it would show {leaky:.2f}. A point-in-time join is as right as the time that is stamped on a row."
+        f"All {clear.sum():,} questions whose driver reported on these days get the mean of the day before."
+        f" As a score of its own it has an AUC of {honest:.2f}; asked at the label's time it would show"
+        f" {leaky:.2f}. A point-in-time join is as right as the time that is stamped on a row."
     )
 
 
@@ -127,7 +133,8 @@ def _by_number(answer: Any, questions: int) -> np.ndarray:
         raise NotYet("that is a job: its rows are joined when `to_df()` is called.")
     if not isinstance(answer, pd.DataFrame):
         raise NotYet(
-            f"your function returns something of the type {type(answer).__name__}; return the table that Feast gives."
+            f"your function returns something of the type {type(answer).__name__}; return the table that"
+            " Feast gives."
         )
     answer = answer.reset_index() if answer.index.name == "number" else answer
     why = {
@@ -148,15 +155,19 @@ def _why_ahead(answer: pd.DataFrame, ahead: int, clear: int) -> str:
     """What to say when so many of so many answers hold hours after their question."""
     if ahead < clear:
         return (
-            f"{ahead} of {clear} questions still get the mean of their own day. Take one at 20:00: for which time do you ask, "
-            "and which stamp is the last that is not later?"
+            f"{ahead} of {clear} questions still get the mean of their own day. Take one at 20:00: for which"
+            " time do you ask, and which stamp is the last that is not later?"
         )
     asked = answer.get("event_timestamp")
     if asked is not None and (asked == asked.dt.floor("D")).all():
-        return "you ask at midnight, and a day's row is stamped with that very moment: *not later than* includes it."
+        return (
+            "you ask at midnight, and a day's row is stamped with that very moment: *not later than*"
+            " includes it."
+        )
     return (
-        f"each of {clear} questions gets the mean of its own day, or of a later one. The row of a day is stamped 00:00, "
-        "so for any hour of that day it is the last that is *not later*, and it holds the hours up to the next midnight."
+        f"each of {clear} questions gets the mean of its own day, or of a later one. The row of a day is"
+        " stamped 00:00, so for any hour of that day it is the last that is *not later*, and it holds the"
+        " hours up to the next midnight."
     )
 
 
@@ -190,7 +201,8 @@ def _looks_ahead(row: Any) -> str:
         raise NotYet(_why_not_taken(row.iloc[0], driver, moment, before))
     if known != known_before:
         raise NotYet(
-            f"asked as of 10:25, both retrievals take your row, {given}: it was written by then. Look at its `created`."
+            f"asked as of 10:25, both retrievals take your row, {given}: it was written by then. Look at its"
+            " `created`."
         )
     return (
         f"A training set as of 10:25 gets {given}; what was known then is {known}. "
@@ -234,16 +246,28 @@ def _why_not_taken(row: pd.Series, driver: pd.DataFrame, moment: pd.Timestamp, b
     if row.driver_id != latest.driver_id:
         return f"the row is of driver {row.driver_id}, and the question is about {latest.driver_id}."
     if row.conv_rate == before:
-        return f"your `conv_rate` is that of the file, {before}; give the row another one, or nobody can tell which was taken."
+        return (
+            f"your `conv_rate` is that of the file, {before}; give the row another one, or nobody can tell"
+            " which was taken."
+        )
     if row.event_timestamp > moment:
-        return f"its event time, {row.event_timestamp:%H:%M} on {row.event_timestamp:%d %B}, is later than the question, so nobody takes it: part 1 of the rule."
+        return (
+            f"its event time, {row.event_timestamp:%H:%M} on {row.event_timestamp:%d %B}, is later than the"
+            " question, so nobody takes it: part 1 of the rule."
+        )
     if row.event_timestamp < latest.event_timestamp:
-        return f"asked as of 10:25, Feast still takes the row of {latest.event_timestamp:%H:%M}: its event time is later than yours. See part 3 of the rule."
+        return (
+            f"asked as of 10:25, Feast still takes the row of {latest.event_timestamp:%H:%M}: its event time"
+            " is later than yours. See part 3 of the rule."
+        )
     if row.event_timestamp == latest.event_timestamp and row.created <= latest.created:
         return (
             "the file has a row of the same hour that was written after yours, and wins: part 4 of the rule."
         )
-    return f"asked as of 10:25, Feast does not give its `conv_rate`, {row.conv_rate}. Compare it with the four parts of the rule."
+    return (
+        f"asked as of 10:25, Feast does not give its `conv_rate`, {row.conv_rate}. Compare it with the four"
+        " parts of the rule."
+    )
 
 
 EXERCISES = [
@@ -261,8 +285,11 @@ longer_ttl = timedelta(days=(NOW - last_hourly.min()).days + 1)
         "2.2",
         "Mend a leak that the view brings along",
         _never_ahead,
-        more="The view cannot be changed; the entity table can. At which time do you have to ask, so that the last stamp before it is that of a day "
-        "which has ended by the question's own time? Write that time into a copy of `questions`, and retrieve with it.",
+        more=(
+            "The view cannot be changed; the entity table can. At which time do you have to ask, so that the"
+            " last stamp before it is that of a day which has ended by the question's own time? Write that"
+            " time into a copy of `questions`, and retrieve with it."
+        ),
         worked="""
 def without_looking_ahead(store, questions):
     # Stamped with its start, a day is complete a day later. So whatever is stamped a day before the
@@ -279,8 +306,11 @@ def without_looking_ahead(store, questions):
         "2.3",
         "Write a row that looks ahead",
         _looks_ahead,
-        more="Two times are yours to choose. By the first the row has to be the latest at 10:25, and by the second nobody had it at 10:25. "
-        "`stats[...].assign(...)` of the row of ten o'clock is a short way to write it.",
+        more=(
+            "Two times are yours to choose. By the first the row has to be the latest at 10:25, and by the"
+            " second nobody had it at 10:25. `stats[...].assign(...)` of the row of ten o'clock is a short"
+            " way to write it."
+        ),
         worked="""
 # A correction of ten o'clock, written two days later.
 ten = stats[(stats.driver_id == 1001) & (stats.event_timestamp == hour)]

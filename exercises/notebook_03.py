@@ -40,7 +40,8 @@ def _refuses_frozen(rule: Any) -> str:
         )
     if not isinstance(rule, Expectation):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; write one expectation, such as those in `rules` above."
+            f"that is of the type {type(rule).__name__}; write one expectation, such as those in `rules`"
+            " above."
         )
     suite = gx.ExpectationSuite("frozen", expectations=[rule])
     with attempt("the registry could not keep this rule"):
@@ -68,41 +69,49 @@ def _refuses_frozen(rule: Any) -> str:
         return week.assign(acc_rate=week.acc_rate.where(week.acc_rate.isna(), value))
 
     mean = rates.mean()
-    hair = "The standard deviation of equal numbers is 0; computed with rounding, it may come out a hair above: leave room for that."
+    hair = (
+        "The standard deviation of equal numbers is 0; computed with rounding, it may come out a hair above:"
+        " leave room for that."
+    )
     if not refused(frozen(mean)):
         no_limit = "A frozen column spreads too little, and this rule sets no lower limit."
         why = {
-            "expect_column_stdev_to_be_between": no_limit
-            if rule.configuration.kwargs.get("min_value") is None
-            else hair,
-            "expect_column_mean_to_be_between": "Its mean is exactly that of the reference, so a rule on the mean finds nothing.",
-            "expect_column_values_to_be_between": "Each of its values is a legal rate. Look for a rule on the column as a whole.",
+            "expect_column_stdev_to_be_between": (
+                no_limit if rule.configuration.kwargs.get("min_value") is None else hair
+            ),
+            "expect_column_mean_to_be_between": (
+                "Its mean is exactly that of the reference, so a rule on the mean finds nothing."
+            ),
+            "expect_column_values_to_be_between": (
+                "Each of its values is a legal rate. Look for a rule on the column as a whole."
+            ),
             "expect_column_values_to_not_be_null": "None of its values is missing.",
         }
         raise NotYet(
-            f"the frozen batch passes. {why.get(rule.configuration.type, 'What do its values have in common that good ones do not?')}"
+            "the frozen batch passes."
+            f" {why.get(rule.configuration.type, 'What do its values have in common that good ones do not?')}"
         )
     for value in (rates.quantile(0.05), rates.quantile(0.95)):
         if not refused(frozen(value)):
             spread = rule.configuration.type == "expect_column_stdev_to_be_between"
             raise NotYet(
-                f"it refuses a batch that is frozen at {mean:.2f} and takes one that is frozen at {value:.2f}. "
-                + (hair if spread else "The next accident brings another value.")
+                f"it refuses a batch that is frozen at {mean:.2f} and takes one that is frozen at"
+                f" {value:.2f}. " + (hair if spread else "The next accident brings another value.")
             )
     for name, rows in good.items():
         if found := refused(rows):
             raise NotYet(f"the frozen batch is refused, but so is {name}: {found}.")
     return (
-        f"The reference has {rates.nunique()} different values with a standard deviation of {rates.std():.2f}; the frozen batch has one, and 0. "
-        "A rule on single values does not see that, nor does one on the mean when the value is the mean."
+        f"The reference has {rates.nunique()} different values with a standard deviation of"
+        f" {rates.std():.2f}; the frozen batch has one, and 0. A rule on single values does not see that, nor"
+        " does one on the mean when the value is the mean."
     )
 
 
 def _in_one_line(report: SuiteReport) -> str:
     """The rules that were broken; nothing when none was."""
-    return (
-        str(report).replace("\n", "; ").replace(" ()", "")
-    )  # a rule without a number for a limit has nothing in brackets
+    # A rule without a number for a limit has nothing in brackets.
+    return str(report).replace("\n", "; ").replace(" ()", "")
 
 
 def _knows_incomplete(complete: Any) -> str:
@@ -138,7 +147,8 @@ def _knows_incomplete(complete: Any) -> str:
         whole, run = told(FeatureStore(config=config))
         if not whole:
             raise NotYet(
-                f"the whole project was measured, {run['computed_features']} features of {run['computed_feature_views']} views, and you call that incomplete."
+                f"the whole project was measured, {run['computed_features']} features of"
+                f" {run['computed_feature_views']} views, and you call that incomplete."
             )
         profile = course.get_feature_view("driver_daily_profile")
         profile.batch_source = FileSource(
@@ -154,20 +164,24 @@ def _knows_incomplete(complete: Any) -> str:
         nothing, run_of_none = told(store)
     if nothing:
         raise NotYet(
-            "the file of a staged batch is gone, nothing was measured, and you call the run complete. Its `status` says so, too."
+            "the file of a staged batch is gone, nothing was measured, and you call the run complete. Its"
+            " `status` says so, too."
         )
     if part:
         raise NotYet(
-            f"the file of one of two views is gone, {run['computed_features']} of 5 features were measured, and you call the run complete. How many should there be?"
+            f"the file of one of two views is gone, {run['computed_features']} of 5 features were measured,"
+            " and you call the run complete. How many should there be?"
         )
     if not batch:
         raise NotYet(
-            f"a staged batch has one view, all {run_of_batch['computed_features']} features of it were measured, and you call the run incomplete. "
-            "Ask the store how many there should be."
+            f"a staged batch has one view, all {run_of_batch['computed_features']} features of it were"
+            " measured, and you call the run incomplete. Ask the store how many there should be."
         )
     return (
-        f"With one of two files gone Feast reports {run['status']!r} and {run['computed_features']} features; with the only file of a batch gone, "
-        f"{run_of_none['status']!r} and {run_of_none['computed_features']}. It raises neither time, so a scheduled job needs your function."
+        f"With one of two files gone Feast reports {run['status']!r} and {run['computed_features']} features;"
+        f" with the only file of a batch gone, {run_of_none['status']!r} and"
+        f" {run_of_none['computed_features']}. It raises neither time, so a scheduled job needs your"
+        " function."
     )
 
 
@@ -191,7 +205,8 @@ def _gets_past(spoil: Any) -> str:
 
     if not callable(spoil):
         raise NotYet(
-            f"that is of the type {type(spoil).__name__}; write a function that takes a batch and returns the spoiled one."
+            f"that is of the type {type(spoil).__name__}; write a function that takes a batch and returns the"
+            " spoiled one."
         )
     stats = pd.read_parquet(current().data / "driver_stats.parquet")
     week = stats[stats.event_timestamp >= LAST_WEEK].reset_index(drop=True)
@@ -214,22 +229,26 @@ def _gets_past(spoil: Any) -> str:
     moved = [f"{name} {score:.2f}" for name, score in scores.items() if score > THRESHOLD]
     if moved:
         raise NotYet(
-            f"no rule is broken, but the score holds the batch: {', '.join(moved)}. What can you change about a column and leave its histogram as it is?"
+            f"no rule is broken, but the score holds the batch: {', '.join(moved)}. What can you change about"
+            " a column and leave its histogram as it is?"
         )
     served = table.set_index(list(noons)).conv_rate
     alike = served.corr(truth)
     if abs(alike) > 0.2:
         raise NotYet(
-            f"released, but not useless: what is served and the true `conv_rate` have a correlation of {alike:.2f}. "
+            "released, but not useless: what is served and the true `conv_rate` have a correlation of"
+            f" {alike:.2f}. "
             + (
-                "Nothing is spoiled yet: each driver is served what it had. (When a series becomes a column, pandas goes by its index, not by its order.)"
+                "Nothing is spoiled yet: each driver is served what it had. (When a series becomes a column,"
+                " pandas goes by its index, not by its order.)"
                 if (served - truth).abs().max() < 1e-9
                 else "A model could still learn from it. Whose value does a driver get?"
             )
         )
     return (
-        f"Released: no rule is broken, and the largest drift score is {max(scores.values()):.3f}. Yet a driver's `conv_rate` says nothing about the driver. "
-        "Both gates look at one column at a time; neither knows whose value it is. Labels would show it, and they come later."
+        f"Released: no rule is broken, and the largest drift score is {max(scores.values()):.3f}. Yet a"
+        " driver's `conv_rate` says nothing about the driver. Both gates look at one column at a time;"
+        " neither knows whose value it is. Labels would show it, and they come later."
     )
 
 
@@ -268,8 +287,11 @@ EXERCISES = [
         "3.1",
         "Refuse a frozen column",
         _refuses_frozen,
-        more="A frozen column has no spread and a single value. Great Expectations has a rule on the standard deviation of a column, and one on the number of "
-        "its different values; `reference_frame` says which limit leaves good weeks room.",
+        more=(
+            "A frozen column has no spread and a single value. Great Expectations has a rule on the standard"
+            " deviation of a column, and one on the number of its different values; `reference_frame` says"
+            " which limit leaves good weeks room."
+        ),
         worked="""
 # Half of the spread of a good period: far from 0, and far from what good weeks show.
 frozen_rule = gxe.ExpectColumnStdevToBeBetween(
@@ -281,7 +303,10 @@ frozen_rule = gxe.ExpectColumnStdevToBeBetween(
         "3.2",
         "Write the alarm that the monitor lacks",
         _knows_incomplete,
-        more="`store.list_feature_views()` gives the views whose features are stored, and a view's `features` are what is measured of it.",
+        more=(
+            "`store.list_feature_views()` gives the views whose features are stored, and a view's `features`"
+            " are what is measured of it."
+        ),
         worked="""
 def all_measured(run, store):
     # What should have been measured is in the registry, so nothing is written here as a number.
@@ -293,7 +318,10 @@ def all_measured(run, store):
         "3.3",
         "Get a useless batch past both gates",
         _gets_past,
-        more="The rules look at each value and at the mean, the score at a histogram. None of these changes when values only change places.",
+        more=(
+            "The rules look at each value and at the mean, the score at a histogram. None of these changes"
+            " when values only change places."
+        ),
         worked="""
 def spoiled(rows):
     # Each driver gets the values of another one, as after a join on the wrong key.

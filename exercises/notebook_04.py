@@ -37,7 +37,8 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
     if len(folds) != 8:
         raise NotYet(
-            f"that makes {len(folds)} folds, and `validate` scores eight blocks: only equal blocks can be compared."
+            f"that makes {len(folds)} folds, and `validate` scores eight blocks: only equal blocks can be"
+            " compared."
         )
     times, ahead = rows.event_timestamp, pd.Timedelta(hours=HORIZON)
     blocks = [block for _, block in TimeSeriesSplit(8).split(rows)]
@@ -46,20 +47,22 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         later, unknown = (learned > starts).sum(), (learned + ahead > starts).sum()
         if later:
             raise NotYet(
-                f"fold {number} learns from {later:,} rows that are later than the first row it is scored on. "
-                "That is the first fault of a random split, in this notebook's first section."
+                f"fold {number} learns from {later:,} rows that are later than the first row it is scored on."
+                " That is the first fault of a random split, in this notebook's first section."
             )
         if not np.array_equal(test, blocks[number]):
             raise NotYet(
-                f"fold {number} is not scored on block {number} of `validate`: only equal blocks can be compared."
+                f"fold {number} is not scored on block {number} of `validate`: only equal blocks can be"
+                " compared."
             )
         if unknown:
             units = (
                 " A gap is counted in rows, not in hours." if getattr(splitter, "gap", 0) == HORIZON else ""
             )
             raise NotYet(
-                f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown} label{'' if unknown == 1 else 's'} whose "
-                f"{HORIZON} hours were not over.{units} How many rows lie in the {HORIZON} hours before each block?"
+                f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown}"
+                f" label{'' if unknown == 1 else 's'} whose {HORIZON} hours were not over.{units} How many"
+                f" rows lie in the {HORIZON} hours before each block?"
             )
         unused = (times + ahead <= starts).sum() - len(train)
         if unused > 150:
@@ -76,8 +79,9 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
     ]
     shuffled, without_gap, yours = (f"{score:.3f}" for score in scores)
     return (
-        "Every label was known when its block began. A model that only looks up the six labels of a driver that are nearest in time shows what the others are worth: "
-        f"AUC {shuffled} in shuffled folds, {without_gap} in the split of `validate`, {yours} in yours."
+        "Every label was known when its block began. A model that only looks up the six labels of a driver"
+        f" that are nearest in time shows what the others are worth: AUC {shuffled} in shuffled folds,"
+        f" {without_gap} in the split of `validate`, {yours} in yours."
     )
 
 
@@ -100,12 +104,14 @@ def _candidates(client: MlflowClient) -> tuple[Run, list[Run]]:
 def _finds_what_is_without(filter_string: Any) -> str:
     if not isinstance(filter_string, str):
         raise NotYet(
-            f"that is of the type {type(filter_string).__name__}; write the text that `search_runs` takes as `filter_string`."
+            f"that is of the type {type(filter_string).__name__}; write the text that `search_runs` takes as"
+            " `filter_string`."
         )
     feature = "avg_daily_trips"
     if unfilled := re.search(r"\{\w*\}", filter_string):
         raise NotYet(
-            f"the text holds {unfilled[0]} as it stands: Python fills braces in when an `f` is before the quote."
+            f"the text holds {unfilled[0]} as it stands: Python fills braces in when an `f` is before the"
+            " quote."
         )
     with scratch_tracking() as client:
         parent, candidates = _candidates(client)
@@ -136,7 +142,8 @@ def _finds_what_is_without(filter_string: Any) -> str:
             raise NotYet(
                 "MLflow finds no run. "
                 + (
-                    "A comparison with `=` or `!=` needs a value to compare: look into the tags of a run that is without the feature."
+                    "A comparison with `=` or `!=` needs a value to compare: look into the tags of a run that"
+                    " is without the feature."
                     if compares
                     else "Try its conditions one by one: which of them holds for no run?"
                 )
@@ -144,7 +151,8 @@ def _finds_what_is_without(filter_string: Any) -> str:
         with_it = [run.info.run_name for run in candidates if run.info.run_id in got.keys() - wanted.keys()]
         if with_it:
             raise NotYet(
-                f"it also finds {with_it[0]}, which reads {feature}: see the column `features` of the candidates' table."
+                f"it also finds {with_it[0]}, which reads {feature}: see the column `features` of the"
+                " candidates' table."
             )
         missed = sorted(wanted[run] for run in wanted.keys() - got.keys())
         if missed:
@@ -154,9 +162,11 @@ def _finds_what_is_without(filter_string: Any) -> str:
         others = sorted(got[run] for run in got.keys() - wanted.keys())
         if others:
             raise NotYet(
-                f"it also finds {others[0]!r}, which is no candidate of this selection: `children`, above, says what is one."
+                f"it also finds {others[0]!r}, which is no candidate of this selection: `children`, above,"
+                " says what is one."
             )
-        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of another selection, and the winner's.
+        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of another
+        # selection, and the winner's.
         colleague = add("rating_only", ["rating"], parent.info.run_id)
         add("trips_only", [feature], parent.info.run_id)
         add(
@@ -167,17 +177,22 @@ def _finds_what_is_without(filter_string: Any) -> str:
         tomorrow = found()
     if colleague not in tomorrow:
         raise NotYet(
-            "today it finds the right runs; a new candidate, rating_only, would not be found. Ask for what the runs have in common, not for their names."
+            "today it finds the right runs; a new candidate, rating_only, would not be found. Ask for what"
+            " the runs have in common, not for their names."
         )
     if winner in tomorrow:
         raise NotYet(
-            "today it finds the right runs; the winner's run, which this notebook puts below the same parent and which is no candidate, would be found as well."
+            "today it finds the right runs; the winner's run, which this notebook puts below the same parent"
+            " and which is no candidate, would be found as well."
         )
     if len(tomorrow) > len(wanted) + 1:
         raise NotYet(
             "today it finds the right runs; a candidate of another selection would be found as well."
         )
-    return f"{len(wanted)} of {len(candidates)} candidates would survive the end of {feature}; one more, rating_only, was found as soon as a colleague had logged it."
+    return (
+        f"{len(wanted)} of {len(candidates)} candidates would survive the end of {feature}; one more,"
+        " rating_only, was found as soon as a colleague had logged it."
+    )
 
 
 def _one_standard_error(scores: pd.DataFrame, num_features: pd.Series, ddof: int) -> str:
@@ -195,9 +210,11 @@ def _chooses_by_standard_error(rule: Any) -> str:
 
     if not callable(rule):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; write the function, and return a candidate's name from it."
+            f"that is of the type {type(rule).__name__}; write the function, and return a candidate's name"
+            " from it."
         )
-    # A made-up table in which each mistake takes another candidate: name, features, mean, and how far a block lies from it.
+    # A made-up table in which each mistake takes another candidate: name, features, mean, and how far a block
+    # lies from it.
     made_up = pd.DataFrame(
         [
             ("one", 1, 0.700, 0.010),
@@ -214,10 +231,19 @@ def _chooses_by_standard_error(rule: Any) -> str:
     scores = pd.DataFrame(blocks, columns=list(made_up.index))
     mistakes = {
         "one": "that is the smallest set of all, and the best one is 0.1 better.",
-        "two": f"its mean is {made_up['mean'].six - made_up['mean'].two:.3f} below the best. So much do single blocks differ; the mean of eight differs less.",
+        "two": (
+            f"its mean is {made_up['mean'].six - made_up['mean'].two:.3f} below the best. So much do single"
+            " blocks differ; the mean of eight differs less."
+        ),
         "three": "of two sets with three features that are close enough it takes the worse one.",
-        "three, shaky": "it is far below the best, and only its own blocks differ so much. Whose standard error says how good the best set is?",
-        "five": "it is within 0.002 of the best, which was the notebook's rule. Here the blocks say how close is close enough.",
+        "three, shaky": (
+            "it is far below the best, and only its own blocks differ so much. Whose standard error says how"
+            " good the best set is?"
+        ),
+        "five": (
+            "it is within 0.002 of the best, which was the notebook's rule. Here the blocks say how close is"
+            " close enough."
+        ),
         "six": "that is the best set; there are smaller ones which the blocks cannot tell from it.",
     }
     with attempt("the rule failed on a made-up table of eight blocks"):
@@ -244,13 +270,16 @@ def _chooses_by_standard_error(rule: Any) -> str:
     by_ddof = {_one_standard_error(logged, features, ddof): ddof for ddof in (0, 1)}
     if choice not in by_ddof:
         raise NotYet(
-            f"the made-up table is right, but of this notebook's own candidates it takes {choice!r}. Does it read `scores` and nothing else?"
+            f"the made-up table is right, but of this notebook's own candidates it takes {choice!r}. Does it"
+            " read `scores` and nothing else?"
         )
     best = logged.mean().idxmax()
     behind = int((logged[choice] < logged[best]).sum())
     return (
-        f"On the curves in MLflow it takes {choice} (AUC {logged[choice].mean():.3f}): the best is {best} ({logged[best].mean():.3f}), with a standard error of "
-        f"{logged[best].sem(ddof=by_ddof[choice]):.3f}. The rule is generous: it does not see that on the same blocks {choice} is behind in {behind} of {len(logged)}."
+        f"On the curves in MLflow it takes {choice} (AUC {logged[choice].mean():.3f}): the best is {best}"
+        f" ({logged[best].mean():.3f}), with a standard error of"
+        f" {logged[best].sem(ddof=by_ddof[choice]):.3f}. The rule is generous: it does not see that on the"
+        f" same blocks {choice} is behind in {behind} of {len(logged)}."
     )
 
 
@@ -259,7 +288,10 @@ EXERCISES = [
         "4.1",
         "Find the labels that were not known yet",
         _knows_its_labels,
-        more="`by_block.scored_from` has the start of each block. Count the rows of `selection` in the day before each, and take the largest count.",
+        more=(
+            "`by_block.scored_from` has the start of each block. Count the rows of `selection` in the day"
+            " before each, and take the largest count."
+        ),
         worked="""
 # How many rows may be too young, at most? Those of the 24 hours before a block; a gap counts rows.
 times = selection.event_timestamp
@@ -273,7 +305,10 @@ careful_split = TimeSeriesSplit(n_splits=8, gap=max(too_young))
         "4.2",
         "Ask for what is not there",
         _finds_what_is_without,
-        more="A tag was set for each feature that a candidate includes, and none for the others. Which operator asks whether there is a tag at all?",
+        more=(
+            "A tag was set for each feature that a candidate includes, and none for the others. Which"
+            " operator asks whether there is a tag at all?"
+        ),
         worked="""
 # `!=` compares values, and a run without the tag has none. What is missing is null.
 without_trips = f"{children} and tags.feature_avg_daily_trips IS NULL"
@@ -283,7 +318,10 @@ without_trips = f"{children} and tags.feature_avg_daily_trips IS NULL"
         "4.3",
         "Let the blocks set the tolerance",
         _chooses_by_standard_error,
-        more="Three steps: the best mean and its own column; the sets whose mean is at least that mean minus the column's `sem()`; among these the fewest features, then the higher mean.",
+        more=(
+            "Three steps: the best mean and its own column; the sets whose mean is at least that mean minus"
+            " the column's `sem()`; among these the fewest features, then the higher mean."
+        ),
         worked="""
 def by_standard_error(scores, num_features):
     means = scores.mean()

@@ -52,8 +52,9 @@ def _brings_to(bring_to: Any) -> str:
             )
         if now != total:
             raise NotYet(
-                f"{total} complete trials were asked for, and there are {now}. The study held {before} complete trials at the start, "
-                "and two more: one that failed, one that was open. Which of them count, and what does `n_trials` count?"
+                f"{total} complete trials were asked for, and there are {now}. The study held {before}"
+                " complete trials at the start, and two more: one that failed, one that was open. Which of"
+                " them count, and what does `n_trials` count?"
             )
         if any("x" not in trial.params for trial in done):
             raise NotYet("a trial was told a score without a call of `objective`.")
@@ -65,14 +66,19 @@ def _brings_to(bring_to: Any) -> str:
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(
-                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the seed of the sampler is that of the process before."
+                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the seed of the sampler"
+                " is that of the process before."
             )
         still = [trial.number for trial in new_process().get_trials(states=(TrialState.RUNNING,))]
         if still:
             raise NotYet(
-                f"trial {still[0]}, in which the first process died, says RUNNING for ever. What does `settle` do with it?"
+                f"trial {still[0]}, in which the first process died, says RUNNING for ever. What does"
+                " `settle` do with it?"
             )
-    return "Resumed after the kill, resumed by a third process, started once more when all was done: 9 complete trials, no two alike, and nothing is left open."
+    return (
+        "Resumed after the kill, resumed by a third process, started once more when all was done: 9 complete"
+        " trials, no two alike, and nothing is left open."
+    )
 
 
 EPOCHS = 12
@@ -82,7 +88,10 @@ SLOW = [0.693, 0.691, 0.688, 0.683, 0.674, 0.658, 0.634, 0.606, 0.580, 0.562, 0.
 
 
 def _curves(place: int) -> list[list[float]]:
-    """Log loss over the epochs for each of sixteen trials: ordinary ones, five that only get worse, and the slow starter at ``place``."""
+    """Log loss over the epochs for each of sixteen trials.
+
+    They are ordinary ones, five that only get worse, and the slow starter at ``place``.
+    """
     ordinary = [[end + (0.69 - end) * math.exp(-epoch / 3) for epoch in range(EPOCHS)] for end in ENDS]
     hopeless = [
         [0.69 + rate * epoch for epoch in range(EPOCHS)] for rate in (0.002, 0.004, 0.006, 0.01, 0.02)
@@ -93,7 +102,7 @@ def _curves(place: int) -> list[list[float]]:
 
 
 def _replay(pruner: optuna.pruners.BasePruner, place: int) -> tuple[int, int]:
-    """Ask a pruner about each epoch of each trial; gives the epochs that the slow starter ran, and those of all trials."""
+    """Ask a pruner about each epoch of each trial; return the epochs of the slow starter and of all trials."""
     import optuna
 
     curves = _curves(place)
@@ -116,33 +125,38 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
 
     if isinstance(pruner, type):
         raise NotYet(
-            f"that is the class {pruner.__name__}; a study takes a pruner that was made of it, as `early` does."
+            f"that is the class {pruner.__name__}; a study takes a pruner that was made of it, as `early`"
+            " does."
         )
     if not isinstance(pruner, optuna.pruners.BasePruner):
         raise NotYet(
-            f"that is of the type {type(pruner).__name__}; make one of `optuna.pruners`, as for the study `early`."
+            f"that is of the type {type(pruner).__name__}; make one of `optuna.pruners`, as for the study"
+            " `early`."
         )
     every, saved = 16 * EPOCHS, []
-    for place, which in (
-        (9, "tenth"),
-        (14, "fifteenth"),
-    ):  # also later: who spares only the first trials is not patient
+    # Also a late one: a pruner that spares only the first trials isn't patient.
+    for place, which in ((9, "tenth"), (14, "fifteenth")):
         with attempt("the pruner failed"):
             ran, epochs = _replay(pruner, place)
         if ran < EPOCHS:
             at = [curve[ran - 1] for curve in _curves(place)]
             raise NotYet(
-                f"as the {which} trial, the slow starter is stopped after epoch {ran - 1}: its loss is {SLOW[ran - 1]:.3f} there, the best trial's {min(at):.3f}. "
-                "Look at the table: when does it overtake the others, and what do the hopeless ones never do?"
+                f"as the {which} trial, the slow starter is stopped after epoch {ran - 1}: its loss is"
+                f" {SLOW[ran - 1]:.3f} there, the best trial's {min(at):.3f}. Look at the table: when does it"
+                " overtake the others, and what do the hopeless ones never do?"
             )
         saved.append(every - epochs)
     if min(saved) == 0:
         raise NotYet(f"the slow starter wins, but no trial is stopped: all {every} epochs run.")
     if min(saved) < every // 8:
         raise NotYet(
-            f"the slow starter wins, but only {min(saved)} of {every} epochs are saved: the hopeless trials run too long."
+            f"the slow starter wins, but only {min(saved)} of {every} epochs are saved: the hopeless trials"
+            " run too long."
         )
-    return f"The slow starter runs to its end and wins with {SLOW[-1]:.3f}, and {min(saved)} of {every} epochs are saved."
+    return (
+        f"The slow starter runs to its end and wins with {SLOW[-1]:.3f}, and {min(saved)} of {every} epochs"
+        " are saved."
+    )
 
 
 def _says_it_to_katib(parameters: Any) -> str:
@@ -159,12 +173,14 @@ def _says_it_to_katib(parameters: Any) -> str:
     spec = models.V1beta1ParameterSpec
     if not isinstance(parameters, list | tuple):
         raise NotYet(
-            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each hyperparameter, as in the YAML above."
+            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each"
+            " hyperparameter, as in the YAML above."
         )
     for one in parameters:
         if not isinstance(one, dict | spec):
             raise NotYet(
-                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the keys of the YAML above."
+                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the"
+                " keys of the YAML above."
             )
     written = [one.to_dict() if isinstance(one, spec) else one for one in parameters]
     for one in written:
@@ -172,18 +188,21 @@ def _says_it_to_katib(parameters: Any) -> str:
         for key, value in limits.items() if isinstance(limits, dict) else ():
             if isinstance(value, int | float):
                 raise NotYet(
-                    f"{key} of {one.get('name')} is a number, {value!r}, which Katib's models refuse. How does the YAML above write every value?"
+                    f"{key} of {one.get('name')} is a number, {value!r}, which Katib's models refuse. How"
+                    " does the YAML above write every value?"
                 )
     with attempt("Katib's models refuse it"):
         read = [spec.from_dict(one).to_dict() for one in written]
     if lost := _lost(written, read):
         raise NotYet(
-            f"Katib's models read it, and dropped {', '.join(lost)} without a word. Compare each key with the YAML above."
+            f"Katib's models read it, and dropped {', '.join(lost)} without a word. Compare each key with the"
+            " YAML above."
         )
     names = [one.get("name") for one in read]
     if sorted(map(str, names)) != ["epochs", "learning_rate"]:
         raise NotYet(
-            f"the names are {', '.join(map(str, names)) or 'none'}: `learning_rate` and `epochs` are asked for, once each."
+            f"the names are {', '.join(map(str, names)) or 'none'}: `learning_rate` and `epochs` are asked"
+            " for, once each."
         )
     for one in read:
         name, kind, limits = one["name"], one.get("parameterType"), one.get("feasibleSpace", {})
@@ -191,14 +210,15 @@ def _says_it_to_katib(parameters: Any) -> str:
             raise NotYet(f"{name} has no parameterType.")
         if kind != {"learning_rate": "double", "epochs": "int"}[name]:
             raise NotYet(
-                f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole number and a choice; "
-                "as a choice, a sampler would not know what lies between."
+                f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole"
+                " number and a choice; as a choice, a sampler would not know what lies between."
             )
         if not {"min", "max"} <= limits.keys():
             raise NotYet(f"{name} has no {' and no '.join(sorted({'min', 'max'} - limits.keys()))}.")
         if limits.get("distribution", "uniform") not in ("uniform", "logUniform"):
             raise NotYet(
-                f"the distribution {limits['distribution']!r} is neither of the two; compare it with that of C in the YAML above."
+                f"the distribution {limits['distribution']!r} is neither of the two; compare it with that of"
+                " C in the YAML above."
             )
         limits.setdefault("distribution", "uniform")  # as Katib does
         if kind == "int":
@@ -212,13 +232,17 @@ def _says_it_to_katib(parameters: Any) -> str:
     small = sum(trial["learning_rate"] < 1e-3 for trial in drawn)
     if space["learning_rate"] != FloatDistribution(1e-6, 1e-1, log=True):
         raise NotYet(
-            f"Katib would draw learning_rate from {space['learning_rate']}: of 200 draws, {small} are below 0.001. Compare with `suggest_float` in `learn`."
+            f"Katib would draw learning_rate from {space['learning_rate']}: of 200 draws, {small} are below"
+            " 0.001. Compare with `suggest_float` in `learn`."
         )
     if space["epochs"] != IntDistribution(4, 12, step=4):
         raise NotYet(
             f"Katib would try {', '.join(map(str, sorted({trial['epochs'] for trial in drawn})))} epochs."
         )
-    return f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the epochs are 4, 8 or 12."
+    return (
+        f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the"
+        " epochs are 4, 8 or 12."
+    )
 
 
 def _lost(written: Any, read: Any) -> list[str]:
@@ -238,7 +262,10 @@ EXERCISES = [
         "5.1",
         "Bring a killed study to its goal",
         _brings_to,
-        more="Three things, in the order of `sweep`: close what is open with `tell`; a sampler whose seed depends on how many trials are complete; as many further trials as are missing.",
+        more=(
+            "Three things, in the order of `sweep`: close what is open with `tell`; a sampler whose seed"
+            " depends on how many trials are complete; as many further trials as are missing."
+        ),
         worked="""
 def bring_to(study, objective, total):
     # What a dead process left open will never end by itself.
@@ -254,7 +281,11 @@ def bring_to(study, objective, total):
         "5.2",
         "Keep the slow starter",
         _keeps_the_slow_starter,
-        more="Either judge later (an argument of `MedianPruner`), or wrap the pruner in one of `optuna.pruners` that waits as long as a trial improves (Optuna calls that one experimental, and says so in a warning).",
+        more=(
+            "Either judge later (an argument of `MedianPruner`), or wrap the pruner in one of"
+            " `optuna.pruners` that waits as long as a trial improves (Optuna calls that one experimental,"
+            " and says so in a warning)."
+        ),
         worked="""
 # It asks the median only about trials that have stopped improving, and the slow starter never does.
 # (Optuna calls this pruner experimental, and warns. A MedianPruner with n_warmup_steps=8 saves less.)
@@ -268,7 +299,10 @@ patient = optuna.pruners.PatientPruner(
         "5.3",
         "Say it in Katib's words",
         _says_it_to_katib,
-        more="Two entries like those of C and degree in the YAML above. Each has a name, a type, and under `feasibleSpace` limits in quotes; the whole numbers are four apart.",
+        more=(
+            "Two entries like those of C and degree in the YAML above. Each has a name, a type, and under"
+            " `feasibleSpace` limits in quotes; the whole numbers are four apart."
+        ),
         worked="""
 # All values are text; without logUniform nine of ten trials would lie above 0.01.
 in_katibs_words = [

@@ -16,7 +16,10 @@ SCORES = LOW, FAIR, GOOD, ABSURD = 0.64, 0.66, 0.89, 0.91
 
 @contextlib.contextmanager
 def _runner() -> Iterator[tuple[Path, Path]]:
-    """Kubeflow's local runner on a folder that is gone afterwards: that folder, and a log in it. The notebook's own settings come back."""
+    """Kubeflow's local runner on a folder that is gone afterwards; yields that folder and a log in it.
+
+    The notebook's own settings come back.
+    """
     from kfp import local
     from kfp.local.config import LocalExecutionConfig
 
@@ -47,7 +50,8 @@ def _is_component(share: Any) -> None:
         raise NotYet(f"that is {what}, and no component: see the first line of each step above.")
     if "pip install" in str(share.component_spec.implementation):
         raise NotYet(
-            "this component would run `pip install` each time it starts. The image holds the packages: use the notebook's own decorator, `component`."
+            "this component would run `pip install` each time it starts. The image holds the packages: use"
+            " the notebook's own decorator, `component`."
         )
     kinds = {name: given.type for name, given in (share.component_spec.inputs or {}).items()}
     if list(kinds.values()) != ["String"]:
@@ -56,17 +60,21 @@ def _is_component(share: Any) -> None:
         )
     if not share.component_spec.outputs:
         raise NotYet(
-            "the component declares no output, so no later step could get its number. See how `retrieve_features` says that it gives a text."
+            "the component declares no output, so no later step could get its number. See how"
+            " `retrieve_features` says that it gives a text."
         )
 
 
 def _why(log: str) -> str:
-    """What a learner needs of the log of a step that failed: the last error in it, whose name may stand behind its module's and without a message."""
+    """The last error in the log of a step that failed; its name may follow its module's and lack a message."""
     errors = re.findall(r"(?m)^\s*(?:\w+\.)*(\w+(?:Error|Exception|Invalid))(?:: (.*))?$", log)
     name, said = errors[-1] if errors else ("an error", "see the component's code.")
     if name == "NameError":
         said = said.partition(". Did you")[0]  # Python's guess, which knows nothing of the notebook
-        return f"the step failed with `{name}: {said}`. The step's process got the text of your function alone, and nothing that this notebook has imported or defined."
+        return (
+            f"the step failed with `{name}: {said}`. The step's process got the text of your function alone,"
+            " and nothing that this notebook has imported or defined."
+        )
     return f"the step failed with `{f'{name}: {said}' if said else name}`."
 
 
@@ -90,7 +98,8 @@ def _gives_the_share(share: Any) -> str:
                 raise NotYet(_why(log.read_text())) from None
     if len(outputs) != 1:
         raise NotYet(
-            f"the step ran to its end and gave {len(outputs) or 'no'} outputs; it should give one number. What a component prints stays in its log: a step gives what it returns."
+            f"the step ran to its end and gave {len(outputs) or 'no'} outputs; it should give one number."
+            " What a component prints stays in its log: a step gives what it returns."
         )
     [found] = outputs.values()
     if not isinstance(found, float | int):
@@ -103,7 +112,10 @@ def _gives_the_share(share: Any) -> str:
         )
     if abs(found - later.label.mean()) > 1e-6:
         raise NotYet(f"the step gave {found:.3f} for a file of {len(later)} labels; count its ones by hand.")
-    return f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The same text would run in a container."
+    return (
+        f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The"
+        " same text would run in a container."
+    )
 
 
 def _waits(order: Any) -> str:
@@ -141,15 +153,18 @@ def _waits(order: Any) -> str:
     waits = {name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()}
     if "train-model" in waits["validate-features"]:
         raise NotYet(
-            "now validate-features waits for train-model: the model is there before anybody looks at its data."
+            "now validate-features waits for train-model: the model is there before anybody looks at its"
+            " data."
         )
     if "validate-features" not in waits["train-model"]:
         raise NotYet(
-            f"in the compiled file train-model waits for {' and '.join(waits['train-model'])} alone, so both could run side by side. Neither the order of lines nor what the function returns is an edge."
+            f"in the compiled file train-model waits for {' and '.join(waits['train-model'])} alone, so both"
+            " could run side by side. Neither the order of lines nor what the function returns is an edge."
         )
     return (
-        f"In the compiled file train-model waits for {' and '.join(waits['train-model'])}, and no value travels for it. "
-        "The course hands over the verdict instead: whoever forgets the argument `checked` cannot compile."
+        f"In the compiled file train-model waits for {' and '.join(waits['train-model'])}, and no value"
+        " travels for it. The course hands over the verdict instead: whoever forgets the argument `checked`"
+        " cannot compile."
     )
 
 
@@ -160,7 +175,8 @@ def _believes(gate: Any) -> str:
 
     if not callable(gate):
         raise NotYet(
-            f"that is of the type {type(gate).__name__}; the answer is a function of a score and a step to add."
+            f"that is of the type {type(gate).__name__}; the answer is a function of a score and a step to"
+            " add."
         )
 
     @pipeline.component
@@ -182,7 +198,8 @@ def _believes(gate: Any) -> str:
             gate(auc, step)
             if not added:
                 raise NotYet(
-                    "your function did not call `register()` when the pipeline was compiled, so no step stands behind its gate."
+                    "your function did not call `register()` when the pipeline was compiled, so no step"
+                    " stands behind its gate."
                 )
 
     with attempt("KFP cannot compile this gate"):
@@ -204,15 +221,16 @@ def _believes(gate: Any) -> str:
         opened = [float(line) for line in notes.read_text().splitlines()]
     _judge_gate(opened, conditions)
     return (
-        f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the gate. "
-        "`dsl.If` takes one comparison; one gate inside another asks for both."
+        f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the"
+        " gate. `dsl.If` takes one comparison; one gate inside another asks for both."
     )
 
 
 def _judge_gate(opened: list[float], conditions: list[str]) -> None:
     if LOW in opened and not conditions:
         raise NotYet(
-            f"the score {LOW} opens the gate, and the compiled file holds no condition: a plain `if` is decided when the pipeline is compiled, and there the score is a placeholder."
+            f"the score {LOW} opens the gate, and the compiled file holds no condition: a plain `if` is"
+            " decided when the pipeline is compiled, and there the score is a placeholder."
         )
     scores = r"inputs\S+pipelinechannel--(?:low|fair|good|absurd)\S+"
     asked = sorted({f"`{re.sub(scores, 'auc', condition)}`" for condition in conditions})
@@ -220,7 +238,10 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
     if len(asked) == 1:
         asks = f" All that the compiled file asks is {asked[0]}: where is the other bound?"
     if "double(" in asks:
-        asks += " The local runner cannot evaluate `double(...)`, which KFP makes of a whole number: write it with a decimal point."
+        asks += (
+            " The local runner cannot evaluate `double(...)`, which KFP makes of a whole number: write it"
+            " with a decimal point."
+        )
     if "inputs" in asks:  # a step of the learner's own decides
         asks = ""
     if LOW in opened and ABSURD not in opened:
@@ -231,7 +252,8 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
         )
     if sorted(opened) != [FAIR, GOOD]:
         raise NotYet(
-            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it should, once each.{asks}"
+            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it"
+            f" should, once each.{asks}"
         )
 
 
@@ -240,7 +262,11 @@ EXERCISES = [
         "6.1",
         "Write a component",
         _gives_the_share,
-        more="The mean of a column of zeros and ones is the share of its ones. Three things make it a step: the decorator, types for what goes in and out, and an import where the text of the function can see it.",
+        more=(
+            "The mean of a column of zeros and ones is the share of its ones. Three things make it a step:"
+            " the decorator, types for what goes in and out, and an import where the text of the function can"
+            " see it."
+        ),
         worked="""
 @component
 def share_of_ones(labels: str) -> float:
@@ -265,7 +291,10 @@ def wait(validated, trained):
         "6.3",
         "Refuse a score that is too good",
         _believes,
-        more="A comparison of a placeholder is an object that `dsl.If` takes, one at a time. But the body of a `with dsl.If(...)` may hold whatever a pipeline may hold.",
+        more=(
+            "A comparison of a placeholder is an object that `dsl.If` takes, one at a time. But the body of a"
+            " `with dsl.If(...)` may hold whatever a pipeline may hold."
+        ),
         worked="""
 def believable(auc, register):
     # `and` between two comparisons would keep the second alone: to Python both are objects, and true.

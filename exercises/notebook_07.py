@@ -41,7 +41,8 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 def _keeps_a_way_back(promote: Any) -> str:
     if not callable(promote):
         raise NotYet(
-            f"that is of the type {type(promote).__name__}; the answer is a function of a client, a name and a version."
+            f"that is of the type {type(promote).__name__}; the answer is a function of a client, a name and"
+            " a version."
         )
     with scratch_tracking() as client:
         client.create_registered_model(SCRATCH_MODEL)
@@ -54,11 +55,15 @@ def _keeps_a_way_back(promote: Any) -> str:
                 promote(client, SCRATCH_MODEL, version)
             if _aliases(client, MODEL) != course:
                 raise NotYet(
-                    f"an alias of {MODEL} moved (in a copy), and the function was called with another name. Use all three arguments."
+                    f"an alias of {MODEL} moved (in a copy), and the function was called with another name."
+                    " Use all three arguments."
                 )
             _judge_aliases(_aliases(client, SCRATCH_MODEL), served, version)
             served = version
-    return "Versions 3 and 2 were promoted in this order after version 1, and each time `previous` named the one that had served. MLflow itself keeps no history of an alias."
+    return (
+        "Versions 3 and 2 were promoted in this order after version 1, and each time `previous` named the one"
+        " that had served. MLflow itself keeps no history of an alias."
+    )
 
 
 def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
@@ -67,15 +72,19 @@ def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
         raise NotYet(f"version {version} was to be promoted, and production names {names}.")
     if "previous" not in found:
         raise NotYet(
-            f"production names version {version}, and no alias `previous` says what served before. The model's aliases: {', '.join(found)}."
+            f"production names version {version}, and no alias `previous` says what served before. The"
+            f" model's aliases: {', '.join(found)}."
         )
     if found["previous"] == version:
         raise NotYet(
-            f"both aliases name version {version}. In which order did your function read and move? An alias that has moved does not say where it was."
+            f"both aliases name version {version}. In which order did your function read and move? An alias"
+            " that has moved does not say where it was."
         )
     if found["previous"] != served:
         raise NotYet(
-            f"version {served} was in production, and now `previous` names version {found['previous']}. A number says when a version was registered, not when it served, and none can be written down beforehand."
+            f"version {served} was in production, and now `previous` names version {found['previous']}. A"
+            " number says when a version was registered, not when it served, and none can be written down"
+            " beforehand."
         )
 
 
@@ -107,34 +116,39 @@ def _mends(mend: Any) -> str:
             training = store.get_historical_features(everyone, RATES).to_df().set_index("driver_id").conv_rate
     _judge_online(online, training.reindex(online.index))
     return (
-        f"{online.notna().sum()} of {len(online)} drivers are online, and the other {online.isna().sum()} are null as in a training set. "
-        "`materialize` takes both ends from you, and no clock of a machine."
+        f"{online.notna().sum()} of {len(online)} drivers are online, and the other {online.isna().sum()} are"
+        " null as in a training set. `materialize` takes both ends from you, and no clock of a machine."
     )
 
 
 def _judge_online(online: pd.Series, training: pd.Series) -> None:
     if online.isna().all():
         raise NotYet(
-            f"all {len(online)} drivers are still null: does your period hold the data of early 2025? An increment begins where the last period ended, and that of the first call ended at `NOW`, empty as it was."
+            f"all {len(online)} drivers are still null: does your period hold the data of early 2025? An"
+            " increment begins where the last period ended, and that of the first call ended at `NOW`, empty"
+            " as it was."
         )
     late, expired = online.isna() & training.notna(), online.notna() & training.isna()
     if late.any():
         raise NotYet(
-            f"still null online, with a value in a training set as of `NOW`: {late.sum()} of {len(online)} drivers. Their last row is older than the beginning of your period."
+            f"still null online, with a value in a training set as of `NOW`: {late.sum()} of {len(online)}"
+            " drivers. Their last row is older than the beginning of your period."
         )
     if expired.any():
         raise NotYet(
-            f"online, and null in a training set as of `NOW`: {expired.sum()} of {len(online)} drivers. Your period reaches further back than the time to live."
+            f"online, and null in a training set as of `NOW`: {expired.sum()} of {len(online)} drivers. Your"
+            " period reaches further back than the time to live."
         )
     other = (online != training) & online.notna()
     if other.any():
         raise NotYet(
-            f"{other.sum()} of {len(online)} drivers have another online value than a training set as of `NOW`: their last rows are later than the end of your period."
+            f"{other.sum()} of {len(online)} drivers have another online value than a training set as of"
+            " `NOW`: their last rows are later than the end of your period."
         )
 
 
 def _server_says(store: FeatureStore, driver: int) -> str:
-    """What the class behind the model server answers about a driver of ``store`` at the course's clock; nothing when it gives a score."""
+    """What the class behind the model server answers about a driver at the course's clock; "" for a score."""
     import yaml
     from fastapi import HTTPException
 
@@ -160,7 +174,8 @@ def _lies_ahead(hour: Any) -> str:
     if not isinstance(hour, pd.DataFrame) or len(hour) != 1:
         rows = f", of {len(hour)} rows" if isinstance(hour, pd.DataFrame) else ""
         raise NotYet(
-            f"that is of the type {type(hour).__name__}{rows}; the answer is a table of one row, as `old_hour` is."
+            f"that is of the type {type(hour).__name__}{rows}; the answer is a table of one row, as"
+            " `old_hour` is."
         )
     missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(
         hour
@@ -187,8 +202,9 @@ def _lies_ahead(hour: Any) -> str:
         week = store.get_feature_view(HOURLY).ttl or timedelta(0)
     _judge_hour(ahead, said)
     return (
-        f"Feast gives the conversion rate {served:.2f} as if nothing were wrong; the model server says *from the future*. "
-        f"Without that question nobody would call this value stale for {week.days} days and {TOKYO.seconds // 3600} hours."
+        f"Feast gives the conversion rate {served:.2f} as if nothing were wrong; the model server says *from"
+        f" the future*. Without that question nobody would call this value stale for {week.days} days and"
+        f" {TOKYO.seconds // 3600} hours."
     )
 
 
@@ -196,11 +212,13 @@ def _judge_hour(ahead: timedelta, said: str) -> None:
     hours = ahead.total_seconds() / 3600
     if not said and not hours:
         raise NotYet(
-            "the model server gives a score, and rightly: this row's moment is `NOW`. A time with a zone is the same moment in each zone; the feed lost the zone and kept the digits."
+            "the model server gives a score, and rightly: this row's moment is `NOW`. A time with a zone is"
+            " the same moment in each zone; the feed lost the zone and kept the digits."
         )
     if not said:
         raise NotYet(
-            f"the model server gives a score: a row from {-hours:g} hour{'' if hours == -1 else 's'} before `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
+            f"the model server gives a score: a row from {-hours:g} hour{'' if hours == -1 else 's'} before"
+            " `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
         )
     if "from the future" not in said:
         raise NotYet(f"the model server refuses the row for another reason: {said}.")
@@ -215,7 +233,10 @@ EXERCISES = [
         "7.1",
         "Promote, and keep a way back",
         _keeps_a_way_back,
-        more="`client` can say which version an alias names now: section *Promote by alias* asks it. Ask before you move anything.",
+        more=(
+            "`client` can say which version an alias names now: section *Promote by alias* asks it. Ask"
+            " before you move anything."
+        ),
         worked="""
 def promote(client, name, version):
     # First the question: once the alias has moved, nobody knows where it was.
@@ -228,7 +249,11 @@ def promote(client, name, version):
         "7.2",
         "Mend a materialization that loaded nothing",
         _mends,
-        more="An increment never looks behind the end of the last period that Feast has noted; `materialize` looks at the period that you name. Begin where the section *Materialize* begins: which rows are still valid at `NOW`?",
+        more=(
+            "An increment never looks behind the end of the last period that Feast has noted; `materialize`"
+            " looks at the period that you name. Begin where the section *Materialize* begins: which rows are"
+            " still valid at `NOW`?"
+        ),
         worked="""
 def mend(store):
     # Both ends by hand. What is older than the time to live must stay out: training would not see it either.
@@ -240,7 +265,10 @@ def mend(store):
         "7.3",
         "A clock in another time zone",
         _lies_ahead,
-        more="`old_hour.assign(...)` gives a copy with other values. At midnight in Greenwich a clock on a wall in Tokyo shows nine in the morning, and that is what was written down.",
+        more=(
+            "`old_hour.assign(...)` gives a copy with other values. At midnight in Greenwich a clock on a"
+            " wall in Tokyo shows nine in the morning, and that is what was written down."
+        ),
         worked="""
 # The digits of Tokyo's wall clock, taken for UTC: nine hours that have not happened yet.
 wall_clock = NOW.tz_convert("Asia/Tokyo").tz_localize(None)

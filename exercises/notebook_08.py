@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 DRIFTED, CHANGED = (2, 3), (4, 5, 6)
 """The weeks of covariate drift and of concept drift."""
 CHANCE, FALL = 0.03, 0.06
-"""Up to the first an AUC may lie below the usual one in any good week, and from the second on something was lost. In between a rule may say either."""
+"""An AUC may fall by the first in any good week; from the second on, something was lost.
+
+In between, a rule may say either.
+"""
 COPIES = 50
 """How often a row is written in a table that holds nothing new."""
 
@@ -26,7 +29,8 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
 
     if not isinstance(report, Report):
         raise NotYet(
-            f"that is of the type {type(report).__name__}; the answer is a `Report` that nobody has run yet: `run` belongs to the check."
+            f"that is of the type {type(report).__name__}; the answer is a `Report` that nobody has run yet:"
+            " `run` belongs to the check."
         )
     columns = [
         name for name in before if name in set(predictions) - {"driver_id", "event_timestamp", "score"}
@@ -38,8 +42,9 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
     called = {number: columns[columns.drifted] for number, columns in asked.items()}
     if silent := [number for number in DRIFTED if called[number].empty]:
         raise NotYet(
-            f"nothing is called in week {silent[0]}, where the features moved far. "
-            "Which values does your method give for good weeks, and which for this one? A p-value falls when two tables differ more, and a distance grows."
+            f"nothing is called in week {silent[0]}, where the features moved far. Which values does your"
+            " method give for good weeks, and which for this one? A p-value falls when two tables differ"
+            " more, and a distance grows."
         )
     for number in set(called) - set(DRIFTED):
         if len(called[number]):
@@ -47,21 +52,27 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
     copied = _asked(report, *(rows.loc[rows.index.repeat(COPIES)] for rows in (seen[1], reference)))
     if (changed := copied.method != asked[1].method).any():
         raise NotYet(
-            f"you leave the method to Evidently, which looks at the number of rows: with {COPIES} times as many it takes {copied.method[changed].iloc[0]} "
-            f"in the place of {asked[1].method[changed].iloc[0]}, and one threshold cannot fit both. Name a method."
+            f"you leave the method to Evidently, which looks at the number of rows: with {COPIES} times as"
+            f" many it takes {copied.method[changed].iloc[0]} in the place of"
+            f" {asked[1].method[changed].iloc[0]}, and one threshold cannot fit both. Name a method."
         )
     if copied.drifted.any():
         raise NotYet(
-            f"weeks 2 and 3 are called and no other. But write each row of week 1 and of `before` {COPIES} times, and it calls {_said(copied[copied.drifted])}"
+            f"weeks 2 and 3 are called and no other. But write each row of week 1 and of `before` {COPIES}"
+            f" times, and it calls {_said(copied[copied.drifted])}"
         )
     return (
-        f"It calls weeks 2 and 3 and no other, also when each row of week 1 and of `before` is written {COPIES} times, which is no news. "
-        "A distance asks how far apart two tables lie; a p-value asks how surprised one should be, and takes each row for a new witness."
+        "It calls weeks 2 and 3 and no other, also when each row of week 1 and of `before` is written"
+        f" {COPIES} times, which is no news. A distance asks how far apart two tables lie; a p-value asks how"
+        " surprised one should be, and takes each row for a new witness."
     )
 
 
 def _asked(report: Report, seen: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """A row for each column that a report asks about: ``method``, ``value``, ``threshold``, and what Evidently itself says, ``drifted``."""
+    """A row for each column that a report asks about: ``method``, ``value``, ``threshold``, and ``drifted``.
+
+    The last is what Evidently itself says.
+    """
     import pandas as pd
     from evidently import Report
 
@@ -91,12 +102,13 @@ def _said(called: pd.DataFrame) -> str:
     if first.value < first.threshold:
         return (
             said
-            + "That is a p-value: it falls with the number of rows, whether or not they tell something new, and no threshold fits for long. Take a distance."
+            + "That is a p-value: it falls with the number of rows, whether or not they tell something new,"
+            " and no threshold fits for long. Take a distance."
         )
     return (
         said
-        + "That is a distance, and good weeks reach your threshold. Look at its values in all six weeks, and leave room on both sides: "
-        "where a method counts in bins, more rows make more bins."
+        + "That is a distance, and good weeks reach your threshold. Look at its values in all six weeks, and"
+        " leave room on both sides: where a method counts in bins, more rows make more bins."
     )
 
 
@@ -120,41 +132,48 @@ def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
     if says(quiet, "a small dip", auc=usual - 0.015):
         low, high = weekly.auc[[1, 2, 3]].min(), weekly.auc[[1, 2, 3]].max()
         raise NotYet(
-            f"it retrains when the AUC is 0.015 lower than before and nothing else moved. In weeks 1 to 3, in which the model was as good as ever, it went from {low:.3f} to {high:.3f}: so much is chance."
+            "it retrains when the AUC is 0.015 lower than before and nothing else moved. In weeks 1 to 3, in"
+            f" which the model was as good as ever, it went from {low:.3f} to {high:.3f}: so much is chance."
         )
     fall = usual - weekly.auc
     if needless := [number for number in (1, *DRIFTED) if real[number] and fall[number] < CHANCE]:
         week = weekly.loc[needless[0]]
         raise NotYet(
-            f"it retrains in week {needless[0]}: the features moved by {week.stored_drift:.2f}, and the AUC is {week.auc:.3f} after {usual:.3f}. "
-            "How much is there to win back, and how much does chance move the AUC of a week?"
+            f"it retrains in week {needless[0]}: the features moved by {week.stored_drift:.2f}, and the AUC"
+            f" is {week.auc:.3f} after {usual:.3f}. How much is there to win back, and how much does chance"
+            " move the AUC of a week?"
         )
     if missed := [number for number in CHANGED if not real[number] and fall[number] > FALL]:
         week = weekly.loc[missed[0]]
         raise NotYet(
-            f"it does nothing in week {missed[0]}: the AUC is {week.auc:.3f} after {usual:.3f}, and the features moved by {week.stored_drift:.2f}. "
-            "See the cell *Side by side*: which view saw this week?"
+            f"it does nothing in week {missed[0]}: the AUC is {week.auc:.3f} after {usual:.3f}, and the"
+            f" features moved by {week.stored_drift:.2f}. See the cell *Side by side*: which view saw this"
+            " week?"
         )
     if says(weekly.loc[4], "a week without labels", auc=float("nan")):
         raise NotYet(
-            "it retrains in a week whose labels have not arrived yet: `auc` is NaN there. No comparison with NaN is true, so `not (...)` of one is. There is nothing to train on either."
+            "it retrains in a week whose labels have not arrived yet: `auc` is NaN there. No comparison with"
+            " NaN is true, so `not (...)` of one is. There is nothing to train on either."
         )
     if says(quiet, "a week whose AUC rose", auc=usual + 0.1):
         raise NotYet(f"it retrains in a week whose AUC rose from {usual:.3f} to {usual + 0.1:.3f}.")
     if not says(weekly.loc[2], "a fall beside a drift", auc=usual - 0.1):
         raise NotYet(
-            "it does nothing in a week in which the features drifted *and* the AUC fell by 0.1. A change of meaning may come with a drift; the fall counts."
+            "it does nothing in a week in which the features drifted *and* the AUC fell by 0.1. A change of"
+            " meaning may come with a drift; the fall counts."
         )
     for now, then, needed in ((0.85, 0.95, True), (0.62, 0.63, False)):
         if says(quiet, f"a model of AUC {then}", auc=now, auc_before=then) != needed:
             raise NotYet(
-                f"another model had an AUC of {then} before, and has {now} in a quiet week: your function says {not needed}. "
-                "A number that is low for one task is high for another; compare with the model's own past."
+                f"another model had an AUC of {then} before, and has {now} in a quiet week: your function"
+                f" says {not needed}. A number that is low for one task is high for another; compare with the"
+                " model's own past."
             )
     starts = [number for number in real if real[number]]
     false = [number for number in starts if number not in CHANGED]
     return (
-        f"It retrains in {_weeks(starts)}, whose AUC lies {fall[starts].min():.2f} to {fall[starts].max():.2f} below that before the clock. "
+        f"It retrains in {_weeks(starts)}, whose AUC lies {fall[starts].min():.2f} to"
+        f" {fall[starts].max():.2f} below that before the clock. "
         + (f"By chance so does that of {_weeks(false)}, and the gate has to notice. " if false else "")
         + "It waits while labels are missing, and no drift alone starts it."
     )
@@ -170,7 +189,8 @@ def _yes_or_no(answer: Any, what: str) -> bool:
 
     if not isinstance(answer, bool | np.bool_):
         raise NotYet(
-            f"for {what} your function returns {answer!r}, of the type {type(answer).__name__}; let it return True or False in each case."
+            f"for {what} your function returns {answer!r}, of the type {type(answer).__name__}; let it return"
+            " True or False in each case."
         )
     return bool(answer)
 
@@ -188,7 +208,8 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
 
     if not callable(more_evidence):
         raise NotYet(
-            f"that is of the type {type(more_evidence).__name__}; the answer is a function of the gate's rows."
+            f"that is of the type {type(more_evidence).__name__}; the answer is a function of the gate's"
+            " rows."
         )
     rows, honest = _lucky(everything)
     with attempt("`more_evidence` failed"):
@@ -202,16 +223,22 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
     was, now = (f"{each.low:+.4f} to {each.high:+.4f}" for each in (honest, found))
     if not found.better:
         raise NotYet(
-            f"the interval was {was}, and is {now}: the gate stays closed. {_why_closed(times, claimed, drivers)}"
+            f"the interval was {was}, and is {now}: the gate stays closed."
+            f" {_why_closed(times, claimed, drivers)}"
         )
     return (
-        f"A gain of {honest.challenger - honest.champion:+.4f}, all of it luck, had an interval of {was} from {drivers} drivers; {claimed:,} supposed ones make it {now}, and the gate opens. "
-        "Whoever asks a server each hour has such a table: one outcome joins 24 answers. It does no harm as long as drivers are drawn, and not rows."
+        f"A gain of {honest.challenger - honest.champion:+.4f}, all of it luck, had an interval of {was} from"
+        f" {drivers} drivers; {claimed:,} supposed ones make it {now}, and the gate opens. Whoever asks a"
+        " server each hour has such a table: one outcome joins 24 answers. It does no harm as long as"
+        " drivers are drawn, and not rows."
     )
 
 
 def _lucky(everything: pd.DataFrame) -> tuple[pd.DataFrame, Comparison]:
-    """The gate's rows of the false alarm, with a challenger that is the champion and noise, ahead and yet kept out; and its comparison."""
+    """The gate's rows of the false alarm, and the comparison with a challenger that is ahead by luck alone.
+
+    The challenger is the champion plus noise, and the gate keeps it out.
+    """
     import numpy as np
 
     from lifecycle.comparison import auc, compare
@@ -226,7 +253,8 @@ def _lucky(everything: pd.DataFrame) -> tuple[pd.DataFrame, Comparison]:
         champion + LUCK * np.random.default_rng(dice).normal(size=len(rows)) for dice in range(400)
     ]
     gains = np.array([auc(label, scores) - auc(label, champion) for scores in challengers])
-    # Near the end of what luck gives, where the interval just holds zero: a few copies then change the verdict.
+    # Near the end of what luck gives, where the interval just holds zero: a few copies then change the
+    # verdict.
     for number in np.argsort(np.where(gains < 1.5 * gains.std(), -gains, np.inf)):
         found = compare(label, champion, challengers[number], rows[["driver_id"]])
         if not found.better:
@@ -246,23 +274,33 @@ def _judge_copies(table: pd.DataFrame, rows: pd.DataFrame) -> int:
     given, taken = rows.value_counts(evidence), table.value_counts(evidence)
     if invented := len(taken.index.difference(given.index)):
         raise NotYet(
-            f"{invented} combinations of label and scores stand in none of the given rows. Nothing may be invented; only `driver_id` is yours to write."
+            f"{invented} combinations of label and scores stand in none of the given rows. Nothing may be"
+            " invented; only `driver_id` is yours to write."
         )
     often = taken.reindex(given.index, fill_value=0) / given
     if often.nunique() > 1:
         raise NotYet(
-            f"some rows stand {often.min():g} times in your table and others {often.max():g}. Who chooses rows by how they turned out can show anything; "
-            "here each row counts as often as any other."
+            f"some rows stand {often.min():g} times in your table and others {often.max():g}. Who chooses"
+            " rows by how they turned out can show anything; here each row counts as often as any other."
         )
     return int(often.iloc[0])
 
 
 def _why_closed(times: int, claimed: int, drivers: int) -> str:
     if times > 1 and claimed <= drivers:
-        return "Each copy belongs to the driver of its original, and is drawn or left out with that driver. So what does `compare` take for an independent witness?"
+        return (
+            "Each copy belongs to the driver of its original, and is drawn or left out with that driver. So"
+            " what does `compare` take for an independent witness?"
+        )
     if times == 1:
-        return f"It takes your table for {claimed} witnesses, and each of them said one thing. Is there anything that makes them more, without anything new?"
-    return f"It takes your table for {claimed:,} witnesses. That is the right way; the width of an interval falls with the root of their number."
+        return (
+            f"It takes your table for {claimed} witnesses, and each of them said one thing. Is there anything"
+            " that makes them more, without anything new?"
+        )
+    return (
+        f"It takes your table for {claimed:,} witnesses. That is the right way; the width of an interval"
+        " falls with the root of their number."
+    )
 
 
 EXERCISES = [
@@ -270,8 +308,11 @@ EXERCISES = [
         "8.1",
         "Give Evidently a distance",
         _steady,
-        more="`DataDriftPreset(method=..., threshold=...)` takes both for all columns. Choose a distance, run such a report on the weeks as in the cell above, "
-        "look at the values of week 1 and of week 2, and put the threshold well between them.",
+        more=(
+            "`DataDriftPreset(method=..., threshold=...)` takes both for all columns. Choose a distance, run"
+            " such a report on the weeks as in the cell above, look at the values of week 1 and of week 2,"
+            " and put the threshold well between them."
+        ),
         worked="""
 # In standard deviations of the reference: a normed Wasserstein distance has no bins and counts no rows.
 # Good weeks stay near 0.1, and in weeks 2 and 3 two features moved by about a half and more.
@@ -282,8 +323,11 @@ steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
         "8.2",
         "Write the rule",
         _worth_it,
-        more="A retraining can win back what was lost, and nothing else. Two of the five figures say how much that is; the other three say that somebody should look. "
-        "How far apart are the two in weeks 1 to 3, and how far in weeks 4 to 6? And what does your comparison say when one of them is NaN?",
+        more=(
+            "A retraining can win back what was lost, and nothing else. Two of the five figures say how much"
+            " that is; the other three say that somebody should look. How far apart are the two in weeks 1 to"
+            " 3, and how far in weeks 4 to 6? And what does your comparison say when one of them is NaN?"
+        ),
         worked="""
 def worth_retraining(week):
     # Relative to the model's own past, and by more than a week's chance. A comparison with NaN is
@@ -295,8 +339,11 @@ def worth_retraining(week):
         "8.3",
         "Turn luck into proof",
         _luck_as_proof,
-        more="`compare` draws values of `driver_id`, each with all its rows, and takes them for independent. How many there are decides how wide the interval is. "
-        "`pd.concat` of a list of the same table gives copies, and nobody checks what stands in `driver_id`.",
+        more=(
+            "`compare` draws values of `driver_id`, each with all its rows, and takes them for independent."
+            " How many there are decides how wide the interval is. `pd.concat` of a list of the same table"
+            " gives copies, and nobody checks what stands in `driver_id`."
+        ),
         worked="""
 def more_evidence(rows):
     # Each answer five times, as if five drivers had given it: the same AUCs, and an interval

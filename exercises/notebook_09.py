@@ -30,7 +30,7 @@ with open(given, "rb") as file:
 found = {count: [function(questions.copy(), rank, count) for rank in range(count)] for count in workers}
 pd.to_pickle(found, answered)
 """
-"""What a process of its own does: each draws its own seed for the hashes of texts, as Python does by default."""
+"""A process of its own, which draws its own seed for the hashes of texts, as Python does by default."""
 
 
 def _together(of_one_worker: Any) -> str:
@@ -49,7 +49,10 @@ def _together(of_one_worker: Any) -> str:
         mixed = [elsewhere[rank > 0][count][rank] for rank in range(count)]
         _judge(mixed, questions, "when each worker is a process of its own")
     largest = max(len(shard) for shard in elsewhere[0][5])
-    return f"Each driver's rows are with one of two, three or five workers, in each process alike. The largest of five shards has {largest} of {len(questions)} rows."
+    return (
+        "Each driver's rows are with one of two, three or five workers, in each process alike. The largest"
+        f" of five shards has {largest} of {len(questions)} rows."
+    )
 
 
 def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
@@ -59,7 +62,8 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
     for rank, rows in enumerate(shards):
         if not isinstance(rows, pd.DataFrame):
             raise NotYet(
-                f"for worker {rank} of {count} it gives something of the type {type(rows).__name__}; let it give rows of the table."
+                f"for worker {rank} of {count} it gives something of the type {type(rows).__name__}; let it"
+                " give rows of the table."
             )
         if rows.empty:
             raise NotYet(f"worker {rank} of {count} gets no row.")
@@ -80,11 +84,13 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
     )
     if owners.max() > 1:
         raise NotYet(
-            f"the rows of driver {owners.idxmax()} are with {owners.max()} of {count} workers. Which column decides where a row goes?"
+            f"the rows of driver {owners.idxmax()} are with {owners.max()} of {count} workers. Which column"
+            " decides where a row goes?"
         )
     if max(map(len, shards)) > 3 * len(questions) / count:
         raise NotYet(
-            f"one of {count} workers has {max(map(len, shards))} of {len(questions)} rows, and the others wait for it. Share the drivers more evenly."
+            f"one of {count} workers has {max(map(len, shards))} of {len(questions)} rows, and the others"
+            " wait for it. Share the drivers more evenly."
         )
 
 
@@ -139,12 +145,14 @@ def _weighed(combine: Any) -> str:
         )
     if np.allclose(answer, whole, rtol=1e-9):
         return (
-            f"That is the gradient of all {sum(SIZES)} rows. The plain mean of the three would have been off by up to "
-            f"{np.abs(np.mean(means, axis=0) - whole).max():.2f}, and the smallest shard would have counted as much as the largest."
+            f"That is the gradient of all {sum(SIZES)} rows. The plain mean of the three would have been off"
+            f" by up to {np.abs(np.mean(means, axis=0) - whole).max():.2f}, and the smallest shard would have"
+            " counted as much as the largest."
         )
     if np.allclose(answer, np.mean(means, axis=0)):
         raise NotYet(
-            f"that is the plain mean: a row of the shard of {SIZES[2]} counts as much as fourteen of that of {SIZES[0]}."
+            f"that is the plain mean: a row of the shard of {SIZES[2]} counts as much as fourteen of that of"
+            f" {SIZES[0]}."
         )
     if np.allclose(answer, np.sum(means, axis=0)):
         raise NotYet(
@@ -153,10 +161,12 @@ def _weighed(combine: Any) -> str:
     total = np.sum([mean * size for mean, size in zip(means, SIZES, strict=True)], axis=0)
     if np.allclose(answer, total):
         raise NotYet(
-            "that is the gradient of the summed loss, which grows with the number of rows. The loss is a mean over all rows."
+            "that is the gradient of the summed loss, which grows with the number of rows. The loss is a mean"
+            " over all rows."
         )
     raise NotYet(
-        "that is not the gradient of all rows together. From a shard's mean, how do you get its sum? And from all sums the mean?"
+        "that is not the gradient of all rows together. From a shard's mean, how do you get its sum? And from"
+        " all sums the mean?"
     )
 
 
@@ -200,31 +210,38 @@ def _six(trainer: Any) -> str:
     on_volume = [f"'{name}': '{VOLUME}/" in command for name in ("feature_repo", "labels", "folder")]
     if getsource(shipped.train) not in command or not all(on_volume):
         raise NotYet(
-            "the rendered command does not train with `on_cluster`: give `func=shipped.train` and `func_args=on_cluster`."
+            "the rendered command does not train with `on_cluster`: give `func=shipped.train` and"
+            " `func_args=on_cluster`."
         )
     nodes = asked.get("numNodes", 1)
     variables = {variable["name"]: variable["value"] for variable in asked.get("env", [])}
     each = variables.get("PET_NPROC_PER_NODE")
     if nodes == 6:
         raise NotYet(
-            "that asks for six pods. Three machines of two processors: how many pods, and how many processes in each?"
+            "that asks for six pods. Three machines of two processors: how many pods, and how many processes"
+            " in each?"
         )
     if nodes != 3:
         raise NotYet(f"the TrainJob asks for {nodes} pods. Which argument of `CustomTrainer` says how many?")
     if each is None:
         raise NotYet(
-            "three pods, and nothing says how many processes each starts. Above, a variable of `torchrun` did."
+            "three pods, and nothing says how many processes each starts. Above, a variable of `torchrun`"
+            " did."
         )
     if each != "2":
         raise NotYet(
-            f"each pod would start {each} processes, so {3 * int(each) if each.isdigit() else 'who knows how many'} workers in all."
+            f"each pod would start {each} processes, so"
+            f" {3 * int(each) if each.isdigit() else 'who knows how many'} workers in all."
         )
     if "LIFECYCLE_RENDEZVOUS" in variables:
         raise NotYet(
-            "three pods of two processes, and each gets this laptop's variables: folders that no pod has, and an index that must not be asked. "
-            "Which one of them does a pod need?"
+            "three pods of two processes, and each gets this laptop's variables: folders that no pod has, and"
+            " an index that must not be asked. Which one of them does a pod need?"
         )
-    return "numNodes: 3, and PET_NPROC_PER_NODE: 2. `torchrun` in each pod starts two processes and counts their ranks from 0 to 5."
+    return (
+        "numNodes: 3, and PET_NPROC_PER_NODE: 2. `torchrun` in each pod starts two processes and counts their"
+        " ranks from 0 to 5."
+    )
 
 
 EXERCISES = [
@@ -232,8 +249,11 @@ EXERCISES = [
         "9.1",
         "Keep a driver together",
         _together,
-        more="The driver's number must decide, by a rule that gives the same answer in every process. The remainder of a division is such a rule. "
-        "Python's `hash` of a text is not: it differs from one process to the next.",
+        more=(
+            "The driver's number must decide, by a rule that gives the same answer in every process. The"
+            " remainder of a division is such a rule. Python's `hash` of a text is not: it differs from one"
+            " process to the next."
+        ),
         worked="""
 def of_one_worker(questions, rank, workers):
     # The driver decides, and a remainder is the same in every process.
@@ -244,7 +264,10 @@ def of_one_worker(questions, rank, workers):
         "9.2",
         "Weigh the shards",
         _weighed,
-        more="A shard's mean gradient times its number of rows is its sum. The sums may be added. The mean over all rows is that total, divided once.",
+        more=(
+            "A shard's mean gradient times its number of rows is its sum. The sums may be added. The mean"
+            " over all rows is that total, divided once."
+        ),
         worked="""
 def combine(gradients, rows):
     # A mean counts as much as the rows behind it.
@@ -255,8 +278,11 @@ def combine(gradients, rows):
         "9.3",
         "Ask for six workers",
         _six,
-        more="Two numbers, at two places: the nodes are an argument of `CustomTrainer`, the processes of a node are a setting of `torchrun`, which reads it "
-        "from a variable. The TrainJob above has it in its `env`.",
+        more=(
+            "Two numbers, at two places: the nodes are an argument of `CustomTrainer`, the processes of a"
+            " node are a setting of `torchrun`, which reads it from a variable. The TrainJob above has it in"
+            " its `env`."
+        ),
         worked="""
 # Pods are the cluster's business, processes within a pod that of torchrun.
 six = CustomTrainer(

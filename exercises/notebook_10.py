@@ -50,14 +50,18 @@ def _unlimited(answer: Any) -> str:
             what = f"the {documents[place]['kind']} {documents[place]['metadata']['name']!r}"
             if expected - named:
                 raise NotYet(
-                    f"{what} is left out: its container 'sidecar' has no {removed!r}; the other containers have all."
+                    f"{what} is left out: its container 'sidecar' has no {removed!r}; the other containers"
+                    " have all."
                 )
             if wrong := sorted(map(str, named - expected)):
                 raise NotYet(
                     f"{wrong[0]!r} is named, and each of its containers has a limit, or it has no pod at all."
                 )
             tried += 1
-    return f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can refuse them itself: that is what admission policies are for."
+    return (
+        f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can refuse"
+        " them itself: that is what admission policies are for."
+    )
 
 
 PLACES = {
@@ -87,15 +91,18 @@ def _out_of_reach(answer: Any) -> str:
     far = {name for name, place in found.items() if urlparse(place).scheme in FOLDERS}
     if missed := sorted(far - named):
         raise NotYet(
-            f"{missed[0]!r} is left out, and its files are in {found[missed[0]]}: which machine has that folder?"
+            f"{missed[0]!r} is left out, and its files are in {found[missed[0]]}: which machine has that"
+            " folder?"
         )
     if wrong := sorted(named - far):
         raise NotYet(
-            f"{wrong[0]!r} is named, and its files are at {found[wrong[0]]!r}, which is no folder of one machine."
+            f"{wrong[0]!r} is named, and its files are at {found[wrong[0]]!r}, which is no folder of one"
+            " machine."
         )
     return (
-        f"{len(far)} of {len(found)} experiments keep their files in a folder of one machine. A server in front of the database lists their runs and metrics "
-        "to everybody, and their models load only where that folder is."
+        f"{len(far)} of {len(found)} experiments keep their files in a folder of one machine. A server in"
+        " front of the database lists their runs and metrics to everybody, and their models load only where"
+        " that folder is."
     )
 
 
@@ -149,15 +156,18 @@ def _answers_from(answer: Any) -> str:
     for case, there, sooner in zip(cases, at, before, strict=True):
         if not there:
             raise NotYet(
-                f"a row that {case}: at your moment Feast does not give it yet. Is it both past and written then?"
+                f"a row that {case}: at your moment Feast does not give it yet. Is it both past and written"
+                " then?"
             )
         if sooner:
             raise NotYet(
-                f"a row that {case}: Feast gives it a microsecond before your moment already. What does it still wait for?"
+                f"a row that {case}: Feast gives it a microsecond before your moment already. What does it"
+                " still wait for?"
             )
     return (
-        "A row answers from the later of its two times. On that column the ASOF store joins when it is asked for what was known; before, it drops rows that are "
-        "written late about an earlier time than is known already."
+        "A row answers from the later of its two times. On that column the ASOF store joins when it is asked"
+        " for what was known; before, it drops rows that are written late about an earlier time than is known"
+        " already."
     )
 
 
@@ -166,8 +176,11 @@ EXERCISES = [
         "10.1",
         "Find the pods without a limit",
         _unlimited,
-        more="First a function that gives the containers of a manifest, of whichever kind; then `get` with a default, three times: "
-        "`container.get('resources', {})` and so on. Not every manifest has a pod, and a pod can have several containers.",
+        more=(
+            "First a function that gives the containers of a manifest, of whichever kind; then `get` with a"
+            " default, three times: `container.get('resources', {})` and so on. Not every manifest has a pod,"
+            " and a pod can have several containers."
+        ),
         worked="""
 def containers(document):
     spec = document.get("spec", {})
@@ -191,8 +204,11 @@ def unlimited(documents):
         "10.2",
         "Find what a colleague cannot load",
         _out_of_reach,
-        more="`client.search_experiments()` gives the experiments, and `artifact_location` is where the files of their runs go. "
-        "There are two ways to write a folder of this machine: as a path, and as an address with a scheme.",
+        more=(
+            "`client.search_experiments()` gives the experiments, and `artifact_location` is where the files"
+            " of their runs go. There are two ways to write a folder of this machine: as a path, and as an"
+            " address with a scheme."
+        ),
         worked="""
 from urllib.parse import urlparse
 
@@ -208,7 +224,10 @@ def out_of_reach(client):
         "10.3",
         "Find the moment from which a row may answer",
         _answers_from,
-        more="Two things must be true before a row may answer: it has happened, and it has been written. Each has its time in the table, and both can come last.",
+        more=(
+            "Two things must be true before a row may answer: it has happened, and it has been written. Each"
+            " has its time in the table, and both can come last."
+        ),
         worked="""
 def answers_from(stats):
     # A row that happened at noon and was written at two answers from two o'clock; a

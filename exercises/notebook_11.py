@@ -71,7 +71,8 @@ def _notices_a_change(labels_of: Any) -> str:
         changed = again(labels)
     if not changed:
         raise NotYet(
-            "one label in the file changed, and the task was answered from the cache. What does your key go by? Path, name and size are as before."
+            "one label in the file changed, and the task was answered from the cache. What does your key go"
+            " by? Path, name and size are as before."
         )
     if same:
         raise NotYet(
@@ -79,9 +80,13 @@ def _notices_a_change(labels_of: Any) -> str:
         )
     if copied:
         raise NotYet(
-            "a copy of the file ran the task again, though its content is equal: your key holds where or when, too."
+            "a copy of the file ran the task again, though its content is equal: your key holds where or"
+            " when, too."
         )
-    return "The task ran for new content alone: not for the same file, not for its copy, and at once for one changed label."
+    return (
+        "The task ran for new content alone: not for the same file, not for its copy, and at once for one"
+        " changed label."
+    )
 
 
 def _fans_out(longest: Any) -> str:
@@ -96,20 +101,25 @@ def _fans_out(longest: Any) -> str:
             spans = np.loadtxt(notes, ndmin=2) if notes.exists() else np.empty((0, 2))
         if len(spans) != len(lengths):
             raise NotYet(
-                f"for {len(lengths)} numbers the notes hold {len(spans)} pauses; there should be one for each."
+                f"for {len(lengths)} numbers the notes hold {len(spans)} pauses; there should be one for"
+                " each."
             )
         waited = sorted(round(float(end - begin), 1) for begin, end in spans)
         if np.abs(np.array(waited) - sorted(lengths)).max() > 0.15:
             raise NotYet(f"for the numbers {sorted(lengths)} the pauses took {waited} seconds.")
         if spans[:, 0].max() >= spans[:, 1].min():
             raise NotYet(
-                "the pauses ran one after the other: `await` waits for what stands behind it. Start them all, and await them together."
+                "the pauses ran one after the other: `await` waits for what stands behind it. Start them all,"
+                " and await them together."
             )
         if found != max(lengths):
             raise NotYet(
                 f"for the numbers {lengths} the workflow gave {found}; the largest is {max(lengths)}."
             )
-    return "Four pauses ran at the same moment, then two: the workflow took its shape from its input, when it ran."
+    return (
+        "Four pauses ran at the same moment, then two: the workflow took its shape from its input, when it"
+        " ran."
+    )
 
 
 def _gives_up(careful: Any) -> str:
@@ -123,12 +133,14 @@ def _gives_up(careful: Any) -> str:
         except RuntimeUserError as error:
             gave_up = hiccup.read_text().count("\n") if hiccup.exists() else 0
             raise NotYet(
-                f"after a hiccup the task ended on attempt {gave_up}, with a {error.code} ({error}); the third try would have passed."
+                f"after a hiccup the task ended on attempt {gave_up}, with a {error.code} ({error}); the"
+                " third try would have passed."
             ) from None
         tries = hiccup.read_text().count("\n") if hiccup.exists() else 0
         if (answer, tries) != (7, 3):
             raise NotYet(
-                f"after a hiccup the task gave {answer} in {tries} attempts; the warehouse answers 7 on the third."
+                f"after a hiccup the task gave {answer} in {tries} attempts; the warehouse answers 7 on the"
+                " third."
             )
         said = ""
         with attempt("a broken table ended the task with an error that is not Flyte's"):
@@ -143,13 +155,15 @@ def _gives_up(careful: Any) -> str:
         attempts = broken.read_text().count("\n") if broken.exists() else 0
     if not attempts:
         raise NotYet(
-            "a broken table was never asked: your task ends by what stands in `kind`. The error is to come from the warehouse."
+            "a broken table was never asked: your task ends by what stands in `kind`. The error is to come"
+            " from the warehouse."
         )
     if attempts != 1:
         raise NotYet(f"a broken table was asked {attempts} times; it will not mend itself in between.")
     if "no column conv_rate" not in said:
         raise NotYet(
-            f"the task ended at once, and said {said!r}. Whoever mends the table needs the warehouse's own words."
+            f"the task ended at once, and said {said!r}. Whoever mends the table needs the warehouse's own"
+            " words."
         )
     return "Three attempts for a hiccup, one for a broken table, and the reason is in the error."
 
@@ -159,7 +173,10 @@ EXERCISES = [
         number="11.1",
         title="Notice a changed file",
         judge=_notices_a_change,
-        more="The key may be any text that is made from the bytes of the file, and from nothing else. `Path(path).read_bytes()` has the bytes; `sha256` is imported above.",
+        more=(
+            "The key may be any text that is made from the bytes of the file, and from nothing else."
+            " `Path(path).read_bytes()` has the bytes; `sha256` is imported above."
+        ),
         worked="""
 def labels_of(path):
     key = sha256(Path(path).read_bytes()).hexdigest()
@@ -173,7 +190,10 @@ def labels_of(path):
         number="11.2",
         title="Fan out",
         judge=_fans_out,
-        more="`three_pauses` above gives three awaitables to `asyncio.gather`. Calling a task without `await` gives one; a list of them goes into a call as `*them`.",
+        more=(
+            "`three_pauses` above gives three awaitables to `asyncio.gather`. Calling a task without `await`"
+            " gives one; a list of them goes into a call as `*them`."
+        ),
         worked="""
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
@@ -187,7 +207,10 @@ async def longest(lengths: list[float], notes: str) -> float:
         number="11.3",
         title="Give up at once",
         judge=_gives_up,
-        more="Keep `retries=2` for the hiccup. Inside, catch the `ValueError` alone, and raise `flyte.errors.NonRecoverableError` in its place, with the same words.",
+        more=(
+            "Keep `retries=2` for the hiccup. Inside, catch the `ValueError` alone, and raise"
+            " `flyte.errors.NonRecoverableError` in its place, with the same words."
+        ),
         worked="""
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:

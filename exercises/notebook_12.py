@@ -56,7 +56,8 @@ def _view_of_both(answer: Any, name: str, features: dict[str, str]) -> FeatureVi
         raise NotYet(f"the view is named {answer.name!r}; call it {name!r}.")
     if sorted(answer.entities) != ["carrier", "origin"]:
         raise NotYet(
-            f"its entities are {answer.entities}. A row of the file is about an airport and a carrier together, so the view has both."
+            f"its entities are {answer.entities}. A row of the file is about an airport and a carrier"
+            " together, so the view has both."
         )
     found = {field.name: str(field.dtype) for field in answer.features}
     if sorted(found) != sorted(features):
@@ -102,21 +103,28 @@ def _two_keys(answer: Any) -> str:
     for name in features:
         if found_fresh[name].isna().any():
             raise NotYet(
-                f"ten minutes after its row, `{name}` is missing. From which file does the view read, by which time column, and how long does a value live?"
+                f"ten minutes after its row, `{name}` is missing. From which file does the view read, by"
+                " which time column, and how long does a value live?"
             )
         if abs(found_fresh[name].to_numpy(float) - fresh[name].to_numpy(float)).max() > 1e-9:
             raise NotYet(
-                f"`{name}` of the carriers B6 and DL is not what the file holds for each of them. Which file is it?"
+                f"`{name}` of the carriers B6 and DL is not what the file holds for each of them. Which file"
+                " is it?"
             )
     if found_lasting.isna()[list(features)].any(axis=None):
         raise NotYet(
-            f"an hour and fifty minutes after the last row the values are gone: the view's time to live is {view.ttl}. The airport's is two hours."
+            "an hour and fifty minutes after the last row the values are gone: the view's time to live is"
+            f" {view.ttl}. The airport's is two hours."
         )
     if found_old.notna()[list(features)].any(axis=None):
         raise NotYet(
-            f"three hours after the last row Feast still gives values: the view's time to live is {view.ttl or 'without an end'}. The airport's is two hours."
+            "three hours after the last row Feast still gives values: the view's time to live is"
+            f" {view.ttl or 'without an end'}. The airport's is two hours."
         )
-    return f"Two carriers of one airport have values of their own, and none of {len(old)} pairs has one that is three hours old."
+    return (
+        f"Two carriers of one airport have values of their own, and none of {len(old)} pairs has one that is"
+        " three hours old."
+    )
 
 
 def _from_the_caller(answer: Any) -> str:
@@ -125,7 +133,8 @@ def _from_the_caller(answer: Any) -> str:
 
     if not isinstance(answer, OnDemandFeatureView):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the decorator `on_demand_feature_view` over a function makes the view."
+            f"that is of the type {type(answer).__name__}; the decorator `on_demand_feature_view` over a"
+            " function makes the view."
         )
     if answer.name != "schedule":
         raise NotYet(
@@ -138,7 +147,8 @@ def _from_the_caller(answer: Any) -> str:
     }
     if fields != {"scheduled_hour": "Float64"}:
         raise NotYet(
-            f"what the caller sends is declared as {fields or 'nothing'}; it should be `scheduled_hour`, a Float64, in a `RequestSource`."
+            f"what the caller sends is declared as {fields or 'nothing'}; it should be `scheduled_hour`, a"
+            " Float64, in a `RequestSource`."
         )
     found = {field.name: str(field.dtype) for field in answer.features}
     if found != {"hours_into_day": "Float64"}:
@@ -156,7 +166,8 @@ def _from_the_caller(answer: Any) -> str:
         value = frame.hours_into_day[hour]
         if not abs(value - right) < 1e-9:
             raise NotYet(
-                f"for the hour {hour} it gives {value}, and not {right}. The day begins at four; what comes before it is the end of the day before."
+                f"for the hour {hour} it gives {value}, and not {right}. The day begins at four; what comes"
+                " before it is the end of the day before."
             )
     return "The caller's hour goes in, and the hours since four come out, past midnight too."
 
@@ -168,7 +179,8 @@ def _known_only_then(answer: Any) -> str:
     source = view.batch_source
     if source and source.name in ("day", "airport", "carrier", "weather"):
         raise NotYet(
-            f"its source is named {source.name!r}, as that of another view, which it would replace in the registry. Give it a name of its own."
+            f"its source is named {source.name!r}, as that of another view, which it would replace in the"
+            " registry. Give it a name of its own."
         )
     rows = _table("day")
     of_one = rows[(rows.origin == "JFK") & (rows.carrier == "B6")].sort_values("day").reset_index(drop=True)
@@ -179,15 +191,18 @@ def _known_only_then(answer: Any) -> str:
     at_noon, next_morning = _ask(view, questions, ["day_delay_known"]).day_delay_known
     if abs(at_noon - today.day_delay) < 1e-9:
         raise NotYet(
-            "at noon it gives the mean of that whole day, and half of the day's flights have not left. Which column says when a row was known?"
+            "at noon it gives the mean of that whole day, and half of the day's flights have not left. Which"
+            " column says when a row was known?"
         )
     if not abs(at_noon - yesterday.day_delay) < 1e-9:
         raise NotYet(
-            f"at noon it gives {at_noon}; what was known then is the mean of the day before, {yesterday.day_delay:.1f}. How long does a value live, and which column is mapped?"
+            f"at noon it gives {at_noon}; what was known then is the mean of the day before,"
+            f" {yesterday.day_delay:.1f}. How long does a value live, and which column is mapped?"
         )
     if not abs(next_morning - today.day_delay) < 1e-9:
         raise NotYet(
-            f"five minutes after the day's last departure it gives {next_morning}; then the day's mean, {today.day_delay:.1f}, is known."
+            f"five minutes after the day's last departure it gives {next_morning}; then the day's mean,"
+            f" {today.day_delay:.1f}, is known."
         )
     return "At noon it gives the mean of the day before, and the day's own once the last flight has left."
 
@@ -197,7 +212,10 @@ EXERCISES = [
         number="12.1",
         title="Define a view with two keys",
         judge=_two_keys,
-        more='Take `airport_view` and change four things: the name, `entities=[origin, carrier]`, a field for each column of the file (the two keys are `String`), and `source("carrier", ...)`.',
+        more=(
+            "Take `airport_view` and change four things: the name, `entities=[origin, carrier]`, a field for"
+            ' each column of the file (the two keys are `String`), and `source("carrier", ...)`.'
+        ),
         worked="""
 carrier_view = FeatureView(
     name="carrier_at_airport",
@@ -219,7 +237,11 @@ carrier_view = FeatureView(
         number="12.2",
         title="Compute from what only the caller knows",
         judge=_from_the_caller,
-        more='A `RequestSource(name=..., schema=[Field(...)])` goes into `sources`. The function gets lists: `inputs["scheduled_hour"]` is one. The remainder `%` of a negative number is positive in Python: `(0.5 - 4) % 24` is 20.5.',
+        more=(
+            "A `RequestSource(name=..., schema=[Field(...)])` goes into `sources`. The function gets lists:"
+            ' `inputs["scheduled_hour"]` is one. The remainder `%` of a negative number is positive in'
+            " Python: `(0.5 - 4) % 24` is 20.5."
+        ),
         worked="""
 caller = RequestSource(name="caller", schema=[Field(name="scheduled_hour", dtype=Float64)])
 
@@ -237,7 +259,10 @@ def schedule(inputs):
         number="12.3",
         title="Stamp the day when it was known",
         judge=_known_only_then,
-        more='A `FileSource` takes `timestamp_field` and `field_mapping={"column of the file": "name of the feature"}`. Its name must be one that no other source has.',
+        more=(
+            'A `FileSource` takes `timestamp_field` and `field_mapping={"column of the file": "name of the'
+            ' feature"}`. Its name must be one that no other source has.'
+        ),
         worked="""
 day_as_known_view = FeatureView(
     name="day_as_known",

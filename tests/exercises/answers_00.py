@@ -3,98 +3,107 @@ from answers import Answers
 ANSWERS = {
     "0.1": Answers(
         right=[
-            "def misread(times):\n    return (times + pd.Timedelta(hours=8)).dt.tz_localize('UTC')",
-            "from zoneinfo import ZoneInfo\n"
-            "misread = lambda times: pd.DatetimeIndex(times).tz_localize(ZoneInfo('America/Sao_Paulo')).tz_convert('UTC')",
+            """
+def misread(times):
+    return (times + pd.Timedelta(hours=8)).dt.tz_localize('UTC')
+""",
+            """
+from zoneinfo import ZoneInfo
+misread = lambda times: pd.DatetimeIndex(times).tz_localize(ZoneInfo('America/Sao_Paulo')).tz_convert('UTC')
+""",
         ],
-        wrong=[
-            (
-                "def misread(times):\n    return times.dt.tz_localize('Asia/Tokyo')",
-                "asked 9 hours before its real time",
+        wrong={
+            "asked 9 hours before its real time": (
+                "def misread(times):\n    return times.dt.tz_localize('Asia/Tokyo')"
             ),
-            (
-                "def misread(times):\n    return times.dt.tz_localize('UTC').dt.tz_convert('America/New_York')",
-                "still mean what they meant in UTC",
+            "still mean what they meant in UTC": """
+def misread(times):
+    return times.dt.tz_localize('UTC').dt.tz_convert('America/New_York')
+""",
+            "have no zone yet": "def misread(times):\n    return times + pd.Timedelta(hours=5)",
+            "hardly better": (
+                "def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')"
             ),
-            ("def misread(times):\n    return times + pd.Timedelta(hours=5)", "have no zone yet"),
-            (
-                "def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')",
-                "hardly better",
+            "that is of the type str": "misread = 'America/New_York'",
+            "asked 1 hour before": "def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')",
+            "cannot be read as times": "def misread(times):\n    return 'America/New_York'",
+            "`misread` fails on the labels' times": (
+                "def misread(times):\n    return times.dt.tz_localize('New York')"
             ),
-            ("misread = 'America/New_York'", "that is of the type str"),
-            ("def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')", "asked 1 hour before"),
-            ("def misread(times):\n    return 'America/New_York'", "cannot be read as times"),
-            (
-                "def misread(times):\n    return times.dt.tz_localize('New York')",
-                "`misread` fails on the labels' times",
+            "10 came out": (
+                "def misread(times):\n    return times.dt.tz_localize('America/New_York').head(10)"
             ),
-            (
-                "def misread(times):\n    return times.dt.tz_localize('America/New_York').head(10)",
-                "10 came out",
-            ),
-        ],
+        },
     ),
     "0.2": Answers(
         right=[
-            "def as_corrected(rows):\n    return rows.sort_values('created').groupby(key).last()",
-            "def as_corrected(rows):\n"
-            "    return rows.loc[rows.groupby(['driver_id', 'event_timestamp']).created.idxmax()].drop(columns='created')",
-            "import duckdb\n"
-            "def as_corrected(rows):\n"
-            "    return duckdb.sql('FROM rows QUALIFY created = max(created) OVER (PARTITION BY driver_id, event_timestamp)').df()",
+            """
+def as_corrected(rows):
+    return rows.sort_values('created').groupby(key).last()
+""",
+            """
+def as_corrected(rows):
+    return rows.loc[rows.groupby(['driver_id', 'event_timestamp']).created.idxmax()].drop(columns='created')
+""",
+            """
+import duckdb
+
+
+def as_corrected(rows):
+    return duckdb.sql(
+        "FROM rows QUALIFY created = max(created) OVER (PARTITION BY driver_id, event_timestamp)"
+    ).df()
+""",
         ],
-        wrong=[
-            (
-                "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep='last')",
-                "shuffles the rows first",
+        wrong={
+            "shuffles the rows first": (
+                "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep='last')"
             ),
-            (
-                "def as_corrected(rows):\n    return rows.sort_values('created').drop_duplicates(key)",
-                "written first is kept",
+            "written first is kept": (
+                "def as_corrected(rows):\n    return rows.sort_values('created').drop_duplicates(key)"
             ),
-            ("def as_corrected(rows):\n    return rows.drop_duplicates(key, keep=False)", "hours are gone"),
-            (
-                "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).mean()",
-                "in neither row of the file",
+            "hours are gone": "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep=False)",
+            "in neither row of the file": (
+                "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).mean()"
             ),
-            (
-                "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()",
-                "Choose a whole row",
+            "Choose a whole row": (
+                "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()"
             ),
-            ("def as_corrected(rows):\n    return rows.drop_duplicates()", "still have two rows"),
-            (
-                "def as_corrected(rows):\n    return stats.drop_duplicates(key, keep='last')",
-                "it reads another table than the one that it is given",
+            "still have two rows": "def as_corrected(rows):\n    return rows.drop_duplicates()",
+            "it reads another table than the one that it is given": (
+                "def as_corrected(rows):\n    return stats.drop_duplicates(key, keep='last')"
             ),
-            ("def as_corrected(rows):\n    return rows.conv_rate", "it returns the type Series"),
-            ("def as_corrected(rows):\n    return rows[key].drop_duplicates()", "has no column conv_rate"),
-        ],
+            "it returns the type Series": "def as_corrected(rows):\n    return rows.conv_rate",
+            "has no column conv_rate": "def as_corrected(rows):\n    return rows[key].drop_duplicates()",
+        },
     ),
     "0.3": Answers(
         right=[
-            "valid_for = lambda store: pd.Timedelta(store.registry.get_feature_view('driver_daily_profile', store.project).ttl)",
-            "def valid_for(store):\n"
-            "    return {view.name: view.ttl for view in store.list_feature_views()}['driver_daily_profile']",
+            """
+valid_for = lambda store: pd.Timedelta(
+    store.registry.get_feature_view("driver_daily_profile", store.project).ttl
+)
+""",
+            """
+def valid_for(store):
+    return {view.name: view.ttl for view in store.list_feature_views()}['driver_daily_profile']
+""",
         ],
-        wrong=[
-            ("def valid_for(store):\n    return pd.Timedelta(days=30)", "you still say 30"),
-            (
-                "def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl",
-                "is the rating",
+        wrong={
+            "you still say 30": "def valid_for(store):\n    return pd.Timedelta(days=30)",
+            "is the rating": (
+                "def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl"
             ),
-            (
-                "def valid_for(store):\n    return store.get_feature_view('driver_daily_profile')",
-                "returns the type FeatureView",
+            "returns the type FeatureView": (
+                "def valid_for(store):\n    return store.get_feature_view('driver_daily_profile')"
             ),
-            (
-                "def valid_for(store):\n    return store.get_feature_view('rating').ttl",
-                "fails on the scratch project",
+            "fails on the scratch project": (
+                "def valid_for(store):\n    return store.get_feature_view('rating').ttl"
             ),
-            (
-                "def valid_for(store):\n    return pd.Timedelta(days=365)",
-                "the registry says something else than 365 days",
+            "the registry says something else than 365 days": (
+                "def valid_for(store):\n    return pd.Timedelta(days=365)"
             ),
-            ("valid_for = pd.Timedelta(days=30)", "that is of the type Timedelta"),
-        ],
+            "that is of the type Timedelta": "valid_for = pd.Timedelta(days=30)",
+        },
     ),
 }

@@ -14,7 +14,8 @@ acceptance_view = FeatureView(
 TRIPS = """
 def converted_trips(inputs):
     pairs = zip(inputs["conv_rate"], inputs["avg_daily_trips"])
-    return {"converted_trips": [None if rate is None or rate != rate else rate * trips for rate, trips in pairs]}
+    lost = lambda rate: rate is None or rate != rate
+    return {"converted_trips": [None if lost(rate) else rate * trips for rate, trips in pairs]}
 """
 CHANGE = """
 silent_change = FeatureView(
@@ -38,37 +39,34 @@ ANSWERS = {
     "1.1": Answers(
         right=[
             VIEW,
-            but(
+            "[hourly_source] = [found for found in definitions.data_sources if found.name == 'driver_stats']"
+            + but(
                 but(VIEW, "timedelta(days=1)", "pd.Timedelta(hours=24)"),
                 'store.get_data_source("driver_stats")',
                 "hourly_source",
-            ).replace(
-                "acceptance_view",
-                "[hourly_source] = [found for found in definitions.data_sources if found.name == 'driver_stats']\nacceptance_view",
             ),
         ],
-        wrong=[
-            (but(VIEW, "    ttl=timedelta(days=1),\n", ""), "without a `ttl` keeps its values for ever"),
-            (but(VIEW, "days=1", "days=7"), "that is 6 days old. The view's time to live is 7 days"),
-            (but(VIEW, "days=1", "hours=1"), "the rate is missing already"),
-            (but(VIEW, '    entities=[store.get_entity("driver")],\n', ""), "whose rate is it"),
-            (but(VIEW, '"driver_stats"', '"driver_profile"'), "cannot retrieve from it"),
-            (but(VIEW, '"acc_rate"', '"acceptance"'), "its features are ['acceptance']"),
-            (
-                but(VIEW, '"driver_acceptance"', '"driver_hourly_stats"'),
-                "the view is named 'driver_hourly_stats'",
+        wrong={
+            "without a `ttl` keeps its values for ever": but(VIEW, "    ttl=timedelta(days=1),\n", ""),
+            "that is 6 days old. The view's time to live is 7 days": but(VIEW, "days=1", "days=7"),
+            "the rate is missing already": but(VIEW, "days=1", "hours=1"),
+            "whose rate is it": but(VIEW, '    entities=[store.get_entity("driver")],\n', ""),
+            "cannot retrieve from it": but(VIEW, '"driver_stats"', '"driver_profile"'),
+            "its features are ['acceptance']": but(VIEW, '"acc_rate"', '"acceptance"'),
+            "the view is named 'driver_hourly_stats'": but(
+                VIEW, '"driver_acceptance"', '"driver_hourly_stats"'
             ),
-            (but(VIEW, "dtype=Float64", "dtype=Int64"), "is declared as Int64"),
-            (
+            "is declared as Int64": but(VIEW, "dtype=Float64", "dtype=Int64"),
+            "by a source of its own": (
                 but(
                     VIEW,
                     'store.get_data_source("driver_stats")',
-                    'FileSource(name="own", path=store.get_data_source("driver_stats").path, timestamp_field="event_timestamp")',
-                ).replace("from datetime", "from feast import FileSource\nfrom datetime"),
-                "by a source of its own",
+                    'FileSource(name="own", path=store.get_data_source("driver_stats").path,'
+                    ' timestamp_field="event_timestamp")',
+                ).replace("from datetime", "from feast import FileSource\nfrom datetime")
             ),
-            ("acceptance_view = 'driver_acceptance'", "that is of the type str"),
-        ],
+            "that is of the type str": "acceptance_view = 'driver_acceptance'",
+        },
     ),
     "1.2": Answers(
         right=[
@@ -81,78 +79,76 @@ def converted_trips(inputs):
     return {"converted_trips": table.prod(axis=1, skipna=False).tolist()}
 """,
         ],
-        wrong=[
-            (
-                but(TRIPS, "None if rate is None or rate != rate else rate * trips", "rate * trips"),
-                "come as None, and the retrieval with your function fails: TypeError",
+        wrong={
+            "come as None, and the retrieval with your function fails: TypeError": but(
+                TRIPS, "None if lost(rate) else rate * trips", "rate * trips"
             ),
-            (but(TRIPS, "None if", "0.0 if"), "convert 0 trips a day"),
-            (but(TRIPS, "None if rate is None or rate != rate", "None if not rate"), "a rate that is known"),
-            (but(TRIPS, "pairs]}", "pairs if rate is not None]}"), "got length 144"),
-            (but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"), "it returns the type list"),
-            (
-                "def converted_trips(inputs):\n    return {'converted_trips': inputs['conv_rate'] * inputs['avg_daily_trips']}",
-                "can't multiply sequence",
+            "convert 0 trips a day": but(TRIPS, "None if", "0.0 if"),
+            "a rate that is known": but(TRIPS, "None if lost(rate)", "None if not rate"),
+            "got length 144": but(TRIPS, "pairs]}", "pairs if rate is not None]}"),
+            "it returns the type list": but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"),
+            "can't multiply sequence": """
+def converted_trips(inputs):
+    return {'converted_trips': inputs['conv_rate'] * inputs['avg_daily_trips']}
+""",
+            "beside them driver_id and event_timestamp): ValueError: too many values": but(
+                TRIPS, 'zip(inputs["conv_rate"], inputs["avg_daily_trips"])', "zip(*inputs.values())"
             ),
-            (
-                but(TRIPS, 'zip(inputs["conv_rate"], inputs["avg_daily_trips"])', "zip(*inputs.values())"),
-                "beside them driver_id and event_timestamp): ValueError: too many values",
+            "144 of 144 drivers with a rate and trips get no result": """
+def converted_trips(inputs):
+    pairs = zip(inputs['conv_rate'], inputs['avg_daily_trips'])
+    try:
+        return {'converted_trips': [rate * trips for rate, trips in pairs]}
+    except TypeError:
+        return {'converted_trips': [None] * len(inputs['conv_rate'])}
+""",
+            "holds ['trips']": but(TRIPS, '{"converted_trips"', '{"trips"'),
+            "that is of the type str": "converted_trips = 'conv_rate * avg_daily_trips'",
+            "values of type int": but(TRIPS, "rate * trips for", "round(rate * trips) for"),
+            "are not the rate times the number of trips": but(
+                TRIPS, "rate * trips for", "round(rate * trips, 1) for"
             ),
-            (
-                "def converted_trips(inputs):\n    pairs = zip(inputs['conv_rate'], inputs['avg_daily_trips'])\n"
-                "    try:\n        return {'converted_trips': [rate * trips for rate, trips in pairs]}\n"
-                "    except TypeError:\n        return {'converted_trips': [None] * len(inputs['conv_rate'])}",
-                "144 of 144 drivers with a rate and trips get no result",
-            ),
-            (but(TRIPS, '{"converted_trips"', '{"trips"'), "holds ['trips']"),
-            ("converted_trips = 'conv_rate * avg_daily_trips'", "that is of the type str"),
-            (but(TRIPS, "rate * trips for", "round(rate * trips) for"), "values of type int"),
-            (
-                but(TRIPS, "rate * trips for", "round(rate * trips, 1) for"),
-                "are not the rate times the number of trips",
-            ),
-            (but(TRIPS, "rate * trips for", "rate + trips for"), "get [20.5, 8.0]"),
-            (but(TRIPS, "in pairs]", "in pairs if rate]"), "1 values come out"),
-            (
-                "def converted_trips(inputs):\n    rates, trips = inputs['conv_rate'], inputs['avg_daily_trips']\n"
-                "    return {'converted_trips': np.array(rates, dtype=float) * np.array(trips, dtype=float)}",
-                "it returns the type ndarray",
-            ),
-            (
-                "def product(rate, trips):\n    return None if rate is None else rate * trips\n"
-                "def converted_trips(inputs):\n"
-                "    return {'converted_trips': list(map(product, inputs['conv_rate'], inputs['avg_daily_trips']))}",
-                "in its own body",
-            ),
-        ],
+            "get [20.5, 8.0]": but(TRIPS, "rate * trips for", "rate + trips for"),
+            "1 values come out": but(TRIPS, "in pairs]", "in pairs if rate]"),
+            "it returns the type ndarray": """
+def converted_trips(inputs):
+    rates, trips = inputs['conv_rate'], inputs['avg_daily_trips']
+    return {'converted_trips': np.array(rates, dtype=float) * np.array(trips, dtype=float)}
+""",
+            "in its own body": """
+def product(rate, trips):
+    return None if rate is None else rate * trips
+def converted_trips(inputs):
+    return {'converted_trips': list(map(product, inputs['conv_rate'], inputs['avg_daily_trips']))}
+""",
+        },
     ),
     "1.3": Answers(
         right=[
             but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(days=1)"),
-            "import copy\nsilent_change = copy.copy(hourly)\nsilent_change.ttl = hourly.ttl * 3",
+            """
+import copy
+silent_change = copy.copy(hourly)
+silent_change.ttl = hourly.ttl * 3
+""",
         ],
-        wrong=[
-            (CHANGE, "`plan` finds no change"),
-            (
-                but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"),
-                "your change (tags) does not reach it",
-            ),
-            (
+        wrong={
+            "`plan` finds no change": CHANGE,
+            "your change (tags) does not reach it": but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"),
+            "leaves a trace": (
                 but(
                     CHANGE,
                     "schema=hourly.schema",
                     "schema=[*hourly.schema, Field(name='cancel_rate', dtype=Float64)]",
-                ),
-                "leaves a trace",
+                )
             ),
-            (but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(hours=36)"), "whole days, or less than one"),
-            (
+            "whole days, or less than one": but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(hours=36)"),
+            "this is the view 'driver_daily_profile'": (
                 but(CHANGE, "hourly", "daily").replace(
                     "silent", "daily = store.get_feature_view('driver_daily_profile')\nsilent", 1
-                ),
-                "this is the view 'driver_daily_profile'",
+                )
             ),
-            ("silent_change = hourly.schema", "that is of the type list"),
-        ],
+            "that is of the type list": "silent_change = hourly.schema",
+        },
     ),
 }

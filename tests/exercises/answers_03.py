@@ -7,7 +7,9 @@ ANSWERS = {
     "3.1": Answers(
         right=[
             'frozen_rule = gxe.ExpectColumnUniqueValueCountToBeBetween(column="acc_rate", min_value=100)',
-            'frozen_rule = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column="acc_rate", min_value=0.3)',
+            """
+frozen_rule = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column="acc_rate", min_value=0.3)
+""",
             """
 frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
     column="acc_rate",
@@ -15,40 +17,34 @@ frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
 )
 """,
         ],
-        wrong=[
-            (
-                'frozen_rule = gxe.ExpectColumnValuesToBeBetween(column="acc_rate", min_value=0, max_value=1)',
-                "a legal rate",
+        wrong={
+            "a legal rate": (
+                'frozen_rule = gxe.ExpectColumnValuesToBeBetween(column="acc_rate", min_value=0, max_value=1)'
             ),
-            (
-                "near = reference_frame.acc_rate.mean()\n"
-                'frozen_rule = gxe.ExpectColumnMeanToBeBetween(column="acc_rate", min_value=near - 0.05, max_value=near + 0.05)',
-                "a rule on the mean finds nothing",
+            "a rule on the mean finds nothing": """
+near = reference_frame.acc_rate.mean()
+frozen_rule = gxe.ExpectColumnMeanToBeBetween(column="acc_rate", min_value=near - 0.05, max_value=near + 0.05)
+""",
+            "The next accident brings another value": """
+frozen_rule = gxe.ExpectColumnValuesToNotBeInSet(
+    column="acc_rate", value_set=[reference_frame.acc_rate.mean()]
+)
+""",
+            "so is the reference period: acc_rate: expect_column_values_to_be_unique, found": (
+                'frozen_rule = gxe.ExpectColumnValuesToBeUnique(column="acc_rate")'
             ),
-            (
-                "frozen_rule = gxe.ExpectColumnValuesToNotBeInSet(\n"
-                '    column="acc_rate", value_set=[reference_frame.acc_rate.mean()]\n)',
-                "The next accident brings another value",
+            "speaks of conv_rate": (
+                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="conv_rate", min_value=0.1)'
             ),
-            (
-                'frozen_rule = gxe.ExpectColumnValuesToBeUnique(column="acc_rate")',
-                "so is the reference period: acc_rate: expect_column_values_to_be_unique, found",
+            "call it with a column": "frozen_rule = gxe.ExpectColumnStdevToBeBetween",
+            "it may come out a hair above": """
+frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", min_value=0, strict_min=True)
+""",
+            "sets no lower limit": (
+                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", max_value=0.1)'
             ),
-            (
-                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="conv_rate", min_value=0.1)',
-                "speaks of conv_rate",
-            ),
-            ("frozen_rule = gxe.ExpectColumnStdevToBeBetween", "call it with a column"),
-            (
-                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", min_value=0, strict_min=True)',
-                "it may come out a hair above",
-            ),
-            (
-                'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", max_value=0.1)',
-                "sets no lower limit",
-            ),
-            ('frozen_rule = "acc_rate"', "that is of the type str"),
-        ],
+            "that is of the type str": 'frozen_rule = "acc_rate"',
+        },
     ),
     "3.2": Answers(
         right=[
@@ -60,53 +56,42 @@ def all_measured(run, store):
 """,
             ALARM.format('run["computed_feature_views"] == len(store.list_feature_views())'),
         ],
-        wrong=[
-            (ALARM.format('run["status"] == "completed"'), "Its `status` says so, too"),
-            (ALARM.format('run["computed_features"] > 0'), "How many should there be?"),
-            (ALARM.format('run["computed_features"] == 5'), "a staged batch has one view"),
-            (ALARM.format("not run"), "and you call that incomplete"),
-            ("def all_measured(run, store):\n    print(run, store)", "returned None; return True or False"),
-            (
-                ALARM.format('[name for name in run if name == "errors"]'),
-                "returned something of the type list",
-            ),
-            ("def all_measured(run, store):\n    assert not run", "your function failed: AssertionError ("),
-        ],
+        wrong={
+            "Its `status` says so, too": ALARM.format('run["status"] == "completed"'),
+            "How many should there be?": ALARM.format('run["computed_features"] > 0'),
+            "a staged batch has one view": ALARM.format('run["computed_features"] == 5'),
+            "and you call that incomplete": ALARM.format("not run"),
+            "returned None; return True or False": "def all_measured(run, store):\n    print(run, store)",
+            "returned something of the type list": ALARM.format('[name for name in run if name == "errors"]'),
+            "your function failed: AssertionError (": "def all_measured(run, store):\n    assert not run",
+        },
     ),
     "3.3": Answers(
         right=[
             SPOIL.format("rows.assign(driver_id=rows.driver_id + 1)"),
             SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sort_values().to_numpy())"),
         ],
-        wrong=[
-            (SPOIL.format("rows"), "Nothing is spoiled yet"),
-            (
-                SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 0.98)"),
-                "a correlation of 1.00. A model could still",
+        wrong={
+            "Nothing is spoiled yet": SPOIL.format("rows"),
+            "a correlation of 1.00. A model could still": SPOIL.format(
+                "rows.assign(conv_rate=rows.conv_rate * 0.98)"
             ),
-            (
-                SPOIL.format("rows.assign(conv_rate=rows.conv_rate * 100)"),
-                "refused by the rules. conv_rate: expect",
+            "refused by the rules. conv_rate: expect": SPOIL.format(
+                "rows.assign(conv_rate=rows.conv_rate * 100)"
             ),
-            (
-                SPOIL.format("rows.assign(conv_rate=rows.conv_rate.mean())"),
-                "the score holds the batch: conv_rate",
+            "the score holds the batch: conv_rate": SPOIL.format(
+                "rows.assign(conv_rate=rows.conv_rate.mean())"
             ),
-            (
+            "Whose value does a driver get?": (
                 SPOIL.format(
                     'rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'
-                ),
-                "Whose value does a driver get?",
+                )
             ),
-            (
-                SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"),
-                "pandas goes by its index",
+            "pandas goes by its index": SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"),
+            "refused by the rules. conv_rate: expect_column_values_to_not_be_null": SPOIL.format(
+                "rows.assign(conv_rate=np.nan)"
             ),
-            (
-                SPOIL.format("rows.assign(conv_rate=np.nan)"),
-                "refused by the rules. conv_rate: expect_column_values_to_not_be_null",
-            ),
-            (SPOIL.format("rows.conv_rate.mean()"), "return the batch as a table"),
-        ],
+            "return the batch as a table": SPOIL.format("rows.conv_rate.mean()"),
+        },
     ),
 }

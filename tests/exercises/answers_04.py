@@ -3,7 +3,6 @@ from answers import Answers
 ANSWERS = {
     "4.1": Answers(
         right=[
-            # Pairs of row numbers instead of a splitter.
             """
 times = selection.event_timestamp.reset_index(drop=True)
 careful_split = []
@@ -13,70 +12,58 @@ for _, test in TimeSeriesSplit(n_splits=8).split(selection):
 """,
             "careful_split = TimeSeriesSplit(8, gap=180)",
         ],
-        wrong=[
-            (
-                "careful_split = TimeSeriesSplit(n_splits=8)",
-                "labels whose 24 hours were not over. How many rows",
+        wrong={
+            "labels whose 24 hours were not over. How many rows": (
+                "careful_split = TimeSeriesSplit(n_splits=8)"
             ),
-            ("careful_split = TimeSeriesSplit(n_splits=8, gap=24)", "A gap is counted in rows, not in hours"),
-            (
-                "from sklearn.model_selection import KFold\ncareful_split = KFold(8, shuffle=True, random_state=0)",
-                "rows that are later than the first row it is scored on",
+            "A gap is counted in rows, not in hours": "careful_split = TimeSeriesSplit(n_splits=8, gap=24)",
+            "rows that are later than the first row it is scored on": """
+from sklearn.model_selection import KFold
+careful_split = KFold(8, shuffle=True, random_state=0)
+""",
+            "that makes 5 folds": "careful_split = TimeSeriesSplit(n_splits=5, gap=150)",
+            "fold 0 is not scored on block 0": (
+                "careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)"
             ),
-            ("careful_split = TimeSeriesSplit(n_splits=5, gap=150)", "that makes 5 folds"),
-            (
-                "careful_split = TimeSeriesSplit(n_splits=8, gap=150, test_size=100)",
-                "fold 0 is not scored on block 0",
-            ),
-            ("careful_split = TimeSeriesSplit(n_splits=8, gap=330)", "labels that were known"),
-            ("careful_split = TimeSeriesSplit(n_splits=8, gap=111)", "has learned from 1 label whose"),
-            ("careful_split = TimeSeriesSplit", "that is the class TimeSeriesSplit; call it"),
-            ("careful_split = 120", "that is of the type int; make a `TimeSeriesSplit`"),
-            ("careful_split = 'by time'", "scikit-learn cannot split the rows with this: ValueError"),
-        ],
+            "labels that were known": "careful_split = TimeSeriesSplit(n_splits=8, gap=330)",
+            "has learned from 1 label whose": "careful_split = TimeSeriesSplit(n_splits=8, gap=111)",
+            "that is the class TimeSeriesSplit; call it": "careful_split = TimeSeriesSplit",
+            "that is of the type int; make a `TimeSeriesSplit`": "careful_split = 120",
+            "scikit-learn cannot split the rows with this: ValueError": "careful_split = 'by time'",
+        },
     ),
     "4.2": Answers(
-        right=[
-            "without_trips = 'tags.`feature_avg_daily_trips` is null AND ' + children",
-        ],
-        wrong=[
-            (
-                "without_trips = f\"{children} and tags.feature_avg_daily_trips != 'included'\"",
-                "MLflow finds no run. A comparison with",
+        right=["without_trips = 'tags.`feature_avg_daily_trips` is null AND ' + children"],
+        wrong={
+            "MLflow finds no run. A comparison with": (
+                "without_trips = f\"{children} and tags.feature_avg_daily_trips != 'included'\""
             ),
-            (
-                "without_trips = \"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL\"",
-                "holds {parent_id} as it stands",
+            "holds {parent_id} as it stands": """
+without_trips = "tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL"
+""",
+            "MLflow finds no run. Try its conditions one by one": """
+without_trips = f"{children} and tags.stage = 'winner' and tags.feature_avg_daily_trips IS NULL"
+""",
+            "the winner's run, which this notebook puts below the same parent": """
+without_trips = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL"
+""",
+            "which reads avg_daily_trips": "without_trips = children",
+            "it misses acc_only, conv_only, rates: 3 of 5": """
+without_trips = f"{children} and tags.feature_rating = 'included' and tags.feature_avg_daily_trips IS NULL"
+""",
+            "which is no candidate of this selection": (
+                "without_trips = 'tags.feature_avg_daily_trips IS NULL'"
             ),
-            (
-                "without_trips = f\"{children} and tags.stage = 'winner' and tags.feature_avg_daily_trips IS NULL\"",
-                "MLflow finds no run. Try its conditions one by one",
+            "a new candidate, rating_only, would not be found": """
+names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]
+listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])
+without_trips = f"{children} and attributes.run_id IN ({listed})"
+""",
+            "MLflow refuses this filter": (
+                "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\""
             ),
-            (
-                "without_trips = f\"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL\"",
-                "the winner's run, which this notebook puts below the same parent",
-            ),
-            ("without_trips = children", "which reads avg_daily_trips"),
-            (
-                "without_trips = f\"{children} and tags.feature_rating = 'included' and tags.feature_avg_daily_trips IS NULL\"",
-                "it misses acc_only, conv_only, rates: 3 of 5",
-            ),
-            (
-                "without_trips = 'tags.feature_avg_daily_trips IS NULL'",
-                "which is no candidate of this selection",
-            ),
-            (
-                "names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]\n"
-                "listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])\n"
-                'without_trips = f"{children} and attributes.run_id IN ({listed})"',
-                "a new candidate, rating_only, would not be found",
-            ),
-            (
-                "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\"",
-                "MLflow refuses this filter",
-            ),
-            ("without_trips = with_rating", "that is of the type DataFrame"),
-        ],
+            "that is of the type DataFrame": "without_trips = with_rating",
+        },
     ),
     "4.3": Answers(
         right=[
@@ -88,55 +75,40 @@ def by_standard_error(scores, num_features):
     return min(close, key=lambda name: (num_features[name], -scores[name].mean()))
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "the mean of eight differs less": """
 def by_standard_error(scores, num_features):
     means = scores.mean()
     close = means[means >= means.max() - scores[means.idxmax()].std()]
     return num_features[close.index].idxmin()
 """,
-                "the mean of eight differs less",
-            ),
-            (
-                """
+            "it takes the worse one": """
 def by_standard_error(scores, num_features):
     means = scores.mean()
     close = means[means >= means.max() - scores[means.idxmax()].sem()]
     return num_features[close.index].idxmin()
 """,
-                "it takes the worse one",
-            ),
-            (
-                """
+            "Whose standard error": """
 def by_standard_error(scores, num_features):
     means = scores.mean()
     close = means[means >= means.max() - scores.sem()]
     return num_features[close.index].idxmin()
 """,
-                "Whose standard error",
-            ),
-            (
-                """
+            "which was the notebook's rule": """
 def by_standard_error(scores, num_features):
     means = scores.mean()
     return num_features[means[means >= means.max() - tolerance].index].idxmin()
 """,
-                "which was the notebook's rule",
+            "that is the best set": (
+                "def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()"
             ),
-            (
-                "def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()",
-                "that is the best set",
+            "returned something of the type Series": (
+                "def by_standard_error(scores, num_features):\n    return scores.mean()"
             ),
-            (
-                "def by_standard_error(scores, num_features):\n    return scores.mean()",
-                "returned something of the type Series",
+            "returned None; return the name": (
+                "def by_standard_error(scores, num_features):\n    print(scores)"
             ),
-            (
-                "def by_standard_error(scores, num_features):\n    print(scores)",
-                "returned None; return the name",
-            ),
-            ("by_standard_error = winner", "that is of the type str; write the function"),
-        ],
+            "that is of the type str; write the function": "by_standard_error = winner",
+        },
     ),
 }

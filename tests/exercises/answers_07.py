@@ -10,104 +10,86 @@ def promote(registry, model_name, number):
         registry.set_registered_model_alias(name=model_name, alias=alias, version=target)
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "both aliases name version 3": """
 def promote(client, name, version):
     client.set_registered_model_alias(name, "production", version)
     served = client.get_model_version_by_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
 """,
-                "both aliases name version 3",
-            ),
-            (
-                """
+            "version 1 was in production, and now `previous` names version 2": """
 def promote(client, name, version):
     client.set_registered_model_alias(name, "previous", int(version) - 1)
     client.set_registered_model_alias(name, "production", version)
 """,
-                "version 1 was in production, and now `previous` names version 2",
-            ),
-            (
-                """
+            "version 3 was in production, and now `previous` names version 1": """
 def promote(client, name, version):
     client.set_registered_model_alias(name, "previous", 1)
     client.set_registered_model_alias(name, "production", version)
 """,
-                "version 3 was in production, and now `previous` names version 1",
-            ),
-            (
-                'def promote(client, name, version):\n    client.set_registered_model_alias(name, "production", version)',
-                "no alias `previous` says what served before. The model's aliases: production.",
-            ),
-            (
-                """
+            "no alias `previous` says what served before. The model's aliases: production.": """
+def promote(client, name, version):
+    client.set_registered_model_alias(name, "production", version)
+""",
+            "in a copy": """
 def promote(client, name, version):
     served = client.get_model_version_by_alias(MODEL, "production")
     client.set_registered_model_alias(MODEL, "previous", served.version)
     client.set_registered_model_alias(MODEL, "production", 1)
 """,
-                "in a copy",
-            ),
-            (
-                """
+            "production names version 1": """
 def promote(client, name, version):
     served = client.get_model_version_by_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
 """,
-                "production names version 1",
-            ),
-            (
-                """
+            "production names none": """
 def promote(client, name, version):
     served = client.get_model_version_by_alias(name, "production")
     client.delete_registered_model_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
 """,
-                "production names none",
+            "`promote` failed when version 1 was in production: AttributeError": (
+                'def promote(client, name, version):\n    client.transition(name, version, "production")'
             ),
-            (
-                'def promote(client, name, version):\n    client.transition(name, version, "production")',
-                "`promote` failed when version 1 was in production: AttributeError",
-            ),
-        ],
+        },
     ),
     "7.2": Answers(
         right=[
-            "def mend(project):\n    project.materialize(NOW.to_pydatetime() - timedelta(weeks=1), NOW.to_pydatetime())",
+            """
+def mend(project):
+    project.materialize(NOW.to_pydatetime() - timedelta(weeks=1), NOW.to_pydatetime())
+""",
         ],
-        wrong=[
-            (
-                'def mend(store):\n    store.materialize_incremental(NOW, feature_views=["driver_hourly_stats"])',
-                "An increment begins where",
+        wrong={
+            "An increment begins where": """
+def mend(store):
+    store.materialize_incremental(NOW, feature_views=["driver_hourly_stats"])
+""",
+            "older than the beginning of your period": """
+def mend(store):
+    store.materialize(NOW - timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])
+""",
+            "with a value in a training set as of `NOW`: 3 of 150 drivers": (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=4), NOW)"
             ),
-            (
-                'def mend(store):\n    store.materialize(NOW - timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])',
-                "older than the beginning of your period",
+            "null in a training set as of `NOW`: 6 of 150 drivers": (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=14), NOW)"
             ),
-            (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=4), NOW)",
-                "with a value in a training set as of `NOW`: 3 of 150 drivers",
+            "drivers are still null: does your period hold the data of early 2025?": """
+def mend(store):
+    now = pd.Timestamp.now('UTC')
+    store.materialize(now - timedelta(days=7), now)
+""",
+            "after `mend` the store does not answer": "def mend(store):\n    store.teardown()",
+            "further back than the time to live": """
+def mend(store):
+    store.materialize(NOW - timedelta(days=365), NOW, feature_views=["driver_hourly_stats"])
+""",
+            "later than the end of your period": (
+                "def mend(store):\n    store.materialize(NOW - timedelta(days=7), NOW - timedelta(days=1))"
             ),
-            (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=14), NOW)",
-                "null in a training set as of `NOW`: 6 of 150 drivers",
-            ),
-            (
-                "def mend(store):\n    now = pd.Timestamp.now('UTC')\n    store.materialize(now - timedelta(days=7), now)",
-                "drivers are still null: does your period hold the data of early 2025?",
-            ),
-            ("def mend(store):\n    store.teardown()", "after `mend` the store does not answer"),
-            (
-                'def mend(store):\n    store.materialize(NOW - timedelta(days=365), NOW, feature_views=["driver_hourly_stats"])',
-                "further back than the time to live",
-            ),
-            (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=7), NOW - timedelta(days=1))",
-                "later than the end of your period",
-            ),
-            ("def mend(store):\n    store.materialize(NOW)", "`mend` failed: "),
-        ],
+            "`mend` failed: ": "def mend(store):\n    store.materialize(NOW)",
+        },
     ),
     "7.3": Answers(
         right=[
@@ -118,23 +100,20 @@ tokyo_hour["event_timestamp"] = NOW + timedelta(hours=9)
 """,
             'tokyo_hour = old_hour.assign(event_timestamp=NOW.tz_convert("Asia/Tokyo").tz_localize(None))',
         ],
-        wrong=[
-            (
-                'tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW.tz_convert("Asia/Tokyo"))',
-                "the same moment in each zone",
+        wrong={
+            "the same moment in each zone": (
+                'tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW.tz_convert("Asia/Tokyo"))'
             ),
-            (
-                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW - timedelta(hours=9))",
-                "a row from 9 hours before `NOW` is like any other",
+            "a row from 9 hours before `NOW` is like any other": (
+                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW - timedelta(hours=9))"
             ),
-            ("tokyo_hour = old_hour.assign(driver_id=997)", "refuses the row for another reason"),
-            (
-                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW + timedelta(days=9))",
-                "the row lies 216 hours after `NOW`",
+            "refuses the row for another reason": "tokyo_hour = old_hour.assign(driver_id=997)",
+            "the row lies 216 hours after `NOW`": (
+                "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW + timedelta(days=9))"
             ),
-            ("tokyo_hour = NOW + timedelta(hours=9)", "that is of the type Timestamp"),
-            ("tokyo_hour = old_hour.assign(driver_id='Ada')", "the row's driver has no number"),
-            ("tokyo_hour = old_hour.drop(columns='acc_rate')", "the row lacks acc_rate"),
-        ],
+            "that is of the type Timestamp": "tokyo_hour = NOW + timedelta(hours=9)",
+            "the row's driver has no number": "tokyo_hour = old_hour.assign(driver_id='Ada')",
+            "the row lacks acc_rate": "tokyo_hour = old_hour.drop(columns='acc_rate')",
+        },
     ),
 }

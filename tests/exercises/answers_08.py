@@ -10,41 +10,30 @@ from evidently.metrics import ValueDrift
 steady_report = Report([ValueDrift(column="acc_rate", method="jensenshannon", threshold=0.12)])
 """,
         ],
-        wrong=[
-            ("steady_report = Report([DataDriftPreset()])", "That is a p-value"),
-            (
-                'steady_report = Report([DataDriftPreset(method="ks", threshold=1e-12)])',
-                "weeks 2 and 3 are called and no other. But write each row",
+        wrong={
+            "That is a p-value": "steady_report = Report([DataDriftPreset()])",
+            "weeks 2 and 3 are called and no other. But write each row": (
+                'steady_report = Report([DataDriftPreset(method="ks", threshold=1e-12)])'
             ),
-            (
-                "steady_report = Report([DataDriftPreset(threshold=1e-12)])",
-                "you leave the method to Evidently",
+            "you leave the method to Evidently": "steady_report = Report([DataDriftPreset(threshold=1e-12)])",
+            "That is a distance, and good weeks reach your threshold": (
+                'steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.01)])'
             ),
-            (
-                'steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.01)])',
-                "That is a distance, and good weeks reach your threshold",
+            "nothing is called in week 2": """
+steady_report = Report([DataDriftPreset(columns=["rating"], method="wasserstein", threshold=0.3)])
+""",
+            "Evidently cannot run your report": (
+                'steady_report = Report([DataDriftPreset(method="distance")])'
             ),
-            (
-                'steady_report = Report([DataDriftPreset(columns=["rating"], method="wasserstein", threshold=0.3)])',
-                "nothing is called in week 2",
-            ),
-            (
-                'steady_report = Report([DataDriftPreset(method="distance")])',
-                "Evidently cannot run your report",
-            ),
-            (
-                """
+            "asks no column whether it drifted": """
 from evidently.metrics import MeanValue
 
 steady_report = Report([MeanValue(column="acc_rate")])
 """,
-                "asks no column whether it drifted",
+            "that is of the type Snapshot": (
+                'steady_report = Report([DataDriftPreset(method="psi")]).run(seen, before[contract.columns])'
             ),
-            (
-                'steady_report = Report([DataDriftPreset(method="psi")]).run(seen, before[contract.columns])',
-                "that is of the type Snapshot",
-            ),
-        ],
+        },
     ),
     "8.2": Answers(
         right=[
@@ -56,61 +45,46 @@ def worth_retraining(week):
     return skill_now < 0.85 * skill_before
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "it retrains in week 2": """
 def worth_retraining(week):
     fell = week.auc < week.auc_before - 0.05
     return week.stored_drift > 0.1 or week.p_value < 0.05 or week.score_distance > 0.15 or fell
 """,
-                "it retrains in week 2",
+            "How much is there to win back": (
+                "def worth_retraining(week):\n    return week.stored_drift > 0.1"
             ),
-            (
-                "def worth_retraining(week):\n    return week.stored_drift > 0.1",
-                "How much is there to win back",
+            "it does nothing in week 4": """
+def worth_retraining(week):
+    return week.stored_drift > 0.1 and week.auc < week.auc_before - 0.05
+""",
+            "so much is chance": "def worth_retraining(week):\n    return week.auc < week.auc_before",
+            "another model had an AUC of 0.95 before": (
+                "def worth_retraining(week):\n    return week.auc < 0.72"
             ),
-            (
-                "def worth_retraining(week):\n    return week.stored_drift > 0.1 and week.auc < week.auc_before - 0.05",
-                "it does nothing in week 4",
+            "which view saw this week?": (
+                "def worth_retraining(week):\n    return week.auc > week.auc_before + 0.05"
             ),
-            ("def worth_retraining(week):\n    return week.auc < week.auc_before", "so much is chance"),
-            (
-                "def worth_retraining(week):\n    return week.auc < 0.72",
-                "another model had an AUC of 0.95 before",
+            "a week whose labels have not arrived yet": (
+                "def worth_retraining(week):\n    return not week.auc >= week.auc_before - 0.05"
             ),
-            (
-                "def worth_retraining(week):\n    return week.auc > week.auc_before + 0.05",
-                "which view saw this week?",
-            ),
-            (
-                "def worth_retraining(week):\n    return not week.auc >= week.auc_before - 0.05",
-                "a week whose labels have not arrived yet",
-            ),
-            (
-                """
+            "the features drifted *and* the AUC fell": """
 def worth_retraining(week):
     return week.score_distance < 0.15 and week.auc < week.auc_before - 0.05
 """,
-                "the features drifted *and* the AUC fell",
+            "a week whose AUC rose": (
+                "def worth_retraining(week):\n    return abs(week.auc - week.auc_before) > 0.05"
             ),
-            (
-                "def worth_retraining(week):\n    return abs(week.auc - week.auc_before) > 0.05",
-                "a week whose AUC rose",
-            ),
-            (
-                """
+            "for week 1 your function returns None": """
 def worth_retraining(week):
     if week.auc < week.auc_before - 0.05:
         return True
 """,
-                "for week 1 your function returns None",
+            "your function failed for week 1": (
+                "def worth_retraining(week):\n    return week.AUC < week.before"
             ),
-            (
-                "def worth_retraining(week):\n    return week.AUC < week.before",
-                "your function failed for week 1",
-            ),
-            ("worth_retraining = True", "that is of the type bool"),
-        ],
+            "that is of the type bool": "worth_retraining = True",
+        },
     ),
     "8.3": Answers(
         right=[
@@ -121,40 +95,31 @@ def more_evidence(table):
     return asked_hourly
 """,
         ],
-        wrong=[
-            (
-                "def more_evidence(rows):\n    return pd.concat([rows] * 5)",
-                "Each copy belongs to the driver of its original",
+        wrong={
+            "Each copy belongs to the driver of its original": (
+                "def more_evidence(rows):\n    return pd.concat([rows] * 5)"
             ),
-            (
-                "def more_evidence(rows):\n    return rows.assign(driver_id=range(len(rows)))",
-                "each of them said one thing",
+            "each of them said one thing": (
+                "def more_evidence(rows):\n    return rows.assign(driver_id=range(len(rows)))"
             ),
-            (
-                """
+            "Who chooses rows by how they turned out": """
 def more_evidence(rows):
     return rows[(rows.challenger > rows.champion) == (rows.label == 1)]
 """,
-                "Who chooses rows by how they turned out",
+            "Nothing may be invented": (
+                "def more_evidence(rows):\n    return rows.assign(challenger=rows.label)"
             ),
-            (
-                "def more_evidence(rows):\n    return rows.assign(challenger=rows.label)",
-                "Nothing may be invented",
-            ),
-            (
-                """
+            "the gate opens with fewer": """
 def more_evidence(rows):
     copies = pd.concat([rows] * 20, ignore_index=True)
     return copies.assign(driver_id=range(len(copies)))
 """,
-                "the gate opens with fewer",
-            ),
-            ("def more_evidence(rows):\n    return rows.assign(driver_id=1)", "`compare` refuses your table"),
-            ("def more_evidence(rows):\n    return rows.assign(driver_id=None)", "each needs one"),
-            ("def more_evidence(rows):\n    return rows.drop(columns='driver_id')", "no column driver_id"),
-            ("def more_evidence(rows):\n    return len(rows)", "something of the type int"),
-            ("def more_evidence(rows):\n    return rows.driver", "`more_evidence` failed: AttributeError"),
-            ("more_evidence = everything", "that is of the type DataFrame"),
-        ],
+            "`compare` refuses your table": "def more_evidence(rows):\n    return rows.assign(driver_id=1)",
+            "each needs one": "def more_evidence(rows):\n    return rows.assign(driver_id=None)",
+            "no column driver_id": "def more_evidence(rows):\n    return rows.drop(columns='driver_id')",
+            "something of the type int": "def more_evidence(rows):\n    return len(rows)",
+            "`more_evidence` failed: AttributeError": "def more_evidence(rows):\n    return rows.driver",
+            "that is of the type DataFrame": "more_evidence = everything",
+        },
     ),
 }

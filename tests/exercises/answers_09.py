@@ -15,57 +15,45 @@ def of_one_worker(questions, rank, workers):
     return questions[mine].sort_values("driver_id").reset_index(drop=True)
 """,
         ],
-        wrong=[
-            (
-                "def of_one_worker(questions, rank, workers):\n    return questions.iloc[rank::workers]",
-                "Which column decides",
+        wrong={
+            "Which column decides": (
+                "def of_one_worker(questions, rank, workers):\n    return questions.iloc[rank::workers]"
             ),
-            (
-                """
+            "when each worker is a process of its own": """
 def of_one_worker(questions, rank, workers):
     place = questions.driver_id.map(lambda driver: hash(f"driver {driver}"))
     return questions[place % workers == rank]
 """,
-                "when each worker is a process of its own",
-            ),
-            (
-                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % (workers + 1) == rank]",
-                "rows are with none of 2 workers",
-            ),
-            (
-                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % workers <= rank]",
-                "rows are with more than one of 2 workers",
-            ),
-            (
-                """
+            "rows are with none of 2 workers": """
+def of_one_worker(questions, rank, workers):
+    return questions[questions.driver_id % (workers + 1) == rank]
+""",
+            "rows are with more than one of 2 workers": """
+def of_one_worker(questions, rank, workers):
+    return questions[questions.driver_id % workers <= rank]
+""",
+            "Share the drivers more evenly": """
 def of_one_worker(questions, rank, workers):
     number = (questions.driver_id - 1001).clip(lower=0, upper=workers - 1)
     return questions[number == rank]
 """,
-                "Share the drivers more evenly",
+            "something of the type int": (
+                "def of_one_worker(questions, rank, workers):\n    return len(questions)"
             ),
-            (
-                "def of_one_worker(questions, rank, workers):\n    return len(questions)",
-                "something of the type int",
-            ),
-            (
-                "def of_one_worker(questions, rank, workers):\n    return questions[questions.driver_id % workers == rank][['driver_id']]",
-                "the column 'event_timestamp' is gone",
-            ),
-            (
-                """
+            "the column 'event_timestamp' is gone": """
+def of_one_worker(questions, rank, workers):
+    return questions[questions.driver_id % workers == rank][['driver_id']]
+""",
+            "a row that the table does not hold": """
 def of_one_worker(questions, rank, workers):
     mine = questions[questions.driver_id % workers == rank]
     return mine.assign(driver_id=mine.driver_id // workers)
 """,
-                "a row that the table does not hold",
+            "`of_one_worker` failed": (
+                "def of_one_worker(questions, rank, workers):\n    return questions.driver"
             ),
-            (
-                "def of_one_worker(questions, rank, workers):\n    return questions.driver",
-                "`of_one_worker` failed",
-            ),
-            ("of_one_worker = questions", "that is of the type DataFrame"),
-        ],
+            "that is of the type DataFrame": "of_one_worker = questions",
+        },
     ),
     "9.2": Answers(
         right=[
@@ -75,63 +63,55 @@ def combine(gradients, rows):
     return total / sum(rows)
 """,
         ],
-        wrong=[
-            (
-                "def combine(gradients, rows):\n    return np.mean(gradients, axis=0)",
-                "that is the plain mean",
+        wrong={
+            "that is the plain mean": "def combine(gradients, rows):\n    return np.mean(gradients, axis=0)",
+            "the sum of three means": "def combine(gradients, rows):\n    return np.sum(gradients, axis=0)",
+            "grows with the number of rows": (
+                "def combine(gradients, rows):\n    return np.array(rows) @ np.array(gradients)"
             ),
-            ("def combine(gradients, rows):\n    return np.sum(gradients, axis=0)", "the sum of three means"),
-            (
-                "def combine(gradients, rows):\n    return np.array(rows) @ np.array(gradients)",
-                "grows with the number of rows",
-            ),
-            ("def combine(gradients, rows):\n    return gradients[0]", "not the gradient of all rows"),
-            ("def combine(gradients, rows):\n    return np.mean(gradients)", "something of the shape ()"),
-            ("def combine(gradients, rows):\n    return gradients / rows", "`combine` failed"),
-            ("def combine(gradients, rows):\n    np.average(gradients, axis=0, weights=rows)", "a `return`"),
-            ("combine = 3", "that is of the type int"),
-        ],
+            "not the gradient of all rows": "def combine(gradients, rows):\n    return gradients[0]",
+            "something of the shape ()": "def combine(gradients, rows):\n    return np.mean(gradients)",
+            "`combine` failed": "def combine(gradients, rows):\n    return gradients / rows",
+            "a `return`": "def combine(gradients, rows):\n    np.average(gradients, axis=0, weights=rows)",
+            "that is of the type int": "combine = 3",
+        },
     ),
     "9.3": Answers(
         right=[
             """
-six = CustomTrainer(shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREADS": "1", "PET_NPROC_PER_NODE": "2"})
+six = CustomTrainer(
+    shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREADS": "1", "PET_NPROC_PER_NODE": "2"}
+)
 """,
         ],
-        wrong=[
-            (
-                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=6, env={"PET_NPROC_PER_NODE": "1"})',
-                "that asks for six pods",
+        wrong={
+            "that asks for six pods": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=6, env={"PET_NPROC_PER_NODE": "1"})
+""",
+            "nothing says how many processes": (
+                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3)"
             ),
-            (
-                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3)",
-                "nothing says how many processes",
-            ),
-            (
-                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, env={"PET_NPROC_PER_NODE": "6"})',
-                "Which argument of `CustomTrainer` says how many",
-            ),
-            (
-                'six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "6"})',
-                "so 18 workers in all",
-            ),
-            (
-                'six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
-                "give `func=shipped.train`",
-            ),
-            (
-                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env=local.variables(2))",
-                "this laptop's variables",
-            ),
-            (
-                'six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
-                "and `func_args=on_cluster`",
-            ),
-            (
-                'six = CustomTrainer(func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})',
-                "does not train with `on_cluster`",
-            ),
-            ("six = {'num_nodes': 3}", "that is of the type dict"),
-        ],
+            "Which argument of `CustomTrainer` says how many": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, env={"PET_NPROC_PER_NODE": "6"})
+""",
+            "so 18 workers in all": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "6"})
+""",
+            "give `func=shipped.train`": """
+six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})
+""",
+            "this laptop's variables": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env=local.variables(2))
+""",
+            "and `func_args=on_cluster`": """
+six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})
+""",
+            "does not train with `on_cluster`": """
+six = CustomTrainer(
+    func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"}
+)
+""",
+            "that is of the type dict": "six = {'num_nodes': 3}",
+        },
     ),
 }

@@ -24,9 +24,8 @@ def unlimited(documents):
     }
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "is left out: its container 'sidecar' has no 'resources'": """
 def unlimited(documents):
     found = set()
     for document in documents:
@@ -36,24 +35,20 @@ def unlimited(documents):
                 found.add(document["metadata"]["name"])
     return found
 """,
-                "is left out: its container 'sidecar' has no 'resources'",
-            ),
-            (
-                """
+            "is named, and each of its containers has a limit": """
 def unlimited(documents):
     return {document["metadata"]["name"] for document in documents}
 """,
-                "is named, and each of its containers has a limit",
-            ),
-            (
-                """
+            "your function ends with an error: KeyError": """
 def unlimited(documents):
-    return [one for one in documents if "memory" not in one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]]
+    return [
+        one
+        for one in documents
+        if "memory" not in one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    ]
 """,
-                "your function ends with an error: KeyError",
-            ),
-            ('unlimited = {"redis"}', "the answer is a function of a list of manifests"),
-        ],
+            "the answer is a function of a list of manifests": 'unlimited = {"redis"}',
+        },
     ),
     "10.2": Answers(
         right=[
@@ -67,51 +62,31 @@ def out_of_reach(client):
     return names
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "is left out, and its files are in /": """
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if e.artifact_location.startswith("file:")]
 """,
-                "is left out, and its files are in /",
-            ),
-            (
-                """
+            "which is no folder of one machine": """
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if "mlflow-artifacts" not in e.artifact_location]
 """,
-                "which is no folder of one machine",
-            ),
-            (
-                """
+            "which machine has that folder": """
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if e.artifact_location.startswith("/")]
 """,
-                "which machine has that folder",
+            "is the name of no experiment": (
+                "def out_of_reach(client):\n    return [e.experiment_id for e in client.search_experiments()]"
             ),
-            (
-                """
-def out_of_reach(client):
-    return [e.experiment_id for e in client.search_experiments()]
-""",
-                "is the name of no experiment",
-            ),
-            (
-                """
+            "something of the type Experiment": """
 def out_of_reach(client):
     return [e for e in client.search_experiments() if e.artifact_location.startswith(("/", "file:"))]
 """,
-                "something of the type Experiment",
+            "the answer is a function of a client": "out_of_reach = ['of Ana']",
+            "your function ends with an error": (
+                "def out_of_reach(client):\n    return [e.name for e in client.list_experiments()]"
             ),
-            ("out_of_reach = ['of Ana']", "the answer is a function of a client"),
-            (
-                """
-def out_of_reach(client):
-    return [e.name for e in client.list_experiments()]
-""",
-                "your function ends with an error",
-            ),
-        ],
+        },
     ),
     "10.3": Answers(
         right=[
@@ -121,57 +96,26 @@ def answers_from(stats):
     return stats.created.where(late, stats.event_timestamp)
 """,
         ],
-        wrong=[
-            (
-                """
-def answers_from(stats):
-    return stats.event_timestamp
-""",
-                "two hours after it happened: at your moment Feast does not give it yet",
+        wrong={
+            "two hours after it happened: at your moment Feast does not give it yet": (
+                "def answers_from(stats):\n    return stats.event_timestamp"
             ),
-            (
-                """
-def answers_from(stats):
-    return stats.created
-""",
-                "as a forecast is: at your moment Feast does not give it yet",
+            "as a forecast is: at your moment Feast does not give it yet": (
+                "def answers_from(stats):\n    return stats.created"
             ),
-            (
-                """
+            "a microsecond before your moment already": """
 def answers_from(stats):
     return stats[["event_timestamp", "created"]].max(axis=1) + pd.Timedelta("1h")
 """,
-                "a microsecond before your moment already",
+            "Give one for each row": (
+                'def answers_from(stats):\n    return [stats[["event_timestamp", "created"]].max().max()]'
             ),
-            (
-                """
-def answers_from(stats):
-    return [stats[["event_timestamp", "created"]].max().max()]
-""",
-                "Give one for each row",
+            "it gives a table": 'def answers_from(stats):\n    return stats[["event_timestamp", "created"]]',
+            "it gives nothing": (
+                'def answers_from(stats):\n    later = stats[["event_timestamp", "created"]].max(axis=1)'
             ),
-            (
-                """
-def answers_from(stats):
-    return stats[["event_timestamp", "created"]]
-""",
-                "it gives a table",
-            ),
-            (
-                """
-def answers_from(stats):
-    later = stats[["event_timestamp", "created"]].max(axis=1)
-""",
-                "it gives nothing",
-            ),
-            ("answers_from = 'created'", "the answer is a function of a table"),
-            (
-                """
-def answers_from(stats):
-    return stats.written
-""",
-                "your function ends with an error",
-            ),
-        ],
+            "the answer is a function of a table": "answers_from = 'created'",
+            "your function ends with an error": "def answers_from(stats):\n    return stats.written",
+        },
     ),
 }

@@ -21,33 +21,30 @@ def labels_of(path):
         return File(path=str(path), hash=hashlib.file_digest(file, "md5").hexdigest())
 """,
         ],
-        wrong=[
-            (
-                "def labels_of(path):\n    return File.from_existing_remote(str(path))",
-                "answered from the cache",
+        wrong={
+            "answered from the cache": (
+                "def labels_of(path):\n    return File.from_existing_remote(str(path))"
             ),
-            (
-                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=str(Path(path).stat().st_size))",
-                "Path, name and size are as before",
+            "Path, name and size are as before": """
+def labels_of(path):
+    return File.from_existing_remote(str(path), file_cache_key=str(Path(path).stat().st_size))
+""",
+            "the same file ran the task again": """
+def labels_of(path):
+    return File.from_existing_remote(str(path), file_cache_key=str(time.time_ns()))
+""",
+            "a copy of the file ran the task again": """
+def labels_of(path):
+    return File.from_existing_remote(str(path), file_cache_key=f'{path} {Path(path).read_text()}')
+""",
+            "the function gave a str": (
+                "def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()"
             ),
-            (
-                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=str(time.time_ns()))",
-                "the same file ran the task again",
+            "your function fails: TypeError": (
+                "def labels_of(path):\n    return File.from_existing_remote(key=path)"
             ),
-            (
-                "def labels_of(path):\n    return File.from_existing_remote(str(path), file_cache_key=f'{path} {Path(path).read_text()}')",
-                "a copy of the file ran the task again",
-            ),
-            (
-                "def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()",
-                "the function gave a str",
-            ),
-            (
-                "def labels_of(path):\n    return File.from_existing_remote(key=path)",
-                "your function fails: TypeError",
-            ),
-            ("labels_of = File.from_existing_remote(str(labels_file))", "that is of the type File"),
-        ],
+            "that is of the type File": "labels_of = File.from_existing_remote(str(labels_file))",
+        },
     ),
     "11.2": Answers(
         right=[
@@ -61,64 +58,43 @@ async def longest(lengths: list[float], notes: str) -> float:
     return max(waited)
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "one after the other": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     return max([await pause(seconds, notes) for seconds in lengths])
 """,
-                "one after the other",
-            ),
-            (
-                """
+            "for 4 numbers the notes hold 2 pauses": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     first, second = lengths[:2]
     return max(await asyncio.gather(pause(first, notes), pause(second, notes)))
 """,
-                "for 4 numbers the notes hold 2 pauses",
-            ),
-            (
-                """
+            "the largest is 0.5": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     return sum(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
 """,
-                "the largest is 0.5",
-            ),
-            (
-                """
+            "the notes hold 0 pauses": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     return max(lengths)
 """,
-                "the notes hold 0 pauses",
-            ),
-            (
-                """
+            "that is a plain function, and no task": """
 async def longest(lengths: list[float], notes: str) -> float:
     return max(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
 """,
-                "that is a plain function, and no task",
-            ),
-            (
-                """
+            "it should take lengths and notes": """
 @training.task
 async def longest(notes: str, seconds: float) -> float:
     return await pause(seconds, notes)
 """,
-                "it should take lengths and notes",
-            ),
-            (
-                """
+            "the workflow fails: RuntimeUserError": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     return max(asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
 """,
-                "the workflow fails: RuntimeUserError",
-            ),
-        ],
+        },
     ),
     "11.3": Answers(
         right=[
@@ -133,25 +109,18 @@ async def careful(kind: str, tries: str) -> int:
         raise flyte.errors.NonRecoverableError(f"not tried again: {error}")
 """,
         ],
-        wrong=[
-            (
-                """
+        wrong={
+            "a broken table was asked 3 times": """
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:
     return warehouse(kind, tries)
 """,
-                "a broken table was asked 3 times",
-            ),
-            (
-                """
+            "on attempt 1, with a ConnectionError": """
 @training.task
 async def careful(kind: str, tries: str) -> int:
     return warehouse(kind, tries)
 """,
-                "on attempt 1, with a ConnectionError",
-            ),
-            (
-                """
+            "on attempt 1, with a NonRecoverableError": """
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:
     try:
@@ -159,10 +128,7 @@ async def careful(kind: str, tries: str) -> int:
     except Exception as error:
         raise flyte.errors.NonRecoverableError(str(error))
 """,
-                "on attempt 1, with a NonRecoverableError",
-            ),
-            (
-                """
+            "a broken table gave 0": """
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:
     try:
@@ -170,10 +136,7 @@ async def careful(kind: str, tries: str) -> int:
     except ValueError:
         return 0
 """,
-                "a broken table gave 0",
-            ),
-            (
-                """
+            "needs the warehouse's own words": """
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:
     try:
@@ -181,19 +144,14 @@ async def careful(kind: str, tries: str) -> int:
     except ValueError:
         raise flyte.errors.NonRecoverableError("broken")
 """,
-                "needs the warehouse's own words",
-            ),
-            (
-                """
+            "a broken table was never asked": """
 @training.task(retries=2)
 async def careful(kind: str, tries: str) -> int:
     if kind == "broken":
         raise flyte.errors.NonRecoverableError("the table has no column conv_rate")
     return warehouse(kind, tries)
 """,
-                "a broken table was never asked",
-            ),
-            ("def careful(kind, tries):\n    return warehouse(kind, tries)", "that is a plain function"),
-        ],
+            "that is a plain function": "def careful(kind, tries):\n    return warehouse(kind, tries)",
+        },
     ),
 }

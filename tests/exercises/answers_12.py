@@ -16,53 +16,50 @@ VIEW, _, DAY = (exercise.worked for exercise in EXERCISES)
 ANSWERS = {
     "12.1": Answers(
         right=[VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=119")],
-        wrong=[
-            ("carrier_view = airport_view", "the view is named 'airport'"),
-            ("carrier_view = origin", "that is of the type Entity"),
-            (VIEW.replace("[origin, carrier]", "[origin]"), "about an airport and a carrier together"),
-            (VIEW.replace('        Field(name="carrier_flights", dtype=Int64),\n', ""), "its features are"),
-            (VIEW.replace("dtype=Int64", "dtype=Float64"), "`carrier_flights` is declared as Float64"),
-            (VIEW.replace("hours=2", "days=2"), "three hours after the last row"),
-            (VIEW.replace("    ttl=timedelta(hours=2),\n", ""), "without an end"),
-            (VIEW.replace("hours=2", "minutes=5"), "ten minutes after its row"),
-            (VIEW.replace("hours=2", "minutes=90"), "an hour and fifty minutes after the last row"),
-            (VIEW.replace('source("carrier"', 'source("airport"'), "cannot retrieve from it"),
-        ],
+        wrong={
+            "the view is named 'airport'": "carrier_view = airport_view",
+            "that is of the type Entity": "carrier_view = origin",
+            "about an airport and a carrier together": VIEW.replace("[origin, carrier]", "[origin]"),
+            "its features are": VIEW.replace('        Field(name="carrier_flights", dtype=Int64),\n', ""),
+            "`carrier_flights` is declared as Float64": VIEW.replace("dtype=Int64", "dtype=Float64"),
+            "three hours after the last row": VIEW.replace("hours=2", "days=2"),
+            "without an end": VIEW.replace("    ttl=timedelta(hours=2),\n", ""),
+            "ten minutes after its row": VIEW.replace("hours=2", "minutes=5"),
+            "an hour and fifty minutes after the last row": VIEW.replace("hours=2", "minutes=90"),
+            "cannot retrieve from it": VIEW.replace('source("carrier"', 'source("airport"'),
+        },
     ),
     "12.2": Answers(
         right=[SCHEDULE],
-        wrong=[
-            (SCHEDULE.replace("hour + 20", "hour"), "for the hour 0.5 it gives 0.5"),
-            (
+        wrong={
+            "for the hour 0.5 it gives 0.5": SCHEDULE.replace("hour + 20", "hour"),
+            "the view is named 'hours'": (
                 SCHEDULE.replace("def schedule", "def hours").replace("schedule(", "hours(")
-                + "\nschedule = hours",
-                "the view is named 'hours'",
+                + "\nschedule = hours"
             ),
-            (SCHEDULE.replace("Float64)],\n    mode", "Int64)],\n    mode"), "one is asked for"),
-            (
-                SCHEDULE.replace('"scheduled_hour", dtype=Float64', '"scheduled_hour", dtype=Int64'),
-                "it should be `scheduled_hour`, a Float64",
+            "one is asked for": SCHEDULE.replace("Float64)],\n    mode", "Int64)],\n    mode"),
+            "it should be `scheduled_hour`, a Float64": SCHEDULE.replace(
+                '"scheduled_hour", dtype=Float64', '"scheduled_hour", dtype=Int64'
             ),
-            (
-                "def schedule(inputs):\n    return {'hours_into_day': [(hour - 4) % 24 for hour in inputs['scheduled_hour']]}",
-                "that is of the type function",
-            ),
-            (SCHEDULE.replace('inputs["scheduled_hour"]]', 'inputs["hour"]]'), "Feast"),
-        ],
+            "that is of the type function": """
+def schedule(inputs):
+    return {'hours_into_day': [(hour - 4) % 24 for hour in inputs['scheduled_hour']]}
+""",
+            "Feast": SCHEDULE.replace('inputs["scheduled_hour"]]', 'inputs["hour"]]'),
+        },
     ),
     "12.3": Answers(
         right=[DAY.replace("[origin, carrier]", "[carrier, origin]")],
-        wrong=[
-            (DAY.replace('timestamp_field="known"', 'timestamp_field="day"'), "the mean of that whole day"),
-            (DAY.replace("[origin, carrier]", "[origin]"), "about an airport and a carrier together"),
-            (DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'), "its features are"),
-            ("day_as_known_view = day_view", "the view is named 'day'"),
-            (
-                DAY.replace('name="day_as_known",\n        path', 'name="day",\n        path'),
-                "Give it a name of its own",
+        wrong={
+            "the mean of that whole day": DAY.replace('timestamp_field="known"', 'timestamp_field="day"'),
+            "about an airport and a carrier together": DAY.replace("[origin, carrier]", "[origin]"),
+            "its features are": DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'),
+            "the view is named 'day'": "day_as_known_view = day_view",
+            "Give it a name of its own": DAY.replace(
+                'name="day_as_known",\n        path', 'name="day",\n        path'
             ),
-            (DAY.replace("days=3", "hours=1"), "at noon it gives nan"),
-            (DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""), "Feast"),
-        ],
+            "at noon it gives nan": DAY.replace("days=3", "hours=1"),
+            "Feast": DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""),
+        },
     ),
 }

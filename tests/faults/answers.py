@@ -1,6 +1,7 @@
 """What learners may answer: read by the harness, which tries each answer in the notebook's own kernel.
 
-A file `answers_NN.py` for each notebook holds `ANSWERS`: for each exercise the code that stands in its cell. The worked solution is always tried.
+A file `answers_NN.py` for each notebook holds `ANSWERS`: for each exercise the code that goes into its cell.
+The worked solution is always tried.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ FOLDER = Path(__file__).parent.parent / "exercises"
 class Answers:
     """Attributes:
     right: solutions in another style than the worked one.
-    wrong: pairs of a plausible mistake and a part of the hint that fits it.
+    wrong: by a part of the hint that fits it, a plausible mistake.
     """
 
     right: list[str]
-    wrong: list[tuple[str, str]]
+    wrong: dict[str, str]
 
 
 def load(notebook: str, folder: Path = FOLDER) -> dict[str, Answers]:

@@ -27,8 +27,8 @@ from helpers.workspace import REPOSITORY, Workspace
 from workshop import runner
 
 LEAKED = (
-    "passed in a copy, and fails in the notebook after its faults were tried: a fault changed what is not copied (let it restore, after a "
-    "yield), or the check itself changes something"
+    "passed in a copy, and fails in the notebook after its faults were tried: a fault changed what is not"
+    " copied (let it restore, after a yield), or the check itself changes something"
 )
 # What is sent to the kernel before a check. It binds no name there.
 _ASK = """exec('import sys\\nsys.path.insert(0, folder)\\ntry: import trial\\nfinally: sys.path.remove(folder)\\ntrial.{what}(*given)',

@@ -282,7 +282,9 @@ def answers(shell, number: str, check: str, folder: str) -> None:
     given = load_answers(f"{int(number.split('.')[0]):02d}", Path(folder)).get(number)
     every = [(exercise(number).worked.strip(), None)]
     if given:
-        every += [(source, None) for source in given.right] + given.wrong
+        every += [(source, None) for source in given.right] + [
+            (source, says) for says, source in given.wrong.items()
+        ]
     with _unnoticed(), mock.patch.object(core, "record"):
         found = [
             {"tried": source, "wrong": _answer(shell, number, source, check, says)} for source, says in every
