@@ -75,6 +75,7 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	mypy
 	lint-imports --no-logo
 	$(VENV) -m workshop.course --check
+	$(VENV) -m workshop.contract
 	uv lock --check --offline --quiet
 	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
 	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -
