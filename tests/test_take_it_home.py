@@ -26,7 +26,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_environment import UV, pins
-from test_guide import anchor
 from test_lifecycle import imported, modules
 from test_workflows import LINTERS, lint
 
@@ -439,16 +438,3 @@ def test_each_number_of_the_table_is_the_codes():
     assert f'"threshold": {here["threshold"]},' in files()["first_model.py"]
     assert f"ttl=timedelta(hours={here['ttl'].split()[0]})" in files()["feature_repo/definitions.py"]
     assert here["rules"] == "1% of `bikes`" and 'column="bikes", mostly=0.99' in files()["first_model.py"]
-
-
-def test_each_link_leads_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if not link.startswith("https://")]
-    assert len(links) >= 5
-    for link in links:
-        path, _, part = link.partition("#")
-        target = (PAGE.parent / path).resolve()
-        assert target.exists(), link
-        if part:
-            assert part in {
-                anchor(heading) for heading in re.findall(r"^#+ (.+)$", target.read_text(), re.M)
-            }, link

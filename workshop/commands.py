@@ -23,7 +23,6 @@ from packaging.markers import Marker
 from helpers.data import DataError
 from helpers.services import HOST, Service
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
-from workshop import claims
 from workshop.reset import COPIES, reset
 from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
@@ -231,7 +230,6 @@ def notebooks() -> int:
             if result.name.startswith("00"):
                 _store_picture(notebook, REPOSITORY / "docs" / "lifecycle.png")
         shutil.copy(workspace.path / PIPELINE, REPOSITORY / "cluster" / PIPELINE)
-    claims.write()
     return 0
 
 

@@ -1,266 +1,283 @@
-"""Traps in Feast. Each test passes while the trap exists; a failure is news from upstream, not a regression here. docs/upstream.md has the lines that run."""
+"""Traps in Feast, which docs/upstream.md and its neighbors name. A test passes while its trap exists."""
 
-import sys
+import contextlib
+import importlib.util
+import socket
+import sqlite3
+from datetime import timedelta
+from importlib.metadata import requires
+from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from upstream import lines_of_the_section, preambles, watch  # noqa: F401  # two are fixtures
+from feast import (
+    BatchFeatureView,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RepoConfig,
+    ValueType,
+)
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64
+
+pytestmark = [pytest.mark.unit, pytest.mark.filterwarnings("ignore")]
+
+DRIVER = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
+NOW, DAY = pd.Timestamp("2025-03-01", tz="UTC").as_unit("us"), pd.Timedelta("1d")
+KINDS = ("dask", "duckdb")
+QUESTION = pd.DataFrame({"driver_id": [1], "event_timestamp": [NOW]})
 
-pytestmark = [pytest.mark.usefixtures("mlflow"), pytest.mark.filterwarnings("ignore")]
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def view(name="stats", ttl=timedelta(days=7), **columns):
+    """A feature view over a new file; without columns, driver 1 has the features a and b of yesterday."""
+    rows = {"driver_id": [1], "event_timestamp": [NOW - DAY]} | (columns or {"a": [1.0], "b": [3.0]})
+    path = Path(f"{name}.parquet").absolute()
+    pd.DataFrame(rows).to_parquet(path)
+    features = [column for column in rows if column not in ("driver_id", "event_timestamp", "created")]
+    times = {"timestamp_field": "event_timestamp"}
+    times |= {"created_timestamp_column": "created"} if "created" in rows else {}
+    source = FileSource(name=f"{name}_file", path=str(path), **times)
+    schema = [Field(name=column, dtype=Float64) for column in features]
+    return FeatureView(name=name, entities=[DRIVER], ttl=ttl, schema=schema, source=source)
 
 
-@watch
-def test_the_default_store_drops_a_row_when_one_feature_has_expired(reproduction):
-    found = reproduction()["found"]
-    assert sorted(found["dask"].driver_id) == [1, 3]
-    assert sorted(found["duckdb"].driver_id) == [1, 2, 3]
+def doubled(source):
+    """An on-demand view with the feature `twice`."""
 
+    def doubled(inputs):
+        return {"twice": [2 * value for value in inputs["a"]]}
 
-@watch
-def test_the_default_store_merges_two_rows_of_one_key_and_time(reproduction):
-    assert len(reproduction()["found"]) == 1
+    schema = [Field(name="twice", dtype=Float64)]
+    return on_demand_feature_view(sources=[source], schema=schema, mode="python")(doubled)
 
 
-@watch
-def test_the_default_store_prefers_the_older_correction(reproduction):
-    older = reproduction()["older"]
-    assert older["dask"] > 0
-    assert older["duckdb"] == 0
+def store_of(*objects, offline="duckdb", **settings):
+    settings |= {"registry": str(Path(f"{offline}.db").absolute()), "offline_store": {"type": offline}}
+    settings |= {"online_store": {"type": "sqlite", "path": str(Path(f"{offline}_online.db").absolute())}}
+    config = RepoConfig(project="p", provider="local", entity_key_serialization_version=3, **settings)
+    store = FeatureStore(config=config)
+    store.apply([DRIVER, *objects])
+    return store
 
 
-@watch
-def test_a_column_with_a_features_name_hides_the_feature(reproduction):
-    found = reproduction()["found"]
-    assert (found.a[0], found.a__[0]) == (7.0, 1.0)
+def history(store, features, rows=QUESTION):
+    return store.get_historical_features(rows.copy(), features).to_df()
 
 
-@watch
-def test_the_duckdb_store_ranks_every_valid_row(reproduction):
-    query = reproduction()["query"]
-    assert "ROW_NUMBER() OVER" in query
-    assert "ASOF" not in query
+def online(store, features, *rows):
+    return store.get_online_features(features, list(rows or [{"driver_id": 1}])).to_dict()
+
 
+def test_the_default_store_prefers_the_older_correction():
+    drivers, times = list(range(300)), [NOW - DAY] * 600
+    columns = {"driver_id": drivers * 2, "event_timestamp": times, "c": [1.0] * 300 + [2.0] * 300}
+    corrected = view("corrected", created=times[:300] + [NOW - DAY / 2] * 300, **columns)
+    everybody = pd.DataFrame({"driver_id": drivers, "event_timestamp": [NOW] * 300})
+    values = {
+        kind: history(store_of(corrected, offline=kind), ["corrected:c"], everybody).c for kind in KINDS
+    }
+    assert (values["dask"] == 1).any() and (values["duckdb"] == 2).all()
 
-@watch
-def test_the_duckdb_store_takes_some_column_names_for_itself(reproduction):
-    names = reproduction()
-    assert names["expiry"] == pd.Timestamp("2025-03-07", tz="UTC")
-    assert "entity_row_id" not in names["left"]
-    assert "Column 'speed_y' is not found" in names["unknown"]
 
+def test_a_column_with_a_features_name_hides_the_feature():
+    answer = history(store_of(view(), offline="dask"), ["stats:a"], QUESTION.assign(a=7.0))
+    assert (answer.a[0], answer.a__[0]) == (7.0, 1.0)
 
-@watch
-def test_a_service_with_a_view_and_its_alias_cannot_be_asked(reproduction):
-    assert "'<' not supported" in reproduction()["unsorted"]
 
+def test_the_duckdb_store_ranks_every_valid_row_and_fails_on_some_names_and_times_to_live():
+    import ibis
 
-@watch
-def test_a_time_to_live_of_mixed_units_cannot_be_retrieved(reproduction):
-    assert "mixed units" in reproduction()["said"]
+    names = view("names", speed_y=[2.0], event_expire_timestamp=[5.0])
+    store = store_of(view(), names, view("mixed", ttl=timedelta(hours=36), a=[1.0]))
+    query = ibis.to_sql(store.get_historical_features(QUESTION, ["stats:a"]).table)
+    assert "ROW_NUMBER() OVER" in query and "ASOF" not in query
+    expiry = history(store, ["names:event_expire_timestamp"]).event_expire_timestamp[0]
+    assert expiry == NOW + 6 * DAY, "a time in place of the feature's value, 5.0"
+    with pytest.raises(Exception, match="Column 'speed_y' is not found"):
+        history(store, ["names:speed_y"])
+    with pytest.raises(ValueError, match="mixed units"):
+        history(store, ["mixed:a"])
 
 
-@watch
-def test_the_first_incremental_materialization_of_older_data_loads_nothing(reproduction):
-    names = reproduction()
-    assert names["online"]["a"] == [None]
-    assert names["start"] > names["end"]
+def test_the_duckdb_store_writes_a_log_without_partitions_and_below_the_working_directory(tmp_path):
+    import pyarrow as pa
+    from feast.feature_logging import LoggingConfig
+    from feast.infra.offline_stores.file_source import FileLoggingDestination
 
+    source, rows = view(), pa.table({"driver_id": [1], "day": pa.array([20_000], pa.date32())})
+    store = store_of(source)
 
-@watch
-def test_online_reads_do_not_know_the_time_to_live(reproduction):
-    names = reproduction()
-    assert pd.isna(names["offline"])
-    assert names["online"] == 2.0
+    def write(**destination):
+        config = LoggingConfig(destination=FileLoggingDestination(path="log", **destination))
+        store.write_logged_features(rows, FeatureService(name="s", features=[source], logging_config=config))
 
+    (tmp_path / "elsewhere" / "log").mkdir(parents=True)
+    with pytest.raises(Exception, match="No such file or directory"):
+        write()
+    with contextlib.chdir("elsewhere"):
+        write()
+        with pytest.raises(Exception, match="it was not found in the table"):
+            write(partition_by=["day"])
 
-@watch
-def test_an_online_question_without_its_key_is_left_out(reproduction):
-    names = reproduction()
-    assert names["answers"]["driver_id"] == [1]
-    assert [error.split(":")[0] for error in names["errors"]] == ["IndexError", "TypeError"]
 
+def test_the_log_of_computed_features_has_no_join_keys():
+    from feast.feature_logging import FeatureServiceLoggingSource
 
-@watch
-def test_after_a_materialization_plan_reports_a_change(reproduction):
-    names = reproduction()
-    assert names["before"] == []
-    assert names["after"] == ["batch_source"]
+    source = view()
+    service = FeatureService(name="computed", features=[doubled(source)])
+    registry = store_of(source, doubled(source), service).registry
+    columns = FeatureServiceLoggingSource(service, "p").get_schema(registry).names
+    assert "doubled__twice" in columns and "driver_id" not in columns
 
 
-@watch
-def test_definitions_can_be_read_only_from_above_their_folder(reproduction):
-    assert "is not in the subpath of" in reproduction()["said"]
+def test_an_on_demand_view_adds_columns_offline_only():
+    source = view()
+    store = store_of(source, doubled(source))
+    store.materialize(NOW - 7 * DAY, NOW)
+    assert {"a", "b", "twice"} < set(history(store, ["doubled:twice"]))
+    assert set(online(store, ["doubled:twice"])) == {"driver_id", "twice"}
+
+
+def test_duckdb_2_is_allowed():
+    assert 'ibis-framework[duckdb]>=10.0.0; extra == "duckdb"' in requires("feast")
 
 
-@watch
-def test_a_source_whose_file_is_missing_passes_the_validation(reproduction):
-    names = reproduction()
-    assert names["answer"] is None
-    assert [view.name for view in names["store"].list_feature_views()] == ["lost"]
-
-
-@watch
-def test_monitoring_is_completed_when_every_view_failed(reproduction):
-    report = reproduction()["report"]
-    assert report["status"] == "completed"
-    assert report["computed_features"] == 0
-
-
-@watch
-def test_all_threads_use_the_duckdb_store_on_one_connection(reproduction):
-    first, second = reproduction()["used"]
-    assert first is second
-
-
-@watch
-def test_the_duckdb_store_writes_no_partitions_and_a_relative_path_anywhere(reproduction):
-    names = reproduction()
-    assert "No such file or directory" in names["said"]["no folder"]
-    assert "it was not found in the table" in names["said"]["parts"]
-    [file] = (names["here"] / "elsewhere" / "log").iterdir()
-    assert file.name.endswith("-{i}.parquet")
-    assert list((names["here"] / "log").iterdir()) == []
-
-
-@watch
-def test_the_log_of_computed_features_has_no_join_keys(reproduction):
-    assert "driver_id" not in reproduction()["columns"]
-
-
-@watch
-def test_indirect_lineage_links_a_feature_to_services_that_do_not_read_it(reproduction):
-    assert {"a", "b"} <= reproduction()["claimed"]
-
-
-@watch
-def test_the_registry_keeps_one_kind_of_profiler(reproduction):
-    assert reproduction()["said"] == "No module named 'great_expectations.dataset'"
-
-
-@watch
-def test_importing_ipython_after_feast_breaks_online_reads(reproduction):
-    said = reproduction.alone()
-    assert "before: [1.0]" in said
-    assert "ValueError: Invalid isoformat string" in said
-
-
-@watch
-def test_duckdb_2_is_allowed(reproduction):
-    assert reproduction()["wanted"] == ['ibis-framework[duckdb]>=10.0.0; extra == "duckdb"']
-
-
-@watch
-def test_feast_ui_needs_an_extra_that_it_does_not_name(reproduction, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("grpc_health", "feast.registry_server"))]:
-        monkeypatch.delitem(sys.modules, name)  # and back at the end of the test
-    for name in ("grpc_health", "grpc_health.v1"):
-        monkeypatch.setitem(sys.modules, name, None)
-    assert reproduction()["said"].startswith("import of grpc_health")
-
-
-@watch
-def test_feast_ui_listens_on_all_interfaces(reproduction):
-    assert list(reproduction()["hosts"].values()) == ["127.0.0.1", "0.0.0.0", "0.0.0.0"]
-
-
-@watch
-def test_an_on_demand_view_adds_columns_offline_only(reproduction):
-    names = reproduction()
-    assert {"a", "b"} <= set(names["offline"])
-    assert names["online"] == ["driver_id", "twice"]
-
-
-@watch
-def test_the_schema_has_another_order_in_each_process(reproduction):
-    names = reproduction()
-    assert sorted(names["order"]) == names["declared"]
-    assert names["order"] != names["declared"]
-
-
-@watch
-def test_feast_is_instrumented_at_import(reproduction):
-    names = reproduction()
-    assert "check_argument_types_internal" in names["FeatureView"].__init__.__code__.co_names
-
-
-@watch
-def test_the_grpc_server_keeps_its_process_alive(reproduction):
-    names = reproduction()
-    assert not names["timer"].daemon
-    assert not names["public"] & {"stop", "close", "shutdown"}
-
-
-@watch
-def test_openlineages_further_settings_are_dropped(reproduction):
-    (written,) = reproduction()["written"]
-    assert written.startswith("openlineage_events.json-")
-
-
-@watch
-def test_the_lineage_of_apply_links_every_source_with_every_view(reproduction):
-    names = reproduction()
-    true = {("stats_file", "stats"), ("profile_file", "profile")}
-    assert names["one_by_one"] == true
-    assert names["by_apply"] == true | {("stats_file", "profile"), ("profile_file", "stats")}
-
-
-@watch
-def test_a_local_lineage_processor_never_gets_an_event(reproduction):
-    assert reproduction()["kept"].get_jobs() == []
-
-
-@watch
-def test_feast_does_not_read_mlflows_form_of_an_alias(reproduction):
-    names = reproduction()
-    assert list(names["answers"].values()) == ["only_a", "only_a", "Invalid model_uri format"]
-    assert names["notes"]["models:/ranker/1"]["feast.feature_service"] == "only_a"
-    assert names["notes"]["models:/ranker@champion"] == {}
-
-
-@watch
-def test_feasts_start_run_moves_the_active_experiment(reproduction):
-    names = reproduction()
-    assert names["first"].info.experiment_id == names["second"].info.experiment_id != names["chosen"]
-
-
-@watch
-def test_a_later_read_overwrites_what_a_run_says(reproduction):
-    names = reproduction()
-    assert names["trained_on"] == "stats:a,stats:b"
-    assert names["noted"](names["run"])["feast.feature_refs"] == "stats:a"
-
-
-@watch
-def test_a_retrieval_by_references_is_noted_as_a_larger_service(reproduction):
-    names = reproduction()
-    assert names["noted"](names["run"])["feast.feature_service"] == "both"
-
-
-@watch
-def test_feasts_log_model_gives_nothing_back(reproduction):
-    assert reproduction()["info"] is None
-
-
-@watch
-def test_feasts_page_shows_only_the_runs_of_one_experiment(reproduction):
-    names = reproduction()
-    assert names["noted"](names["run"])["feast.project"] == "paged"
-    assert names["listed"] == []
-
-
-@watch
-def test_feasts_page_lists_no_versions_of_a_feature_view(reproduction):
-    names = reproduction()
-    assert names["versions"] == ["v0", "v1"]
-    assert "/feature_views/{name}" in names["routes"]
-    assert [route for route in names["routes"] if "versions" in route] == []
-
-
-@watch
-def test_the_registry_server_listens_on_all_interfaces(reproduction):
-    assert reproduction()["open_ports"] == {"::"}
-
-
-@watch
-def test_a_registry_file_loses_what_another_process_applied(reproduction):
-    assert reproduction()["kept"] == ["of_the_first"]
+def test_the_first_incremental_materialization_of_older_data_loads_nothing():
+    store = store_of(view())
+    store.materialize_incremental(end_date=(NOW + DAY).to_pydatetime())
+    assert online(store, ["stats:a"])["a"] == [None]
+
+
+def test_an_online_question_without_its_key_is_left_out():
+    store = store_of(view())
+    assert online(store, ["stats:a"], {"driver_id": 1}, {})["driver_id"] == [1]
+    with pytest.raises(TypeError, match="attribute name must be string"):
+        online(store, ["stats:a"], {"driver_id": None})
+
+
+def test_importing_ipython_after_feast_breaks_online_reads(monkeypatch):
+    store = store_of(view())
+    store.materialize(NOW - 7 * DAY, NOW)
+    assert online(store, ["stats:a"])["a"] == [1.0]
+    monkeypatch.setitem(
+        sqlite3.converters, "TIMESTAMP", sqlite3.converters["TIMESTAMP"]
+    )  # and back at the end
+    spec = importlib.util.find_spec("IPython.core.history")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # what a first import does
+    with pytest.raises(ValueError, match="Invalid isoformat string"):
+        online(store, ["stats:a"])
+
+
+def test_after_a_materialization_plan_reports_a_change():
+    from feast.diff.registry_diff import diff_registry_objects
+    from feast.infra.registry.registry import FeastObjectType
+
+    store = store_of(view())
+    same = store.get_feature_view("stats")
+    same.batch_source = view().batch_source
+
+    def changes():
+        current = store.get_feature_view("stats")
+        difference = diff_registry_objects(current, same, FeastObjectType.FEATURE_VIEW)
+        return [change.property_name for change in difference.feast_object_property_diffs]
+
+    assert changes() == []
+    store.materialize(NOW - 7 * DAY, NOW)
+    assert changes() == ["batch_source"]
+
+
+def test_definitions_can_be_read_only_from_above_their_folder(tmp_path):
+    from feast.repo_operations import parse_repo
+
+    (tmp_path / "definitions").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "definitions" / "entities.py").write_text("")
+    with contextlib.chdir("elsewhere"), pytest.raises(ValueError, match="is not in the subpath of"):
+        parse_repo(tmp_path / "definitions")
+
+
+def test_a_registry_file_loses_what_another_process_applied():
+    first, source = store_of(view()), view()
+    second = FeatureStore(config=first.config)
+    service = FeatureService(name="of_the_first", features=[source])
+    first.registry.apply_feature_service(service, "p", commit=False)  # `apply` does this ...
+    second.apply(FeatureService(name="of_the_second", features=[source]))
+    first.registry.commit()  # ... and then this
+    assert [s.name for s in FeatureStore(config=first.config).list_feature_services()] == ["of_the_first"]
+
+
+def test_feasts_profiler_cannot_be_imported_with_todays_great_expectations():
+    with pytest.raises(ModuleNotFoundError, match=r"great_expectations\.dataset"):
+        from feast.dqm.profilers.ge_profiler import ge_profiler  # noqa: F401
+
+
+def test_feasts_page_and_registry_server_listen_on_all_interfaces():
+    import feast.registry_server
+    import psutil
+    from feast.cli.ui import ui
+
+    assert next(option.default for option in ui.params if option.name == "host") == "0.0.0.0"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = feast.registry_server.start_server(store_of(view()), port, wait_for_termination=False)
+    addresses = {s.laddr.ip for s in psutil.Process().connections("inet") if s.laddr.port == port}
+    running.stop(None)
+    assert addresses == {"::"}
+
+
+def test_without_a_created_column_the_order_in_the_file_decides_which_correction_counts():
+    times = {"created": [NOW - DAY, NOW - DAY / 2], "event_timestamp": [NOW - DAY] * 2}
+    rows = pd.DataFrame(times | {"driver_id": 1, "a": [0.9, 0.2]})  # 0.2 corrects 0.9
+    named = view("named", **rows.to_dict("list"))
+    unnamed = view("unnamed", **rows.drop(columns="created").to_dict("list"))
+    store, values = store_of(named, unnamed), {"named": set(), "unnamed": set()}
+    for name, order in product(values, (rows, rows[::-1])):
+        order.to_parquet(f"{name}.parquet")
+        store.materialize(NOW - 7 * DAY, NOW)
+        values[name] |= {history(store, [f"{name}:a"]).a[0], online(store, [f"{name}:a"])["a"][0]}
+    assert values == {"named": {0.2}, "unnamed": {0.9, 0.2}}
+
+
+def test_the_logged_configuration_holds_no_definitions():
+    Path("feature_store.yaml").write_text("project: p\nprovider: local\nregistry: duckdb.db\n")
+    Path("copy").mkdir()
+    Path("copy/feature_store.yaml").write_bytes(Path("feature_store.yaml").read_bytes())
+    store_of(view())
+    assert [found.name for found in FeatureStore(repo_path=".").list_feature_views()] == ["stats"]
+    assert FeatureStore(repo_path="copy").list_feature_views() == []
+
+
+def test_a_batch_views_function_is_not_run_at_retrieval():
+    plain = view()
+    function = {"udf": lambda rows: rows.assign(a=2 * rows["a"]), "udf_string": "doubled"}
+    options = {"entities": [DRIVER], "ttl": plain.ttl, "schema": plain.schema, "source": plain.batch_source}
+    doubled = BatchFeatureView(name="doubled", mode="pandas", online=True, **function, **options)
+    store = store_of(plain, doubled)
+    assert history(store, ["doubled:a"]).a[0] == 1.0
+    with pytest.raises(KeyError):
+        store.materialize(NOW - 7 * DAY, NOW, feature_views=["doubled"])
+
+
+def test_another_file_gives_another_past():
+    store = store_of(view())
+    view(a=[5.0], b=[3.0])
+    assert history(store, ["stats:a"]).a[0] == 5.0
+    assert len(store.list_feature_view_versions("stats")) == 1, "no version tells the two apart"
+
+
+def test_materializing_one_view_serves_all_its_features_and_none_of_another():
+    store = store_of(view(), view("other", c=[7.0]))
+    store.materialize(NOW - 7 * DAY, NOW, feature_views=["stats"])
+    values = online(store, ["stats:a", "stats:b", "other:c"])
+    assert (values["a"], values["b"], values["c"]) == ([1.0], [3.0], [None])

@@ -1,97 +1,77 @@
-"""Traps in MLflow. Each test passes while the trap exists; a failure is news from upstream, not a regression here. docs/upstream.md has the lines that run."""
+"""Traps in MLflow that this repository works around: docs/upstream.md. A test passes while one exists."""
 
+import contextlib
+import io
+
+import mlflow
+import pandas as pd
 import pytest
-from upstream import lines_of_the_section, preambles, watch  # noqa: F401  # two are fixtures
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 
-pytestmark = [pytest.mark.usefixtures("mlflow"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("mlflow"), pytest.mark.filterwarnings("ignore")]
 
-
-@watch
-def test_the_digest_leaves_out_times_and_late_rows(reproduction):
-    names = reproduction()
-    digests = [names["mlflow"].data.from_pandas(names[table]).digest for table in ("table", "other")]
-    assert not names["table"].equals(names["other"])
-    assert digests[0] == digests[1]
+X, Y = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]}), [0, 0, 1, 1]
 
 
-@watch
-def test_models_serve_finds_uvicorn_on_the_path_only(reproduction):
-    names = reproduction()
-    assert names["command"].startswith("uvicorn ")
-    assert names["ended"].returncode == 127
+def logged(**options):
+    with mlflow.start_run():
+        return mlflow.sklearn.log_model(LogisticRegression().fit(X, Y), name="model", **options)
 
 
-@watch
-def test_logging_a_model_starts_a_process_and_writes_down_too_much(reproduction, monkeypatch):
+def test_the_digest_leaves_out_times_and_late_rows():
+    table = pd.DataFrame({"x": range(10_005)})
+    table["time"] = pd.date_range("2025-01-01", periods=len(table), freq="h")
+    other = table.assign(time=table.time + pd.Timedelta("365d"))
+    other.loc[10_004, "x"] = -1
+    assert mlflow.data.from_pandas(table).digest == mlflow.data.from_pandas(other).digest
+
+
+def test_logging_a_model_starts_a_process_unless_its_requirements_are_given(monkeypatch):
     from mlflow.utils import requirements_utils
 
-    started, run = [], requirements_utils._run_command
-    monkeypatch.setattr(
-        requirements_utils, "_run_command", lambda *a, **k: (started.append(a), run(*a, **k))[1]
-    )
-    listed = {line.split("==")[0] for line in reproduction()["listed"]}
+    started = []
+
+    def run(*arguments, **_):
+        started.append(arguments)
+        raise OSError("not started here: it takes seconds")
+
+    monkeypatch.setattr(requirements_utils, "_run_command", run)
+    logged(pip_requirements=[])
+    assert started == []
+    logged()
     assert len(started) == 1
-    assert listed - {"mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy", "cloudpickle"}
 
 
-@watch
-def test_the_default_format_refuses_forests(reproduction):
-    assert "references untrusted types" in reproduction()["said"]
+def test_a_model_file_names_the_types_that_its_reader_trusts(tmp_path):
+    forest, place = RandomForestClassifier(2, random_state=0).fit(X, Y), str(tmp_path / "forest")
+    trusted = ["sklearn.tree._tree.Tree"]
+    mlflow.sklearn.save_model(forest, place, pip_requirements=[], skops_trusted_types=trusted)
+    assert isinstance(mlflow.sklearn.load_model(place), RandomForestClassifier), "nobody asked the reader"
 
 
-@watch
-def test_a_model_names_the_types_that_its_reader_trusts(reproduction):
-    names = reproduction()
-    assert type(names["loaded"]).__name__ == "RandomForestClassifier"
-    assert "trusted-types allow-list is read from the model itself" in names["said"]
-    assert not [
-        name
-        for name in names["inspect"].signature(names["mlflow"].sklearn.load_model).parameters
-        if "trust" in name
-    ]
-
-
-@watch
-def test_a_registered_version_does_not_know_its_models_id(reproduction):
-    names = reproduction()
-    assert names["version"].source == names["info"].model_uri
-    assert names["version"].model_id is None
-
-
-@watch
-def test_a_success_is_printed_to_the_stream_for_errors(reproduction, monkeypatch):
+def test_a_registered_version_has_no_model_id_and_success_goes_to_standard_error(monkeypatch):
     from mlflow.tracking._model_registry import fluent
     from mlflow.utils.logging_utils import eprint
 
-    monkeypatch.setattr(fluent, "eprint", eprint)  # as it is before a notebook begins
-    assert "Successfully registered model 'announced'." in reproduction()["errors"].getvalue()
+    monkeypatch.setattr(fluent, "eprint", eprint)  # as it is before helpers.workspace.quiet
+    info = logged(pip_requirements=[])
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        mlflow.register_model(info.model_uri, "registered")
+    assert "Successfully registered model 'registered'." in errors.getvalue()
+    assert mlflow.MlflowClient().get_model_version("registered", "1").model_id is None
 
 
-@watch
-def test_each_trial_of_mlflows_storage_reads_all_before_it(reproduction):
-    calls = reproduction()["calls"]
-    assert calls == sorted(calls)
-    assert calls[-1] >= calls[0] + 7, "one call more for each trial before it, at least"
+def test_each_trial_of_mlflows_storage_reads_all_trials_before_it():
+    import optuna
+    from mlflow.optuna.storage import MlflowStorage
 
-
-@watch
-def test_mlflows_storage_takes_every_run_for_a_study(reproduction):
-    assert reproduction()["missing"] == "optuna.study_direction"
-
-
-@watch
-def test_a_trial_in_mlflows_storage_cannot_be_told_by_number(reproduction):
-    assert reproduction()["said"] == "This method is not supported in MLflow backend."
-
-
-@watch
-def test_autologging_calls_a_renamed_argument(reproduction):
-    said = [str(warning.message) for warning in reproduction()["caught"]]
-    assert [line for line in said if line.startswith("`y_pred` was renamed")]
-
-
-@watch
-def test_a_loader_strategy_that_sqlalchemy_calls_incorrect(reproduction):
-    assert "SADeprecationWarning: The ``noload`` loader strategy is deprecated" in reproduction.alone(
-        preamble=False
-    )
+    storage, calls, counts = MlflowStorage(experiment_id="1"), [], []
+    get_run = storage._mlflow_client.get_run
+    storage._mlflow_client.get_run = lambda run_id: (calls.append(run_id), get_run(run_id))[1]
+    study = optuna.create_study(storage=storage, study_name="growing")
+    for _ in range(5):
+        calls.clear()
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        counts.append(len(calls))
+    assert counts == sorted(counts) and counts[-1] >= counts[0] + 4
