@@ -96,7 +96,6 @@ def test_make_notebooks_keeps_its_outputs(without, monkeypatch, tmp_path, capsys
     monkeypatch.setattr(runner, "NOTEBOOKS", course)
     monkeypatch.setattr(commands, "NOTEBOOKS", course)
     before = (course / "09_train_distributed.ipynb").read_bytes()
-    monkeypatch.setattr(commands.claims, "write", lambda: None)
     (tmp_path / "cluster").mkdir()
     monkeypatch.setattr(commands, "REPOSITORY", tmp_path)
 
