@@ -44,9 +44,8 @@ def test_links_lead_to_a_file_and_a_heading(page):
     for link in (link for link in links if not re.match(r"[a-z]+:", link)):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (
-            anchor and target.suffix in (".md", ".ipynb") and anchor not in anchors(target)
-        ):
+        inside = anchor if target.suffix in (".md", ".ipynb") else ""
+        if not target.exists() or (inside and inside not in anchors(target)):
             broken.append(link)
     assert broken == []
 
@@ -67,17 +66,15 @@ def named() -> tuple[set[str], set[tuple[str, str]]]:
     groups = re.findall(r"\[(\d\d)\](?:\([^)]+\))? ((?:`(?:claim|check)-[\w-]+`(?:, )?)+)", text)
     tags = [(number, tag) for number, listed in groups for tag in re.findall(r"`([\w-]+)`", listed)]
     assert len(tags) == len(re.findall(r"`(?:claim|check)-", text)), (
-        "write a tag behind its notebook's number"
+        "a tag has no notebook's number before it"
     )
     return set(re.findall(r"`(test_\w+)`", text)), set(tags)
 
 
 def test_each_check_cell_that_a_page_names_exists():
     code = [(number, cell) for number, path in NOTEBOOKS.items() for cell in cells(path, "code")]
-    assert (
-        named()[1] - {(number, tag) for number, cell in code for tag in cell["metadata"].get("tags", [])}
-        == set()
-    )
+    tags = {(number, tag) for number, cell in code for tag in cell["metadata"].get("tags", [])}
+    assert named()[1] - tags == set()
 
 
 def test_each_test_that_a_page_names_exists_and_each_of_upstream_is_named():

@@ -11,17 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from feast import (
-    BatchFeatureView,
-    Entity,
-    FeatureService,
-    FeatureStore,
-    FeatureView,
-    Field,
-    FileSource,
-    RepoConfig,
-    ValueType,
-)
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
@@ -29,7 +19,6 @@ pytestmark = [pytest.mark.unit, pytest.mark.filterwarnings("ignore")]
 
 DRIVER = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
 NOW, DAY = pd.Timestamp("2025-03-01", tz="UTC").as_unit("us"), pd.Timedelta("1d")
-KINDS = ("dask", "duckdb")
 QUESTION = pd.DataFrame({"driver_id": [1], "event_timestamp": [NOW]})
 
 
@@ -76,17 +65,6 @@ def history(store, features, rows=QUESTION):
 
 def online(store, features, *rows):
     return store.get_online_features(features, list(rows or [{"driver_id": 1}])).to_dict()
-
-
-def test_the_default_store_prefers_the_older_correction():
-    drivers, times = list(range(300)), [NOW - DAY] * 600
-    columns = {"driver_id": drivers * 2, "event_timestamp": times, "c": [1.0] * 300 + [2.0] * 300}
-    corrected = view("corrected", created=times[:300] + [NOW - DAY / 2] * 300, **columns)
-    everybody = pd.DataFrame({"driver_id": drivers, "event_timestamp": [NOW] * 300})
-    values = {
-        kind: history(store_of(corrected, offline=kind), ["corrected:c"], everybody).c for kind in KINDS
-    }
-    assert (values["dask"] == 1).any() and (values["duckdb"] == 2).all()
 
 
 def test_a_column_with_a_features_name_hides_the_feature():
@@ -169,9 +147,8 @@ def test_importing_ipython_after_feast_breaks_online_reads(monkeypatch):
     store = store_of(view())
     store.materialize(NOW - 7 * DAY, NOW)
     assert online(store, ["stats:a"])["a"] == [1.0]
-    monkeypatch.setitem(
-        sqlite3.converters, "TIMESTAMP", sqlite3.converters["TIMESTAMP"]
-    )  # and back at the end
+    kept = sqlite3.converters["TIMESTAMP"]
+    monkeypatch.setitem(sqlite3.converters, "TIMESTAMP", kept)  # and back at the end
     spec = importlib.util.find_spec("IPython.core.history")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))  # what a first import does
     with pytest.raises(ValueError, match="Invalid isoformat string"):
@@ -259,6 +236,8 @@ def test_the_logged_configuration_holds_no_definitions():
 
 
 def test_a_batch_views_function_is_not_run_at_retrieval():
+    from feast import BatchFeatureView
+
     plain = view()
     function = {"udf": lambda rows: rows.assign(a=2 * rows["a"]), "udf_string": "doubled"}
     options = {"entities": [DRIVER], "ttl": plain.ttl, "schema": plain.schema, "source": plain.batch_source}
