@@ -30,20 +30,6 @@ def test_the_best_of_many_on_the_test_set_looks_good_on_pure_noise():
     assert abs(roc_auc_score(later_y, fits[best].predict_proba(later_X[[best]])[:, 1]) - 0.5) < 0.05
 
 
-def test_the_parent_run_of_the_sweep_holds_no_result(mlflow):
-    import optuna
-
-    def objective(trial):
-        with mlflow.start_run(nested=True):
-            mlflow.log_params({"C": trial.suggest_float("C", 1e-3, 10.0, log=True)})
-        return 0.5
-
-    with mlflow.start_run(run_name="optuna_sweep") as parent:
-        optuna.create_study(direction="maximize").optimize(objective, n_trials=2)
-    data = mlflow.get_run(parent.info.run_id).data
-    assert data.metrics == {} == data.params
-
-
 def test_features_by_position_can_be_swapped_unnoticed():
     model = LogisticRegression().fit(*rates())
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
