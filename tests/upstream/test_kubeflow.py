@@ -87,18 +87,20 @@ def test_a_local_job_differs_from_one_on_a_cluster(tmp_path, monkeypatch):
     assert list(tmp_path.glob(f"{name}*/bin")), "the environment of the failed job"
 
 
-def test_the_sdk_lets_a_shell_read_functions_knows_no_whole_numbers_and_drops_unknown_fields():
+def test_the_sdk_lets_a_shell_read_functions_knows_no_whole_numbers_and_drops_unknown_fields(tmp_path):
     from kubeflow.optimizer import Search
     from kubeflow.optimizer.types.algorithm_types import ALGORITHM_REGISTRY
     from kubeflow.trainer.constants.constants import EXEC_FUNC_SCRIPT
     from kubeflow_katib_api import models
 
     script = EXEC_FUNC_SCRIPT.replace("__ENTRYPOINT__", "cat").format(func_code="$PRICE", func_file="f.py")
-    environment = os.environ | {"PRICE": "expanded"}
-    assert (
-        "expanded"
-        in subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True).stdout
-    )
+    options = {
+        "cwd": tmp_path,
+        "env": os.environ | {"PRICE": "expanded"},
+        "capture_output": True,
+        "text": True,
+    }
+    assert "expanded" in subprocess.run(["bash", "-c", script], **options).stdout
     kinds = {name for name in dir(Search) if not name.startswith("_")}
     assert kinds == {"choice", "loguniform", "uniform"} and set(ALGORITHM_REGISTRY) == {"grid", "random"}
     written = {"kind": "Experiment", "spec": {"maxTrials": 9, "parallelTrialCount": 2}}
