@@ -1,6 +1,8 @@
-"""`make bench`: measure, write docs/performance.json, and render it. Standard library alone, so that no child starts with this process's memory.
+"""`make bench`: measures, writes docs/performance.json and renders the page.
 
 python -m benchmarks [--size small|medium|full] [--only join ...] [--out FOLDER]
+
+Imports the standard library alone, so that no child process starts with this one's memory.
 """
 
 from __future__ import annotations
@@ -9,68 +11,58 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ["feast", "duckdb", "pandas", "mlflow", "optuna", "scikit-learn", "kfp", "kserve", "papermill"]
-# (questions, rows, rounds) of the joins; (time to live in hours, rounds) of the second series, at its size; rounds and counts of the rest.
-SIZES = {
+# join: (questions, rows, rounds) of each table; ttl: (questions, rows, hours to live, rounds).
+SIZES: dict[str, dict] = {
     "small": {
         "join": [(1_000, 20_000, 1)],
         "ttl": (1_000, 20_000, [24], 1),
-        "selection": {"rounds": 1, "subsets": 1},
         "online": {"rounds": 1, "requests": 50},
-        "sweep": {"rounds": 1, "trials": 3},
-        "step": {"rounds": 1},
-        "course": {"rounds": 1, "before": "01"},
+        "course": {"before": "01"},
     },
     "medium": {
         "join": [(10_000, 100_000, 3), (100_000, 1_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 24, 72, 168], 1),
-        "selection": {"rounds": 2, "subsets": None},
         "online": {"rounds": 3, "requests": 2000},
-        "sweep": {"rounds": 5, "trials": 20},
-        "step": {"rounds": 10},
-        "course": {"rounds": 1, "before": None},
+        "course": {"before": "99"},
     },
     "full": {
         "join": [(10_000, 100_000, 5), (100_000, 1_000_000, 5), (1_000_000, 10_000_000, 3)],
         "ttl": (100_000, 1_000_000, [1, 6, 24, 72, 168], 3),
-        "selection": {"rounds": 3, "subsets": None},
         "online": {"rounds": 5, "requests": 2000},
-        "sweep": {"rounds": 9, "trials": 20},
-        "step": {"rounds": 15},
-        "course": {"rounds": 2, "before": None},
+        "course": {"before": "99"},
     },
 }
 JOINERS = ["feast", "asof", "pandas", "feast_asof"]
 
 
 def machine() -> dict:
-    """What the figures were measured on; no name of the machine, no path."""
+    """What the figures were measured on: no name of the machine, no path."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = {name: version(name) for name in PACKAGES}
-    system = f"{platform.system()} {platform.machine()}"
     return {
         "cores": cores,
         "memory_gb": round(memory),
-        "system": system,
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: version(name) for name in PACKAGES},
     }
 
 
-def child(module: str, *arguments: object, quiet: bool = False) -> object:
-    """Run one contestant in a process of its own; gives what it prints last, as JSON.
+def child(module: str, *arguments: object) -> object:
+    """Run a module of this package in a process of its own; returns the last line that it prints, from JSON.
 
     Raises:
-        SystemExit: it failed; the end of what it said is printed.
+        SystemExit: it failed; the end of its output is printed.
     """
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{module}", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -79,11 +71,11 @@ def child(module: str, *arguments: object, quiet: bool = False) -> object:
     if done.returncode:
         print(done.stdout[-2000:] + done.stderr[-4000:], file=sys.stderr)
         raise SystemExit(f"error: benchmarks.{module} {' '.join(map(str, arguments))} failed; see above")
-    return None if quiet else json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads((done.stdout.strip().splitlines() or ["null"])[-1])
 
 
-def turns(contestants: list[str], rounds: int):
-    """Round by round, each round beginning with another contestant, so that a busy minute hits them all."""
+def turns(contestants: list[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Each round begins with another contestant, so that a busy minute hits them all."""
     for number in range(rounds):
         first = number % len(contestants)
         for contestant in contestants[first:] + contestants[:first]:
@@ -91,160 +83,149 @@ def turns(contestants: list[str], rounds: int):
 
 
 def note(text: str) -> None:
-    """Say how far it is."""
+    """Report progress."""
     print(text, flush=True)
 
 
+def spread(name: str, values: list[float]) -> dict:
+    """The median of the rounds under ``name`` and, of several rounds, the least and the greatest value."""
+    least, middle, greatest = (float(f"{f(values):.5g}") for f in (min, median, max))
+    return {name: middle} | ({f"{name}_range": [least, greatest]} if len(values) > 1 else {})
+
+
+def figures(runs: list[dict], beside: str, values: list[str], ratios: dict[str, str]) -> list[dict]:
+    """One row for each contestant: its values, and what they are beside those of another in the same round.
+
+    Args:
+        runs: of one table or service, each with its ``round`` and ``contestant``.
+        beside: the contestant that the ratios compare with.
+        values: names of values to summarize.
+        ratios: for each ratio's name, the value that it divides.
+    """
+    rows = []
+    for contestant in dict.fromkeys(run["contestant"] for run in runs):
+        own = [run for run in runs if run["contestant"] == contestant]
+        row = {"contestant": contestant}
+        for value in values:
+            row |= spread(value, [run[value] for run in own])
+        for name, value in ratios.items():
+            other = {run["round"]: run[value] for run in runs if run["contestant"] == beside}
+            row |= spread(name, [run[value] / other[run["round"]] for run in own])
+        rows.append(row)
+    return rows
+
+
+def agree(runs: list[dict], answer: str) -> None:
+    """Raises SystemExit when the contestants' answers differ: then their times say nothing."""
+    if len({json.dumps(run[answer]) for run in runs}) != 1:
+        names = ", ".join(dict.fromkeys(run["contestant"] for run in runs))
+        raise SystemExit(f"error: the answers of {names} differ, so nothing is written")
+
+
+def loads(runs: list[dict]) -> list[float]:
+    """How busy the machine was: the least and the greatest load."""
+    return [round(extreme(run["load"] for run in runs), 1) for extreme in (min, max)]
+
+
 def join(size: dict, folder: Path) -> dict:
-    """The joins at each size, then at one size with several times to live, then DuckDB's account of Feast's query."""
-    runs, made = [], {}
+    """The joins of each size, with several times to live, and in batches; DuckDB's profile of Feast's."""
 
-    def table(questions: int, rows: int) -> Path:
-        if (questions, rows) not in made:
-            made[questions, rows] = folder / f"{questions}"
-            note(f"  generating {rows:,} rows and {questions:,} questions")
-            child(
-                "join",
-                "make",
-                "--folder",
-                folder / f"{questions}",
-                "--rows",
-                rows,
-                "--questions",
-                questions,
-                quiet=True,
-            )
-        return made[questions, rows]
+    def measured(
+        questions: int, rows: int, hours: int, contestants: list[str], rounds: int, into: list[dict]
+    ) -> list[dict]:
+        tables, runs = folder / f"{questions}", []
+        if not tables.exists():
+            child("join", "make", "--folder", tables, "--rows", rows, "--questions", questions)
+        for number, contestant in turns(contestants, rounds):
+            run = child("join", contestant, "--folder", tables, "--ttl-hours", hours)
+            note(f"  {questions:,} x {rows:,}, {hours} h, {contestant}: {run['seconds']:.2f} s")
+            runs.append({"round": number, **run})
+        agree(runs, "digest")
+        into += runs
+        return runs
 
-    def run(questions: int, rows: int, hours: int, number: int, contestant: str, series: str) -> None:
-        found = child("join", contestant, "--folder", table(questions, rows), "--ttl-hours", hours)
-        note(
-            f"  {contestant}, {questions:,} x {rows:,}, {hours} h: {found['seconds']:.2f} s, {found['peak_mb']:.0f} MB"
-        )
-        key = {"series": series, "questions": questions, "rows": rows, "ttl_hours": hours, "round": number}
-        runs.append(key | found)
-
-    def explained(questions: int, rows: int) -> dict:
-        return child("join", "explain", "--folder", table(questions, rows))
-
+    every: list[dict] = []
+    by_size, by_ttl = [], []
     for questions, rows, rounds in size["join"]:
-        for number, contestant in turns(JOINERS, rounds):
-            run(questions, rows, 168, number, contestant, "size")
-    questions, rows, hours, rounds = size["ttl"]
-    for ttl in hours:
-        for number, contestant in turns(["feast", "asof"], rounds):
-            run(questions, rows, ttl, number, contestant, "time to live")
-    for number, contestant in turns(["feast", "feast_batches"], rounds):
-        run(questions, rows, 168, number, contestant, "batches")
-    return {"runs": runs, "plan": explained(questions, rows)}
+        runs = measured(questions, rows, 168, JOINERS, rounds, every)
+        values = figures(runs, "asof", ["seconds", "cpu_seconds", "peak_mb"], {"ratio": "seconds"})
+        by_size += [{"questions": questions, "rows": rows} | row for row in values]
+    questions, rows, times_to_live, rounds = size["ttl"]
+    for hours in times_to_live:
+        runs = measured(questions, rows, hours, ["feast", "asof"], rounds, every)
+        feast, _ = figures(runs, "asof", [], {"ratio": "seconds", "cpu_ratio": "cpu_seconds"})
+        by_ttl.append({"hours": hours} | feast)
+    runs = measured(questions, rows, hours, ["feast", "feast_batches"], rounds, every)
+    batches = figures(runs, "feast", ["peak_mb"], {"cpu_ratio": "cpu_seconds"})
+    plan = child("join", "explain", "--folder", folder / f"{questions}", "--ttl-hours", hours)
+    return {"load": loads(every), "runs": by_size, "ttl": by_ttl, "batches": batches, "plan": plan}
 
 
-def taking_turns(
-    module: str, contestants: list[str], rounds: int, folder: Path, options: list, says: str
-) -> list:
-    """A home is prepared, once for all sections, and the contestants of a module take turns in it, each on the drivers and on the flights; ``says``
-    is what to report of a run."""
-    home = folder.parent / "home"
-    if not home.exists():
-        child("online", "prepare", "--home", home, quiet=True)
-    runs = []
-    for number, contestant in turns(contestants, rounds):
-        for found in child(module, contestant, "--home", home, *options):
-            runs.append({"round": number, **found})
-            note(f"  {found['data']}, {contestant}: {says.format(**found)}")
-    return runs
-
-
-def selection(size: dict, folder: Path) -> list:
-    """The post's loop on both stores, and notebook 04's way."""
-    contestants, counts = ["seed", "workshop", "seed_duckdb"], size["selection"]
-    options = ["--subsets", counts["subsets"]] if counts["subsets"] else []
-    return taking_turns("selection", contestants, counts["rounds"], folder, options, "{seconds:.2f} s")
-
-
-def online(size: dict, folder: Path) -> list:
+def online(size: dict, folder: Path) -> dict:
     """Requests in process, the same with a prediction log, and over HTTP."""
-    contestants, counts = ["in_process", "logged", "over_http"], size["online"]
-    options, says = ["--requests", counts["requests"]], "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
-    return taking_turns("online", contestants, counts["rounds"], folder, options, says)
+    counts = size["online"]
+    runs = child(
+        "online", "--home", folder / "home", "--rounds", counts["rounds"], "--requests", counts["requests"]
+    )
+    agree(runs, "scores")
+    ratios = {"p50_ratio": "p50_ms", "p99_ratio": "p99_ms"}
+    rows = figures(runs, "in_process", ["p50_ms", "p99_ms"], ratios)
+    requests = {run["contestant"]: run["requests"] for run in runs}
+    return {"load": loads(runs), "runs": [row | {"requests": requests[row["contestant"]]} for row in rows]}
 
 
-def sweep(size: dict, folder: Path) -> list:
-    """Trials with and without MLflow."""
-    child("selection", "prepare", "--home", folder / "home", quiet=True)
-    counts = [part for name, value in size["sweep"].items() for part in (f"--{name}", value)]
-    return child("sweep", "--home", folder / "home", *counts)
-
-
-def step(size: dict, folder: Path) -> list:
-    """Pipeline steps that import nothing."""
-    return child("step", "--rounds", size["step"]["rounds"])
-
-
-def course(size: dict, folder: Path) -> list:
+def course(size: dict, folder: Path) -> dict:
     """All notebooks, as `make run` runs them."""
-    runs = []
-    before = ["--before", size["course"]["before"]] if size["course"]["before"] else []
-    for number in range(size["course"]["rounds"]):
-        notebooks = child("course", "--home", folder / f"home {number}", *before)
-        note(f"  {len(notebooks)} notebooks: {sum(n['seconds'] for n in notebooks):.0f} s")
-        runs.append({"round": number, "notebooks": notebooks})
-    return runs
+    notebooks = child("course", "--home", folder / "home", "--before", size["course"]["before"])
+    load = loads(notebooks)
+    return {"load": load, "notebooks": [{**row, "load": round(row["load"], 1)} for row in notebooks]}
 
 
-SECTIONS = {
-    "join": join,
-    "selection": selection,
-    "online": online,
-    "sweep": sweep,
-    "step": step,
-    "course": course,
-}
+SECTIONS = {"join": join, "online": online, "course": course}
+
+
+def as_json(value: object, indent: str = "\n") -> str:
+    """JSON with a line for each row of a table."""
+    deeper = indent + " "
+    if isinstance(value, dict) and any(isinstance(inner, list | dict) and inner for inner in value.values()):
+        flat = json.dumps(value)
+        if len(flat) > 400 or "[{" in flat:
+            items = (f"{json.dumps(key)}: {as_json(inner, deeper)}" for key, inner in value.items())
+            return f"{{{deeper}{f',{deeper}'.join(items)}{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"[{deeper}{f',{deeper}'.join(json.dumps(row) for row in value)}{indent}]"
+    return json.dumps(value)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure what the workshop costs."
-    )
-    parser.add_argument(
-        "--size", choices=SIZES, default="medium", help="small: a minute or two; full: an hour"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="renew these sections alone"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder of performance.md and .json: docs, or workspace/bench for --size small",
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the course's tools.")
+    parser.add_argument("--size", choices=SIZES, default="medium", help="small: a minute; full: an hour")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="some sections")
+    parser.add_argument("--out", type=Path, help="folder of performance.md and performance.json")
     arguments = parser.parse_args(argv)
-    if arguments.out is None:  # a small run shows that all works; its figures are not worth a place in docs
+    if arguments.out is None:  # the figures of a small run are not worth a place in docs
         arguments.out = REPOSITORY / ("workspace/bench" if arguments.size == "small" else "docs")
     path, here = arguments.out / "performance.json", machine()
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    sections = kept.get("sections", {}) if kept.get("machine") == here else {}
-    if kept and not sections and set(arguments.only) < set(kept["sections"]):
-        parser.error(
-            f"{path} holds figures of another machine or of other versions, and one table holds those of one machine: "
-            "leave --only out to measure all anew, or give another folder with --out"
-        )
-    with tempfile.TemporaryDirectory(prefix="bench ") as place:
-        for name in arguments.only:
-            note(f"{name} ({arguments.size})")
-            folder = Path(place) / name
-            folder.mkdir()
-            runs = SECTIONS[name](SIZES[arguments.size], folder)
-            shutil.rmtree(folder)
-            sections[name] = {"size": arguments.size, "measured": runs}
-            ordered = {name: sections[name] for name in SECTIONS if name in sections}
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            # Of another machine's figures, none goes before all are replaced.
-            if set(sections) >= set(kept.get("sections", {})):
-                path.write_text(json.dumps({"machine": here, "sections": ordered}, indent=1) + "\n")
-    return subprocess.call(
-        [sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)], cwd=REPOSITORY
-    )
+    kept = json.loads(path.read_text()) if path.exists() else {"machine": here}
+    elsewhere = kept.pop("machine") != here  # then nothing is replaced before everything is measured
+    if elsewhere:
+        if set(arguments.only) < set(kept):
+            parser.error(
+                f"{path} holds the figures of another machine or of other versions. "
+                "Leave out --only to measure everything again, or name another folder with --out."
+            )
+        kept = {}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only:
+        note(f"{name} ({arguments.size})")
+        with tempfile.TemporaryDirectory(prefix="bench ") as folder:
+            kept[name] = {"size": arguments.size, **SECTIONS[name](SIZES[arguments.size], Path(folder))}
+        if not elsewhere or name == arguments.only[-1]:
+            ordered = {name: kept[name] for name in SECTIONS if name in kept}
+            path.write_text(as_json({"machine": here, **ordered}) + "\n")
+    render = [sys.executable, "-m", "benchmarks.render", "--out", str(arguments.out)]
+    return subprocess.call(render, cwd=REPOSITORY)
 
 
 if __name__ == "__main__":

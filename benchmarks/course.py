@@ -1,4 +1,4 @@
-"""`make run`, taken apart: per notebook its seconds, the start of its kernel, and the imports of every process that it waits for.
+"""`make run`, taken apart: each notebook's seconds, its kernel's start, and the imports of all its processes.
 
 python -m benchmarks.course --home DIR [--before 01]
 """
@@ -19,40 +19,30 @@ from helpers.workspace import create_home
 from workshop import runner
 
 HOOK = Path(__file__).resolve().parent / "imports_seen"
-KINDS = ("kernel", "step", "server", "other")
 
 
 def imports(folder: Path, first_cell: float) -> dict[str, float]:
-    """Seconds in imports by kind of process, and the number of processes. A kernel's own, before ``first_cell`` began, belong to its start."""
-    found: dict[str, float] = {f"{kind}_imports": 0.0 for kind in KINDS} | {
-        f"{kind}_processes": 0 for kind in KINDS
-    }
+    """Seconds of imports in the kernel from its first cell on, those in other processes, and their number."""
+    own, others, processes = 0.0, 0.0, 0
     for path in folder.glob("*.txt"):
-        kind = path.name.split("-")[0]
-        noted = [map(float, line.split()[:2]) for line in path.read_text().splitlines()]
-        found[f"{kind}_imports"] += sum(s for ended, s in noted if kind != "kernel" or ended > first_cell)
-        found[f"{kind}_processes"] += 1
-    return found
+        noted = [tuple(map(float, line.split()[:2])) for line in path.read_text().splitlines()]
+        if path.name.startswith("kernel-"):
+            own += sum(seconds for ended, seconds in noted if ended > first_cell)
+        else:
+            others += sum(seconds for _, seconds in noted)
+            processes += 1
+    return {"imports": own, "imports_of_others": others, "processes": processes}
 
 
-def cells(copy: Path, began: float) -> tuple[float, list[dict]]:
-    """Seconds until the first cell began, and the slowest cells that are not tagged as imports."""
-    noted = [
-        c
-        for c in nbformat.read(copy, as_version=4).cells
-        if c.cell_type == "code" and "papermill" in c.metadata
-    ]
-    starts = [c.metadata.papermill.start_time for c in noted if c.metadata.papermill.start_time]
-    kernel = datetime.fromisoformat(min(starts)).timestamp() - began
-    work = [c for c in noted if "imports" not in c.metadata.get("tags", [])]
-    slow = sorted(work, key=lambda c: -(c.metadata.papermill.duration or 0))[:3]
-    return kernel, [
-        {"seconds": c.metadata.papermill.duration, "begins": c.source.strip().splitlines()[0]} for c in slow
-    ]
+def first_cell(copy: Path) -> float:
+    """When the first cell of an executed notebook began."""
+    cells = nbformat.read(copy, as_version=4).cells
+    starts = [c.metadata.papermill.start_time for c in cells if "papermill" in c.metadata]
+    return datetime.fromisoformat(min(filter(None, starts))).timestamp()
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line; prints one list, an entry per notebook."""
+    """The command line; prints one list, an entry for each notebook."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.course", description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--before", help="stop before this notebook, such as 01")
@@ -73,15 +63,11 @@ def main(argv: list[str] | None = None) -> None:
         result = runner.execute(notebook, copy, workspace, progress=False)
         if result.failure:
             raise SystemExit(f"{result.name} failed in {result.failure}")
-        kernel, slowest = cells(copy, began)
-        row = {"notebook": result.name, "seconds": result.seconds, "checks": result.checks, "load": load}
-        row |= {
-            "tagged_start_up": result.start_up,
-            "kernel_start": kernel,
-            **imports(seen, began + kernel),
-            "slowest": slowest,
-        }
-        rows.append(row)
+        start = first_cell(copy)
+        row = {"notebook": result.name, "seconds": result.seconds, "kernel_start": start - began}
+        row |= imports(seen, start)
+        rows.append({name: round(v, 1) if isinstance(v, float) else v for name, v in row.items()})
+        rows[-1]["load"] = load
     print(json.dumps(rows))
 
 

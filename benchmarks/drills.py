@@ -1,9 +1,9 @@
-"""The model server under load, and under what goes wrong around it: `make drills` writes docs/reliability.md.
+"""The model server under load and under faults: `make drills` writes docs/reliability.md.
 
 python -m benchmarks.drills [--short] [--out FOLDER]
 
-Every request goes to 127.0.0.1, to a server that this program starts and ends. Each answer is compared with what the version that it names says of
-that driver without a server.
+Every request goes to 127.0.0.1, to a server that this program starts and ends.
+Each score is compared with the one that the version it names gives without a server.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class Ground:
         from feast import FeatureStore
 
         from benchmarks.homes import serving_home
-        from benchmarks.online import drivers
+        from benchmarks.online import known_drivers
         from helpers import data
         from helpers.services import Service
         from lifecycle.contract import FeatureContract
         from lifecycle.model import new_model
         from lifecycle.retrieval import historical_features
 
-        self.workspace = serving_home(home, MODEL)
+        self.workspace = serving_home(home)
         self.registry = mlflow.MlflowClient()
         self.store = FeatureStore(repo_path=str(self.workspace.feature_repo))
         self.contract = FeatureContract.of_model(f"models:/{MODEL}/1")
@@ -80,7 +80,7 @@ class Ground:
         self.rows = historical_features(self.store, labels, service).dropna()
         self.model = new_model(C=0.001).fit(self.rows[self.contract.columns], self.rows.label)
         self.register(self.model)
-        self.drivers = [asked["driver_id"] for asked in drivers(self.workspace).instances]
+        self.drivers = [known["driver_id"] for known in known_drivers(self.workspace)]
         self.own = {version: self._scores(version) for version in ("1", "2")}
         log = self.workspace.path / "logs" / "drills.log"
         command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", self.workspace.feature_repo]
@@ -187,7 +187,7 @@ class Ground:
 
     @contextlib.contextmanager
     def clients(self, count: int) -> Iterator[Seen]:
-        """``count`` clients that ask without a pause, each on a connection of its own, while the block runs."""
+        """``count`` clients that ask without a pause while the block runs, each on its own connection."""
         seen, stop = Seen(), threading.Event()
 
         async def crowd() -> None:
@@ -271,7 +271,8 @@ def definition(ground: Ground, _: float) -> str:
     view.ttl = before
     ground.store.apply(view)
     back = ground.serves("1")
-    return f"stopped {noticed:.1f} s after `apply` began, ready again {back:.1f} s after the old definition was back"
+    again = f"ready again {back:.1f} s after the old definition was back"
+    return f"stopped {noticed:.1f} s after `apply` began, {again}"
 
 
 def models_replaced(ground: Ground, _: float) -> str:
@@ -349,7 +350,14 @@ def paused(ground: Ground, _: float) -> str:
 
 def large_bodies(ground: Ground, _: float) -> str:
     """Twenty callers announce a body of 95 MB."""
-    head = f"POST /v1/models/{MODEL}:predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 95000000\r\n\r\n".encode()
+    lines = [
+        f"POST /v1/models/{MODEL}:predict HTTP/1.1",
+        "host: 127.0.0.1",
+        "content-length: 95000000",
+        "",
+        "",
+    ]
+    head = "\r\n".join(lines).encode()
     answers = []
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", ground.server.port), timeout=30) as connection:
@@ -395,7 +403,12 @@ FAULTS: list[tuple[str, Callable[[Ground, float], str]]] = [
     ("bodies of 95 MB", large_bodies),
     ("300 half requests", half_requests),
 ]
-SHORT = {"a definition changes", "a version with NaN scores is promoted", "bodies of 95 MB"}
+SHORT = {
+    "50 clients, the alias moves",
+    "a definition changes",
+    "a version with NaN scores is promoted",
+    "bodies of 95 MB",
+}
 
 
 def drill(
@@ -436,53 +449,58 @@ def run(short: bool) -> list[dict]:
         ground = Ground(Path(folder) / "home")
         with ground.server:
             rows = []
-            for name, clients, what, seconds in LOADS:
-                if short:
-                    clients, seconds = min(clients, 50), 3.0
-                rows.append(drill(ground, name, clients, what, seconds))
-            for name, what in FAULTS:
+            for name, clients, what, seconds in [*LOADS, *((name, 8, what, 0) for name, what in FAULTS)]:
                 if not short or name in SHORT:
-                    rows.append(drill(ground, name, 8, what, 0))
+                    rows.append(drill(ground, name, clients, what, min(seconds, 3) if short else seconds))
             return rows
+
+
+COLUMNS = {
+    "drill": "drill",
+    "clients": "clients",
+    "seconds": "s",
+    "requests": "requests",
+    "later": "later",
+    "stopped": "stopped",
+    "failures": "failures",
+    "wrong": "wrong scores",
+    "p50_ms": "p50, ms",
+    "p99_ms": "p99, ms",
+    "liveness_worst_s": "liveness, s",
+    "memory_mb": "memory, MB",
+    "happened": "what happened",
+}
+"""A row's keys, and the page's columns."""
+PAGE = """<!-- `make drills` writes this page. -->
+# The model server under load and under faults
+
+{requests:,} requests: {later:,} were told to come back later, {stopped:,} met a server that had stopped.
+Of all requests, {failures} failed, and {wrong} got another score than that of the version the answer names.
+Measured on {machine}; the clients ran on the same cores.
+
+Each client asks without a pause, on its own connection, and waits as long as a 503 tells it to.
+Each score is compared with the one that its version gives for that driver without a server.
+*Later* counts the answers 503 with `Retry-After` of a full queue.
+*Stopped* counts the answers of a server that says why it is not ready.
+Liveness is asked ten times a second; the column has its slowest answer.
+Memory is how much more the server process held at the end of the drill than at its start.
+The faults happen while 8 clients ask.
+
+"""
 
 
 def page(rows: list[dict]) -> str:
     """docs/reliability.md."""
-    total, wrong = sum(row["requests"] for row in rows), sum(row["wrong"] for row in rows)
-    failed = sum(row["failures"] for row in rows)
-    later, stopped_ = sum(row["later"] for row in rows), sum(row["stopped"] for row in rows)
-    lines = [
-        "<!-- Written by `make drills`. -->",
-        "# The model server under load, and when things go wrong",
-        "",
-        f"{total:,} requests: {later:,} were asked to come back later, {stopped_:,} met a server that had stopped, {failed} failed, "
-        f"and {wrong} were answered with another score than that of the version they name.",
-        f"Measured on {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}; "
-        "the clients ran on the same cores.",
-        "",
-        "Each client asks without a pause, on a connection of its own, and waits as long as a 503 tells it to.",
-        "Each score is compared with what the version that it names says of that driver without a server.",
-        "*Later* counts the answers 503 with `Retry-After` of a full queue, *stopped* those of a server that says why it is not ready.",
-        "Liveness is asked ten times a second; the column has its slowest answer.",
-        "Memory is what the server process held more at the end of the drill than at its start.",
-        "The faults are planted while 8 clients ask.",
-        "",
-        "| drill | clients | s | requests | later | stopped | failures | wrong scores | p50, ms | p99, ms | liveness, s | memory, MB | what happened |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    totals = {
+        key: sum(row[key] for row in rows) for key in ("requests", "later", "stopped", "failures", "wrong")
+    }
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
     for row in rows:
-        cells = [
-            row["drill"],
-            row["clients"],
-            row["seconds"],
-            f"{row['requests']:,}",
-            row["later"],
-            row["stopped"],
-        ]
-        cells += [row["failures"], row["wrong"], row["p50_ms"], row["p99_ms"], row["liveness_worst_s"]]
-        cells += [f"{row['memory_mb']:+}", row["happened"]]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells = row | {"requests": f"{row['requests']:,}", "memory_mb": f"{row['memory_mb']:+}"}
+        lines.append([str(cells[key]).replace("|", "\\|") for key in COLUMNS])
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return PAGE.format(machine=f"{os.cpu_count()} cores, {system}", **totals) + table
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""A distributed engine for the offline store: Spark's own cluster, a master and workers on loopback, and the course's definitions on it."""
+"""A distributed engine for the offline store: a Spark cluster on loopback, with the course's definitions."""
 
 from __future__ import annotations
 
@@ -21,32 +21,30 @@ from helpers.workspace import WorkshopError
 
 GROUP = "engine"
 WORKER_MEMORY = "1g"
-_OPENED = (  # what Spark's own start script opens to Spark in a Java of 17 and newer
+# What Spark's own start script opens to Spark in Java 17 and newer.
+_OPENED = (
     *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.util"),
-    *(
-        "java.util.concurrent",
-        "java.util.concurrent.atomic",
-        "sun.nio.ch",
-        "sun.nio.cs",
-        "sun.security.action",
-    ),
-    "sun.util.calendar",
+    *("java.util.concurrent", "java.util.concurrent.atomic", "sun.nio.ch", "sun.nio.cs"),
+    *("sun.security.action", "sun.util.calendar"),
 )
 
 
 def lacking() -> str:
-    """What this machine lacks for the engine, and how to add it, in a sentence or two; empty when it lacks nothing."""
+    """What this machine lacks for the engine, and how to add it; empty when it lacks nothing."""
     if shutil.which("java") is None:
-        return "Spark needs a Java of version 17 or newer, and there is none. On Debian or Ubuntu: sudo apt-get install openjdk-17-jre-headless"
+        return (
+            "Spark needs a Java of version 17 or newer, and there is none. "
+            "On Debian or Ubuntu: sudo apt-get install openjdk-17-jre-headless"
+        )
     found = [text for text in map(extras.wrong, extras.requirements(GROUP)) if text]
     return f"{found[0]}. `make {GROUP}` adds it." if found else ""
 
 
 class SparkCluster:
-    """A standalone master and its workers, each a process of its own, one core each. Use it as a context manager.
+    """A standalone master and its workers, each a process with one core. Use it as a context manager.
 
     Args:
-        folder: new; for logs and what the workers write. Its name may hold no character that Java or Spark reads as a pattern.
+        folder: new; for logs and what the workers write. Java and Spark would read `*` or `[` as a pattern.
         workers: how many.
 
     Raises:
@@ -60,15 +58,14 @@ class SparkCluster:
         folder.mkdir(parents=True)
         spec = importlib.util.find_spec("pyspark")
         assert spec and spec.origin
-        # Spark's scripts and Java's class path do not quote what they are given, and a clone's path may need it.
+        # Spark's scripts and Java's class path don't quote a path, and a clone's path may need it.
         (folder / "spark").symlink_to(Path(spec.origin).parent)
         core = next((folder / "spark" / "jars").glob("spark-core_*.jar")).name
         self.environment = {
             **os.environ,
             "SPARK_HOME": str(folder / "spark"),
-            "SPARK_SCALA_VERSION": core.removeprefix("spark-core_").partition("-")[
-                0
-            ],  # a worker asks before it starts an executor
+            # A worker asks for it before it starts an executor.
+            "SPARK_SCALA_VERSION": core.removeprefix("spark-core_").partition("-")[0],
             "SPARK_LOCAL_IP": HOST,
             "SPARK_WORKER_DIR": str(folder / "work"),
             "SPARK_LOCAL_DIRS": str(folder / "local"),
@@ -101,9 +98,8 @@ class SparkCluster:
         end = time.monotonic() + 60
         while self.alive() < workers:
             if time.monotonic() > end:
-                raise WorkshopError(
-                    f"{self.alive()} of {workers} Spark workers found their master. The end of its log:\n{self.processes[0].tail()}"
-                )
+                found = f"{self.alive()} of {workers} Spark workers found their master"
+                raise WorkshopError(f"{found}. The end of its log:\n{self.processes[0].tail()}")
             time.sleep(0.2)
 
     def alive(self) -> int:
@@ -126,7 +122,7 @@ class SparkCluster:
 
 
 def offline_store(address: str) -> dict[str, object]:
-    """The block of ``feature_store.yaml`` that names the engine: a Spark master, such as ``spark://127.0.0.1:7077``."""
+    """The block of ``feature_store.yaml`` that names a Spark master, such as ``spark://127.0.0.1:7077``."""
     settings = {
         "spark.master": address,
         "spark.sql.session.timeZone": "UTC",  # Feast's query writes times as text
@@ -142,10 +138,10 @@ def offline_store(address: str) -> dict[str, object]:
 
 
 def on_spark(home: Path, cluster: SparkCluster) -> Path:
-    """The definitions of a home on the engine: a copy of its feature repository below the cluster's folder, over the home's own data.
+    """The definitions of a home on the engine: a copy of its feature repository, over the home's own data.
 
-    Two files differ. ``feature_store.yaml`` names the engine, and ``sources.py`` makes a ``SparkSource`` of each ``FileSource``: Feast's
-    Spark store takes no other.
+    Two files differ. ``feature_store.yaml`` names the engine, and ``sources.py`` makes a ``SparkSource`` of
+    each ``FileSource``: Feast's Spark store takes no other. The copy is below the cluster's folder.
     """
     copy = cluster.folder / "feature_repo"
     shutil.copytree(home / "feature_repo", copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -168,9 +164,7 @@ def on_spark(home: Path, cluster: SparkCluster) -> Path:
     return copy
 
 
-def history(
-    cluster: SparkCluster, feature_repo: Path, service: str, entities: Path, answer: Path
-) -> dict[str, float]:
+def history(cluster: SparkCluster, feature_repo: Path, service: str, entities: Path, answer: Path) -> None:
     """Have a process of its own apply a feature repository and retrieve a feature service on the engine.
 
     Args:
@@ -179,9 +173,6 @@ def history(
         service: name of the feature service.
         entities: parquet file with the entity rows.
         answer: parquet file for the answer.
-
-    Returns:
-        Seconds by what they were spent on: ``first`` retrieval, which starts Spark, and the ``second``, which does not.
 
     Raises:
         WorkshopError: it failed; the message carries the end of what it said.
@@ -193,7 +184,6 @@ def history(
     )
     if done.returncode:
         raise WorkshopError(f"the retrieval on Spark failed:\n{done.stderr[-1500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(feature_repo: str, service: str, entities: str, answer: str) -> None:
@@ -206,13 +196,8 @@ def main(feature_repo: str, service: str, entities: str, answer: str) -> None:
 
     store = FeatureStore(repo_path=feature_repo)
     registry.apply(store, Path(feature_repo))
-    asked, seconds = pd.read_parquet(entities), {}
-    for turn in ("first", "second"):
-        began = time.perf_counter()
-        frame = historical_features(store, asked, store.get_feature_service(service))
-        seconds[turn] = time.perf_counter() - began
-    frame.to_parquet(answer)
-    print(json.dumps(seconds))
+    rows = historical_features(store, pd.read_parquet(entities), store.get_feature_service(service))
+    rows.to_parquet(answer)
 
 
 if __name__ == "__main__":

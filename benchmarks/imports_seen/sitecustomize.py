@@ -1,4 +1,7 @@
-"""Put in front of PYTHONPATH, this notes how long each process spends in imports: one line per outermost import (when it ended, seconds, name), in the folder that WORKSHOP_IMPORTS names."""
+"""In front of PYTHONPATH, this notes how long each process spends in imports, in the folder WORKSHOP_IMPORTS.
+
+One line for each outermost import: when it ended, seconds, name.
+"""
 
 import builtins
 import os
@@ -9,16 +12,7 @@ import time
 _folder = os.environ.get("WORKSHOP_IMPORTS")
 if _folder:
     _import, _here = builtins.__import__, threading.local()
-    _command = " ".join(sys.orig_argv)
-    _kind = (
-        "kernel"
-        if "ipykernel" in _command
-        else "step"
-        if "kfp.dsl.executor_main" in _command
-        else "server"
-        if "lifecycle.serving" in _command or "feast" in _command or "mlflow" in _command
-        else "other"
-    )
+    _kind = "kernel" if "ipykernel" in " ".join(sys.orig_argv) else "other"
     _file = os.path.join(_folder, f"{_kind}-{os.getpid()}.txt")
 
     def _timed(name, *rest, **options):
