@@ -1,42 +1,23 @@
-"""The notebooks in JupyterLab, in a real browser, as a participant uses them: in order, from an empty workspace."""
+"""A notebook in JupyterLab, in a real browser, as a participant uses it, from an empty workspace."""
 
 import json
 
 import lab
+import nbformat
 import pytest
-from browser import chromium, needs_chromium
+from browser import browser, needs_chromium  # noqa: F401  a fixture
 from nbconvert import HTMLExporter
 
 from exercises.core import RECORD
 from workshop.runner import NOTEBOOKS
 
-pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory, browser):
-    """A function that opens a notebook in a tab."""
-    with lab.opened(tmp_path_factory.mktemp("in a browser")) as (home, address):
-
-        def tab(name: str) -> lab.Tab:
-            return lab.Tab(browser, home, address, next(NOTEBOOKS.glob(f"{name}_*.ipynb")).name)
-
-        tab.home = home
-        yield tab
+pytestmark = [pytest.mark.system, needs_chromium]
 
 
 def run_all(tab: lab.Tab) -> None:
+    """All cells run, in order and without an error; each sentence at the end is ticked."""
     tab.menu("Run", "Run All Cells")
-
-
-def passed(tab: lab.Tab) -> None:
-    """All cells ran, in order and without an error; each sentence at the end is ticked."""
+    tab.wait()
     cells = tab.cells()
     assert tab.errors() == []
     counts = [cell.execution_count for cell in cells]
@@ -45,84 +26,49 @@ def passed(tab: lab.Tab) -> None:
     assert "☐" not in at_the_end.outputs[0].data["text/markdown"]
 
 
-def test_two_notebooks_at_once_in_an_empty_workspace(room):
-    """Both need the registry: one makes it, the other waits."""
-    first, second = room("02"), room("03")
-    run_all(first)
-    run_all(second)
-    said = []
-    for tab in (first, second):
-        tab.wait()
-        passed(tab)
-        said.append("".join(output.get("text", "") for output in tab.cells()[1].outputs))
-    assert sum("1 of 1: 01_define_features, about" in text for text in said) == 1, (
-        "it runs once, and says how long it takes"
-    )
-    assert sum("this one waits for it" in text for text in said) == 1
-
-
-def test_an_exercise_answered_wrongly_and_rightly_with_a_hint_between(room):
-    tab = room("02")
-    run_all(tab)
-    tab.wait()
-    tab.open_heading("Exercise 2.1")
-    tab.edit("# Exercise 2.1: your answer", "longer_ttl = timedelta(hours=9)")
-    tab.page.keyboard.press("Shift+Enter")  # its check is the next cell
-    tab.wait()
-    [error] = tab.errors()
-    assert error.startswith("NotYet: ") and "shorter than today's 7 days" in error
-    shown = tab.page.locator(".jp-CodeCell", has_text="# Exercise 2.1: its check").locator(".jp-OutputArea")
-    assert shown.inner_text().startswith("Not yet: ") and "Traceback" not in shown.inner_text()
-
-    tab.insert_below("# Exercise 2.1: its check", 'exercise("2.1").hint()')
-    tab.wait()
-    asked = next(cell for cell in tab.cells() if cell.source == 'exercise("2.1").hint()')
-    assert "NOW" in asked.outputs[0].text
-
-    tab.edit("longer_ttl = timedelta(hours=9)", "longer_ttl = timedelta(days=16)")
-    tab.page.keyboard.press("Shift+Enter")
-    tab.wait()
-    assert tab.errors() == []
-    check = next(cell for cell in tab.cells() if cell.source.startswith("# Exercise 2.1: its check"))
-    assert check.outputs[0].text.startswith("solved: 2.1. ")
-    done = [json.loads(line)["what"] for line in (room.home.path / RECORD).read_text().splitlines()]
-    assert done == ["wrong", "hint", "solved"]
-
-
-def test_a_notebook_can_be_run_twice_in_one_kernel(room):
-    tab = room("04")
-    for _ in range(2):
+def test_a_notebook_runs_twice_with_an_exercise_answered_wrongly_and_rightly_between(
+    browser,  # noqa: F811
+    tmp_path,
+):
+    with lab.opened(tmp_path) as (home, address):
+        tab = lab.Tab(browser, home, address, next(NOTEBOOKS.glob("02_*.ipynb")).name)
         run_all(tab)
+        said = "".join(output.get("text", "") for output in tab.cells()[1].outputs)
+        assert "1 of 1: 01_define_features, about" in said, "it catches up, and says how long that takes"
+
+        tab.open_heading("Exercise 2.1")
+        tab.edit("# Exercise 2.1: your answer", "longer_ttl = timedelta(hours=9)")
+        tab.page.keyboard.press("Shift+Enter")  # its check is the next cell
         tab.wait()
-        passed(tab)
+        [error] = tab.errors()
+        assert error.startswith("NotYet: ") and "shorter than today's 7 days" in error
+        check = tab.page.locator(".jp-CodeCell", has_text="# Exercise 2.1: its check")
+        shown = check.locator(".jp-OutputArea").inner_text()
+        assert shown.startswith("Not yet: ") and "Traceback" not in shown
+
+        tab.edit("longer_ttl = timedelta(hours=9)", "longer_ttl = timedelta(days=16)")
+        tab.page.keyboard.press("Shift+Enter")
+        tab.wait()
+        cell = next(cell for cell in tab.cells() if cell.source.startswith("# Exercise 2.1: its check"))
+        assert cell.outputs[0].text.startswith("solved: 2.1. ")
+        done = [json.loads(line)["what"] for line in (home.path / RECORD).read_text().splitlines()]
+        assert done == ["wrong", "solved"]
+        run_all(tab)
 
 
-def test_a_sweep_that_was_interrupted_can_be_run_again(room):
-    tab = room("05")
-    run_all(tab)
-    tab.open_heading("Kill it inside a trial")
-    tab.wait_until_done("# Check: check-killed-inside-a-trial")  # the next one is the sweep in this kernel
-    tab.page.wait_for_timeout(300)
-    tab.menu("Kernel", "Interrupt Kernel")
-    tab.wait()
-    assert [error.partition(":")[0] for error in tab.errors()] == ["KeyboardInterrupt"]
-    run_all(tab)
-    tab.wait()
-    passed(tab)
-
-
-def test_no_table_is_wider_than_its_place(browser, tmp_path):
-    """At the width that JupyterLab leaves to a notebook on a laptop's screen of 1440 pixels, its side bar open."""
-    wide = {}
-    page = browser.new_page(viewport={"width": 1440 - 324, "height": 700})
+def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
+    """At the width that JupyterLab leaves to a notebook on a laptop's screen, its side bar open."""
+    whole = nbformat.v4.new_notebook()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
-        html, _ = HTMLExporter(template_name="lab").from_filename(str(path))
-        (tmp_path / "page.html").write_text(html)
-        page.goto((tmp_path / "page.html").as_uri())
-        assert page.locator(".jp-OutputArea table").count() >= 3
-        wide[path.stem] = page.evaluate(
-            """() => [...document.querySelectorAll(".jp-OutputArea table")].filter(
-                table => table.scrollWidth > table.closest(".jp-OutputArea-output").clientWidth
-            ).map(table => table.rows[0].innerText)"""
-        )
-    assert not any(wide.values()), wide
+        cells = nbformat.read(path, as_version=4).cells
+        tables = [cell for cell in cells if "<table" in str(cell.get("outputs", ""))]
+        assert len(tables) >= 3, path.name
+        whole.cells += tables
+    html, _ = HTMLExporter(template_name="lab").from_notebook_node(whole)
+    (tmp_path / "page.html").write_text(html)
+    page = browser.new_page(viewport={"width": 1440 - 324, "height": 700})
+    page.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
+    wide = page.evaluate("""() => [...document.querySelectorAll(".jp-OutputArea table")].filter(
+        table => table.scrollWidth > table.closest(".jp-OutputArea-output").clientWidth
+    ).map(table => table.rows[0].innerText)""")
+    assert wide == []
