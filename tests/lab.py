@@ -26,7 +26,7 @@ PATIENCE = 120_000  # milliseconds
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
-    """`make lab` on a home of its own, of a user who never started it before: the home, and the address that it prints."""
+    """`make lab` on a home of its own, of a user who never started it: the home, and the printed address."""
     home = create_home(folder / "a home")
     user = {"HOME": str(folder), "BROWSER": "true", "WORKSHOP_HOME": str(home.home)}
     environment = {
@@ -91,7 +91,7 @@ class Tab:
         """The code cells as saved now."""
         before = self.path.stat().st_mtime_ns
         for turn in range(1200):
-            # Again and again: JupyterLab drops the command, without a word, while an earlier save is under way.
+            # Again and again: JupyterLab drops the command while an earlier save is under way.
             if turn % 60 == 0:
                 self.menu("File", "Save Notebook")
             if self.path.stat().st_mtime_ns > before:
@@ -114,22 +114,8 @@ class Tab:
 
     def edit(self, first_line: str, source: str) -> None:
         """Replace a cell's code, by its first line, and run it."""
-        self._cell(first_line).locator(".cm-content").click()
+        cell = self.page.locator(".jp-CodeCell", has=self.page.locator(".cm-content", has_text=first_line))
+        cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Shift+Enter")
-
-    def _cell(self, text: str):
-        return self.page.locator(".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text))
-
-    def insert_below(self, text: str, source: str) -> None:
-        """Put a cell below the one with this text, and run it."""
-        self._cell(text).locator(".jp-InputPrompt").click()
-        self.page.keyboard.press("b")
-        self.page.keyboard.press("Enter")
-        self.page.keyboard.insert_text(source)
-        self.page.keyboard.press("Shift+Enter")
-
-    def wait_until_done(self, text: str) -> None:
-        """Until the cell with this text, which must be in view, has run."""
-        self._cell(text).locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]")).wait_for()

@@ -1,6 +1,8 @@
-"""Several processes apply to one feature registry, and all at the same moment: ``python overlap.py settings.json``, and the counts come as JSON.
+"""Several processes apply to one feature registry at the same moment, and the counts come as JSON.
 
-Forked after the import of Feast, with a barrier before each apply. Without it their times would rarely meet."""
+``python overlap.py settings.json`` forks after the import of Feast, and a barrier stands before each apply:
+without it, their times would rarely meet.
+"""
 
 import json
 import multiprocessing
@@ -31,11 +33,9 @@ def view(name: str, source: FileSource) -> FeatureView:
 
 
 def work(number: int, settings: dict, barrier, results) -> None:
-    """In each round apply a view and a service of one's own, and with ``shared`` one view that all define alike."""
-    store, source = (
-        opened(settings),
-        FileSource(name="file", path=settings["file"], timestamp_field="event_timestamp"),
-    )
+    """In each round apply a view and a service of one's own, and with ``shared`` one view that all define."""
+    store = opened(settings)
+    source = FileSource(name="file", path=settings["file"], timestamp_field="event_timestamp")
     said, again = [], []
     for turn in range(ROUNDS):
         own = view(f"view_{number}_{turn}", source)

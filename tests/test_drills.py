@@ -28,17 +28,6 @@ def test_under_load_and_faults_no_request_fails_and_no_score_is_wrong(tmp_path):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(
-    "version, driver, score, wrong",
-    [("1", 7, 0.5, False), ("1", 7, 0.5000001, True), ("1", 7, float("nan"), True), ("3", 7, 0.5, True)],
-)
-def test_a_score_is_right_when_its_version_gives_it_for_that_driver(version, driver, score, wrong):
-    ground = drills.Ground.__new__(drills.Ground)
-    ground.own = {"1": {7: 0.5}, "2": {7: 0.7}}
-    assert ground.is_wrong(version, driver, score) == wrong
-
-
-@pytest.mark.unit
 def test_the_committed_page_has_all_drills_and_none_went_wrong():
     page = (REPOSITORY / "docs" / "reliability.md").read_text()
     assert [row[0] for row in [*drills.LOADS, *drills.FAULTS] if f"| {row[0]} |" not in page] == []

@@ -28,36 +28,35 @@ METRICS = ["auc", "accuracy", "precision", "recall", "f1"]
 pytestmark = [pytest.mark.course, pytest.mark.xdist_group("course"), needs_chromium]
 
 
-def execute(workspace, number: str) -> None:
-    """Run a notebook in the course's home."""
+def execute_unless(made: str, number: str, workspace) -> None:
+    """Run a notebook in the course's home, unless it left this behind."""
     (notebook,) = runner.choose(only=number)
     copy = workspace.path / "executed" / notebook.name
-    assert not runner.execute(notebook, copy, workspace, progress=False).failure
+    made_it = (workspace.path / made).exists()
+    assert made_it or not runner.execute(notebook, copy, workspace, progress=False).failure
 
 
 @pytest.fixture(scope="module")
 def workspace(course):
     """The course's home after notebook 04; its path is the working directory, as the servers expect."""
-    if not (course.path / "executed" / runner.choose(only="04")[0].name).exists():
-        execute(course, "04")
+    execute_unless("mlflow.db", "04", course)
+    settings = {"TZ": "UTC", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    settings |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": course.tracking_uri}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(course.path)
-        patch.setenv("TZ", "UTC")
-        patch.setenv("DO_NOT_TRACK", "true")
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        patch.setenv("MLFLOW_TRACKING_URI", course.tracking_uri)
+        for name, value in settings.items():
+            patch.setenv(name, value)
         yield course
 
 
 @pytest.fixture(scope="module")
 def addresses(workspace):
-    """What `make ui` prints, while its servers run: MLflow's pages, Feast's pages."""
+    """What `make ui` prints, while its servers run, and the address of MLflow itself."""
     mlflow_server, feast_server = commands.pages(workspace)
     with mlflow_server, feast_server:
         urls = mlflow_server.wait().url, feast_server.wait().url
         shown = commands.addresses(workspace, *urls)
-        yield {"MLflow": urls[0], "Feast": urls[1], **shown["MLflow"], **shown["Feast"]}
+        yield {"MLflow": urls[0], **shown["MLflow"], **shown["Feast"]}
 
 
 @pytest.fixture
@@ -111,9 +110,13 @@ def take(page, name: str, parts: str | None = None) -> None:
     assert stored.stat().st_size < 150_000
 
 
-@pytest.fixture(scope="module")
-def candidates(workspace):
-    """The experiment, and the candidates' metrics as MLflow stores them, the best first."""
+@pytest.fixture
+def candidates(workspace, page):
+    """The experiment, and the candidates' runs as MLflow stores them, best first; its assistant is closed."""
+    keep = {"workflowType_v1": '"machine_learning"', "assistant.panelOpen_v1": "false"}
+    keep["assistant.fab.autoOpenedOnFirstLoad_v1"] = "true"
+    for key, value in keep.items():
+        page.add_init_script(f"localStorage.setItem('mlflow.{key}', {value!r})")
     client = mlflow.MlflowClient(workspace.tracking_uri)
     experiment = client.get_experiment_by_name("feature_selection").experiment_id
     runs = client.search_runs([experiment], "tags.stage = 'candidate'", order_by=["metrics.auc DESC"])
@@ -121,41 +124,20 @@ def candidates(workspace):
     return experiment, {run.data.tags["mlflow.runName"]: run for run in runs}
 
 
-@pytest.fixture
-def without_assistant(page, addresses):
-    """The page in the mode for training, MLflow's assistant closed, as after the first visit."""
-    page.goto(addresses["MLflow"])
-    page.evaluate("""() => {
-        localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
-        localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
-        localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
-    }""")
-    page.goto("about:blank")
-    return page
-
-
-def test_mlflow_lists_the_candidates_best_first_and_draws_their_metrics(
-    without_assistant, addresses, candidates
-):
-    page, (experiment, runs) = without_assistant, candidates
+def test_mlflow_lists_the_candidates_best_first_and_draws_their_metrics(page, addresses, candidates):
+    experiment, runs = candidates
     page.goto(addresses["its candidates, best first"])
     shows(page, "8 matching runs")
     # The page keeps its columns in the browser, from the second visit on.
-    columns = ["params.`num_features`", *(f"metrics.`{metric}`" for metric in METRICS)]
     key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
-    page.evaluate(
-        """([key, columns]) => {
-            const state = JSON.parse(localStorage.getItem(key));
-            localStorage.setItem(key, JSON.stringify({...state, selectedColumns: columns}));
-        }""",
-        [key, columns],
-    )
-    page.goto("about:blank")
-    page.goto(addresses["its candidates, best first"])
+    columns = ["params.`num_features`", *(f"metrics.`{metric}`" for metric in METRICS)]
+    change = """([key, selectedColumns]) => localStorage.setItem(
+        key, JSON.stringify({...JSON.parse(localStorage.getItem(key)), selectedColumns}))"""
+    page.evaluate(change, [key, columns])
+    page.reload()
     shows(page, "8 matching runs", re.compile(".*".join(rf"\b{re.escape(name)}\b" for name in runs), re.S))
     shows(page, *(str(run.data.metrics[metric])[:6] for run in runs.values() for metric in METRICS))
     take(page, "mlflow_runs")
-
     page.goto("about:blank")
     page.goto(addresses["their metrics in charts"])
     shows(page, "8 matching runs", "Model metrics", "block_auc", *METRICS, *runs)
@@ -164,8 +146,8 @@ def test_mlflow_lists_the_candidates_best_first_and_draws_their_metrics(
     take(page, "mlflow_charts")
 
 
-def test_mlflow_puts_three_feature_sets_side_by_side(without_assistant, addresses, candidates):
-    page, (experiment, runs) = without_assistant, candidates
+def test_mlflow_puts_three_feature_sets_side_by_side(page, addresses, candidates):
+    experiment, runs = candidates
     page.set_viewport_size({"width": WIDTH, "height": 1150})  # the names above, the metrics below
     three = ["acc_only", "rates", "rates_and_trips"]
     chosen = quote(json.dumps([runs[name].info.run_id for name in three]))
@@ -174,9 +156,8 @@ def test_mlflow_puts_three_feature_sets_side_by_side(without_assistant, addresse
     shows(page, "Comparing 3 Runs from 1 Experiment", "Run details", *three)
     page.get_by_text("Visualizations").first.click()  # fold it: the numbers below are the comparison
     page.get_by_text("Show diff only").first.click()
-    for name in three:
-        shows(page, *(f"{runs[name].data.metrics[metric]:.3f}".rstrip("0") for metric in METRICS))
-    shows(page, "avg_daily_trips")
+    metrics = [runs[name].data.metrics[metric] for name in three for metric in METRICS]
+    shows(page, "avg_daily_trips", *(f"{value:.3f}".rstrip("0") for value in metrics))
     take(page, "mlflow_comparison")
 
 
@@ -196,8 +177,7 @@ def test_feast_lists_the_feature_views_and_draws_their_lineage(page, addresses):
 
 def test_feast_draws_one_graph_from_the_files_to_the_model(page, workspace):
     """In the collector's repository, which notebook 10 leaves behind."""
-    if not (workspace.path / "lineage" / "lineage.db").exists():
-        execute(workspace, "10")
+    execute_unless("lineage/lineage.db", "10", workspace)
     feast = [Path(sys.executable).with_name("feast"), "-c", workspace.path / "lineage", "ui", "--host", HOST]
     log = workspace.path / "logs" / "feast_ui.log"
     with Service("Feast", [*feast, "--port", "{port}"], health="/", log=log) as server:
@@ -227,11 +207,10 @@ SHOWS = {
 
 def test_each_address_that_make_ui_prints_lands_on_its_page_in_a_new_browser(page, addresses):
     """MLflow's assistant opens beside the first page, and stays closed once it was closed."""
-    printed = [name for name in addresses if name not in ("MLflow", "Feast")]
-    assert {name for name in printed if not name.startswith("runs of ")} <= set(SHOWS)
+    assert {name for name in addresses if not name.startswith("runs of ")} <= {*SHOWS, "MLflow"}
     close = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
     first = "runs of feature_selection"
-    for name in [first, *(name for name in printed if name in SHOWS and name != first)]:
+    for name in [first, *(name for name in SHOWS if name in addresses and name != first)]:
         page.goto("about:blank")
         page.goto(addresses[name])
         for text in SHOWS[name]:
