@@ -76,6 +76,7 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	lint-imports --no-logo
 	$(VENV) -m workshop.course --check
 	$(VENV) -m workshop.contract
+	zizmor --offline --no-config --no-progress --quiet .github/workflows
 	uv lock --check --offline --quiet
 	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
 	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -

@@ -1,10 +1,12 @@
-"""Audit every version of uv.lock against a vulnerability database, and fail when that looked at nothing.
+"""Audit every version of uv.lock against a vulnerability database, and fail when nothing was looked up.
 
-``pip-audit`` reports "no known vulnerabilities" also when what answered it was no database. So a canary goes first, a
-version whose vulnerability has been public for years: unless the database finds it, its silence on ours means nothing.
+pip-audit also reports "no known vulnerabilities" when what answered was no database. So the first question is
+about a version whose vulnerability has been public for years. Unless the database finds it, its silence means
+nothing.
 
-Arguments are passed on to pip-audit: ``--osv-url URL`` asks another database that speaks OSV's protocol,
-``--ignore-vuln ID`` accepts a finding. Ends with 0 only when all versions were looked up and none is known as vulnerable.
+Arguments are passed on to pip-audit: ``--osv-url URL`` asks another database that speaks OSV's protocol, and
+``--ignore-vuln ID`` accepts a finding. The exit code is 0 only when all versions were looked up and none is
+known as vulnerable.
 """
 
 import json
@@ -47,23 +49,13 @@ def audit(pins: set[tuple[str, str]], options: list[str]) -> dict[tuple[str, str
                 "--format",
                 "json",
             ]
-            command += [
-                "--progress-spinner",
-                "off",
-                "--no-deps",
-                "--disable-pip",
-                "-r",
-                requirements.name,
-                *options,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True)
+            command += ["--progress-spinner", "off", "--no-deps", "--disable-pip", "-r", requirements.name]
+            done = subprocess.run([*command, *options], capture_output=True, text=True)
         try:
             report = json.loads(done.stdout)["dependencies"]
         except ValueError:
             reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            sys.exit(
-                f"error: the vulnerability database cannot be reached or read, so this audit proves nothing: {reason}"
-            )
+            sys.exit(f"error: the database cannot be reached or read, so this audit proves nothing: {reason}")
         for package in report:
             if "version" in package:  # else it was skipped
                 found[package["name"], package["version"]] = [known["id"] for known in package["vulns"]]
