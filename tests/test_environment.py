@@ -201,7 +201,7 @@ def test_workflows_hold_fixed_actions_and_no_credentials():
         assert workflow["permissions"] == {"contents": "read"}
         for job in workflow["jobs"].values():
             # tests/test_workflows.py says who may write
-            assert job.get("permissions", {}) in ({}, {"pull-requests": "write"})
+            assert job.get("permissions", {}) in ({}, {"pull-requests": "write"}, {"issues": "write"})
             checkouts = [
                 step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")
             ]
