@@ -12,9 +12,8 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update"]
 
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM, reason="needs the program chromium (Debian: apt-get install chromium)"
-)
+REASON = "needs the program chromium (Debian: apt-get install chromium)"
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason=REASON)
 
 
 @contextlib.contextmanager

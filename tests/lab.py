@@ -16,12 +16,11 @@ from urllib.parse import quote
 
 import nbformat
 import psutil
+from browser import PATIENCE
 from conftest import listening
 
 from helpers.services import HOST
 from helpers.workspace import REPOSITORY, Workspace, create_home
-
-PATIENCE = 120_000  # milliseconds
 
 
 @contextlib.contextmanager
@@ -29,15 +28,11 @@ def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
     """`make lab` on a home of its own, of a user who never started it: the home, and the printed address."""
     home = create_home(folder / "a home")
     user = {"HOME": str(folder), "BROWSER": "true", "WORKSHOP_HOME": str(home.home)}
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))
-    } | user
-    command = [sys.executable, "-m", "workshop.commands", "lab"]
-    log = folder / "log"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))}
+    command, log = [sys.executable, "-m", "workshop.commands", "lab"], folder / "log"
     with log.open("w") as output:
-        door = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        pipes = {"stdout": output, "stderr": subprocess.STDOUT}
+        door = subprocess.Popen(command, cwd=REPOSITORY, env=bare | user, **pipes)
     try:
         for _ in range(600):
             found = re.findall(r"http://127\.0\.0\.1:\d+/lab/tree/\S+\?token=\w+", log.read_text())
@@ -63,10 +58,7 @@ class Tab:
         self.place = self.path.relative_to(root).as_posix()
         self.page = browser.new_page(viewport={"width": 1400, "height": 900})
         self.page.set_default_timeout(PATIENCE)
-        # A JupyterLab workspace of the tab's own: else two tabs would show each other's notebooks.
-        self.page.goto(
-            f"{self.server}/lab/workspaces/{self.path.stem}/tree/{quote(self.place)}?token={self.token}"
-        )
+        self.page.goto(f"{self.server}/lab/tree/{quote(self.place)}?token={self.token}")
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         self.wait()
 
