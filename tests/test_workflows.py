@@ -130,8 +130,8 @@ def test_a_step_that_changed_without_its_compiled_file_fails_and_shows_that_limi
     done = run("pipeline.yml", "compile", "The committed file is what the code compiles to", tmp_path)
     assert done.returncode != 0
 
-
-X
+    changed = {line.split(":")[-1].strip() for line in re.findall(r"^\+ .*", done.stdout, re.M)}
+    assert changed == {"3Gi", "3.221225472"}, done.stdout + done.stderr  # the limit, and the same in GB
 
 
 def test_the_canary_asks_for_each_direct_dependency_without_an_upper_bound():
