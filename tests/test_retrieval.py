@@ -1,3 +1,5 @@
+"""Point-in-time retrieval gives back each row that was passed in, in its place, or says why it cannot."""
+
 import pandas as pd
 import pytest
 from conftest import apply
@@ -6,6 +8,7 @@ from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.workspace import configure
 from lifecycle.retrieval import historical_features
 
+pytestmark = pytest.mark.unit
 CONV = ["driver_hourly_stats:conv_rate"]
 EXPIRED = 1025  # the first driver that stops reporting 15 days before the clock
 
@@ -25,55 +28,39 @@ def test_rows_come_back_in_the_order_and_with_the_index_they_had(store):
 
 
 def test_duplicate_keys_all_come_back_each_with_its_own_label(store):
-    frame = historical_features(store, labels(1001, 1001, 1002, 1001), CONV)
-    assert frame.label.tolist() == [0, 1, 2, 3]
-    assert frame.conv_rate.notna().all()
-    assert frame.conv_rate.iloc[[0, 1, 3]].nunique() == 1
-
-
-def test_rows_with_expired_features_come_back_as_null(store):
-    frame = historical_features(store, labels(1001, EXPIRED, 1002), [*CONV, "driver_daily_profile:rating"])
-    assert frame.conv_rate.isna().tolist() == [False, True, False]
-    assert frame.rating.notna().all(), "the daily view's ttl is longer"
-
-
-def test_an_unknown_driver_comes_back_as_null(store):
-    frame = historical_features(store, labels(UNKNOWN_DRIVER, 1001), CONV)
-    assert frame.conv_rate.isna().tolist() == [True, False]
-
-
-def test_a_feature_service_gives_its_features_after_the_columns_given(store):
-    frame = historical_features(store, labels(1001), store.get_feature_service("rates"))
+    frame = historical_features(store, labels(1001, 1001, 1002, 1001), store.get_feature_service("rates"))
     assert list(frame) == ["driver_id", "event_timestamp", "label", "conv_rate", "acc_rate"]
+    assert frame.label.tolist() == [0, 1, 2, 3]
+    assert frame.conv_rate.notna().all() and frame.conv_rate.iloc[[0, 1, 3]].nunique() == 1
 
 
-def test_a_column_with_the_name_of_a_feature_is_refused_with_the_remedy(store):
-    with pytest.raises(ValueError, match=r"already has the column conv_rate.*rename\(columns=.'conv_rate'"):
-        historical_features(store, labels(1001).assign(conv_rate=0.5), CONV)
-
-
-def test_two_features_of_one_name_are_refused(store):
-    with pytest.raises(ValueError, match="two features share the name conv_rate"):
-        historical_features(store, labels(1001), CONV * 2)
+def test_expired_features_and_those_of_an_unknown_driver_are_null(store):
+    references = [*CONV, "driver_daily_profile:rating"]
+    frame = historical_features(store, labels(1001, EXPIRED, UNKNOWN_DRIVER), references)
+    assert frame.conv_rate.isna().tolist() == [False, True, True]
+    assert frame.rating.isna().tolist() == [False, False, True], "the daily view's ttl is longer"
 
 
 @pytest.mark.parametrize(
-    "reference, message",
+    "references, message",
     [
-        ("hourly:conv_rate", "no feature view 'hourly'.*It has:.*driver_hourly_stats"),
-        ("driver_hourly_stats:speed", "'driver_hourly_stats' has no feature 'speed'.*conv_rate, acc_rate"),
-        ("conv_rate", "'conv_rate' is not a feature reference: write view:feature"),
+        (CONV * 2, "two features share the name conv_rate"),
+        (["hourly:conv_rate"], "no feature view 'hourly'.*It has:.*driver_hourly_stats"),
+        (["driver_hourly_stats:speed"], "'driver_hourly_stats' has no feature 'speed'.*conv_rate, acc_rate"),
+        (["conv_rate"], "'conv_rate' is not a feature reference: write view:feature"),
     ],
 )
-def test_an_unknown_reference_is_named_beside_what_there_is(store, reference, message):
+def test_names_a_reference_that_cannot_be_retrieved(store, references, message):
     with pytest.raises(ValueError, match=message):
-        historical_features(store, labels(1001), [reference])
+        historical_features(store, labels(1001), references)
 
 
-@pytest.mark.parametrize("column", ["driver_id", "event_timestamp"])
-def test_a_missing_key_column_is_named(store, column):
-    with pytest.raises(ValueError, match=f"has no column {column}; it needs driver_id and event_timestamp"):
-        historical_features(store, labels(1001).drop(columns=column), CONV)
+def test_names_a_column_that_is_missing_or_has_the_name_of_a_feature(store):
+    with pytest.raises(ValueError, match=r"already has the column conv_rate.*rename\(columns=.'conv_rate'"):
+        historical_features(store, labels(1001).assign(conv_rate=0.5), CONV)
+    for column in ("driver_id", "event_timestamp"):
+        with pytest.raises(ValueError, match=f"has no column {column}; it needs driver_id and event_timest"):
+            historical_features(store, labels(1001).drop(columns=column), CONV)
 
 
 def test_a_store_that_merges_rows_is_refused_by_name(home):

@@ -1,6 +1,8 @@
-"""What must never serve: models that execute code when they are read, and models that would answer nonsense. Each is real, and registered."""
+"""Models that must never serve: those that execute code when read, and those that would answer nonsense.
 
-import contextlib
+Each is a real one, and registered.
+"""
+
 import io
 import json
 import os
@@ -25,9 +27,10 @@ from helpers.data import NOW
 from helpers.workspace import configure
 from lifecycle import model as lifecycle_model
 from lifecycle import serving, versions
-from lifecycle.contract import ContractError, FeatureContract
+from lifecycle.contract import FeatureContract
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
+pytestmark = pytest.mark.unit
 NAME = "attacked"
 
 
@@ -66,19 +69,14 @@ def log(rows, store):
     frame, contract = rows
 
     def registered(model, name: str = NAME, **changes) -> Version:
-        how = {
-            "pip_requirements": ["scikit-learn"],
-            "metadata": {"feast": contract.to_dict()},
-            "serialization_format": "skops",
-            "input_example": frame[contract.columns].head(),
-        }
-        with mlflow.start_run(
-            experiment_id=mlflow.MlflowClient().get_experiment_by_name("tests").experiment_id
-        ):
-            logged = mlflow.sklearn.log_model(model, name="model", **{**how, **changes})
+        client = mlflow.MlflowClient()
+        how = {"pip_requirements": ["scikit-learn"], "serialization_format": "skops"}
+        how |= {"metadata": {"feast": contract.to_dict()}, "input_example": frame[contract.columns].head()}
+        with mlflow.start_run(experiment_id=client.get_experiment_by_name("tests").experiment_id):
+            logged = mlflow.sklearn.log_model(model, name="model", **how | changes)
         number = mlflow.register_model(logged.model_uri, name).version
-        mlflow.MlflowClient().set_registered_model_alias(name, "production", number)
-        return behind_alias(mlflow.MlflowClient(), name, "production")
+        client.set_registered_model_alias(name, "production", number)
+        return behind_alias(client, name, "production")
 
     return registered
 
@@ -90,22 +88,21 @@ def folder_of(version: Version) -> Path:
 
 def test_a_good_version_is_read_as_it_was_stored(log, fitted, rows):
     frame, contract = rows
-    model, found = read(NAME, log(fitted))
-    assert found == contract
-    assert np.array_equal(
-        model.predict_proba(frame[contract.columns]), fitted.predict_proba(frame[contract.columns])
-    )
+    version = log(fitted)
+    model, found = read(NAME, version)
+    assert found == contract == FeatureContract.of_model(f"models:/{NAME}/{version.number}")
+    inputs = frame[contract.columns]
+    assert np.array_equal(model.predict_proba(inputs), fitted.predict_proba(inputs))
 
 
-@pytest.mark.parametrize("form", ["pickle", "cloudpickle"])
-def test_a_pickle_executes_when_mlflow_reads_it_and_is_refused_here(log, fitted, tmp_path, form):
+def test_a_pickle_executes_when_mlflow_reads_it_and_is_refused_here(log, fitted, tmp_path):
     evidence = tmp_path / "executed"
-    version = log(fitted, serialization_format=form)
+    version = log(fitted, serialization_format="cloudpickle")
     (folder_of(version) / "model.pkl").write_bytes(pickle.dumps(Payload(evidence)))
     mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
-    assert evidence.exists(), "MLflow's own way of loading should execute the payload, or this proves nothing"
+    assert evidence.exists(), "MLflow does not execute it, so nothing is proven"
     evidence.rmdir()
-    with pytest.raises(VersionRefused, match=f"stored as {form}; only skops is read"):
+    with pytest.raises(VersionRefused, match="stored as cloudpickle; only skops is read"):
         read(NAME, version)
     assert not evidence.exists()
 
@@ -120,7 +117,7 @@ def test_a_pickle_that_calls_itself_skops_is_refused(log, fitted, tmp_path):
 
 
 def hostile(path: Path, evidence: Path) -> None:
-    """A skops file whose first step calls ``pty.spawn(["touch", evidence], ...)`` when it is asked for a score."""
+    """A skops file whose first step calls ``pty.spawn(["touch", evidence], ...)`` to compute a score."""
     last = LogisticRegression().fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
     skops.io.dump(make_pipeline(FunctionTransformer(func=len), last), path)
     with zipfile.ZipFile(path) as file:
@@ -132,21 +129,11 @@ def hostile(path: Path, evidence: Path) -> None:
             return json.loads(file.read("schema.json"))
 
     function = {"__class__": "spawn", "__module__": "pty", "__loader__": "FunctionNode"}
-    partial = {
-        "__class__": "partial",
-        "__module__": "functools",
-        "__loader__": "PartialNode",
-        "content": {
-            "func": function,
-            "args": node((["touch", str(evidence)],)),
-            "kwds": node({}),
-            "namespace": node({}),
-        },
-    }
+    partial = {"__class__": "partial", "__module__": "functools", "__loader__": "PartialNode"}
+    arguments = {"args": node((["touch", str(evidence)],)), "kwds": node({}), "namespace": node({})}
+    partial["content"] = {"func": function, **arguments}
     text = json.dumps(schema)
-    planted = json.loads(
-        text, object_hook=lambda found: partial if found.get("__class__") == "len" else found
-    )
+    planted = json.loads(text, object_hook=lambda node: partial if node.get("__class__") == "len" else node)
     assert json.dumps(planted) != text, "no place for the payload was found"
     parts["schema.json"] = json.dumps(planted).encode()
     with zipfile.ZipFile(path, "w") as file:
@@ -158,63 +145,38 @@ def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is
     log, fitted, rows, tmp_path
 ):
     frame, contract = rows
-    evidence, version = (
-        tmp_path / "executed",
-        log(fitted, skops_trusted_types=["pty.spawn", "functools.partial"]),
-    )
+    evidence = tmp_path / "executed"
+    version = log(fitted, skops_trusted_types=["pty.spawn", "functools.partial"])
     hostile(folder_of(version) / "model.skops", evidence)
     loaded = mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
     with pytest.raises(Exception):  # noqa: B017  whatever it is that the payload leaves behind
         loaded.predict_proba(frame[contract.columns].head(1))
-    assert evidence.exists(), "MLflow's own way of loading should execute the payload, or this proves nothing"
+    assert evidence.exists(), "MLflow does not execute it, so nothing is proven"
     evidence.unlink()
     with pytest.raises(VersionRefused, match=r"nobody vouches for: .*pty\.spawn"):
         read(NAME, version)
     assert not evidence.exists()
 
 
-def test_a_type_that_skops_trusts_and_this_list_does_not_is_refused(log, rows):
-    frame, contract = rows
-    square = make_pipeline(FunctionTransformer(np.square), LogisticRegression())
-    version = log(square.fit(frame[contract.columns], frame.label))
-    assert mlflow.sklearn.load_model(f"models:/{NAME}/{version.number}")
-    with pytest.raises(VersionRefused, match="nobody vouches for"):
-        read(NAME, version)
-
-
-def test_a_model_file_that_would_fill_the_memory_is_not_unpacked(fitted, tmp_path, monkeypatch):
-    lifecycle_model.save(fitted, tmp_path / "model.skops")
-    monkeypatch.setattr(lifecycle_model, "MOST_BYTES", 1000)
-    with pytest.raises(ValueError, match="at most 1,000 are read"):
+def test_a_type_that_skops_trusts_and_lifecycle_does_not_is_refused(tmp_path):
+    model = make_pipeline(FunctionTransformer(np.square), LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
+    lifecycle_model.save(model, tmp_path / "model.skops")
+    assert skops.io.load(tmp_path / "model.skops", trusted=[])
+    with pytest.raises(ValueError, match="nobody vouches for"):
         lifecycle_model.load(tmp_path / "model.skops")
 
 
-def test_a_small_file_that_unpacks_a_part_many_times_is_not_unpacked(fitted, tmp_path, monkeypatch):
-    """skops reads a part of the file again for each node that names it."""
-    lifecycle_model.save(fitted, tmp_path / "model.skops")
-    with zipfile.ZipFile(tmp_path / "model.skops") as file:
-        parts = {name: file.read(name) for name in file.namelist()}
-    schema = json.loads(parts["schema.json"])
-    [array] = [name for name in parts if name.endswith(".npy")][:1]
-    large = io.BytesIO()
-    np.save(large, np.zeros(10_000))
-    parts[array] = large.getvalue()
-    node = {
-        "__class__": "ndarray",
-        "__module__": "numpy",
-        "__loader__": "NdArrayNode",
-        "type": "numpy",
-        "file": array,
-    }
-    schema["content"]["content"]["more"] = {**schema["content"], "content": [dict(node) for _ in range(1000)]}
-    parts["schema.json"] = json.dumps(schema).encode()
-    with zipfile.ZipFile(tmp_path / "many.skops", "w") as file:
-        for name, data in parts.items():
-            file.writestr(name, data)
+def test_a_model_file_that_would_fill_the_memory_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(lifecycle_model, "MOST_BYTES", 1_000_000)
-    assert (tmp_path / "many.skops").stat().st_size < lifecycle_model.MOST_BYTES < 1000 * len(parts[array])
-    with pytest.raises(ValueError, match="unpacks to more bytes"):
-        lifecycle_model.load(tmp_path / "many.skops")
+    # skops reads a part of the file again for each node that names it.
+    node = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "file": "part.npy"}
+    for size, times, says in ((2_000_000, 1, "at most 1,000,000 are read"), (80_000, 99, "unpacks to more")):
+        with zipfile.ZipFile(tmp_path / "large.skops", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("part.npy", bytes(size))
+            file.writestr("schema.json", json.dumps([node] * times))
+        assert (tmp_path / "large.skops").stat().st_size < 100_000
+        with pytest.raises(ValueError, match=says):
+            lifecycle_model.load(tmp_path / "large.skops")
 
 
 def test_a_version_that_would_fill_the_disk_or_brings_code_is_not_copied(log, fitted, monkeypatch):
@@ -231,7 +193,7 @@ def test_a_version_that_would_fill_the_disk_or_brings_code_is_not_copied(log, fi
 
 
 def test_only_the_views_of_the_contract_become_functions(served, store, rows, tmp_path):
-    """Feast makes a function of each on-demand view of a project; what serves has those of its contract alone, by their compared text."""
+    """Feast makes a function of each on-demand view of a project; a server needs those of its contract."""
     contract = rows[1]
     own = serving.pinned(store, tmp_path, contract.definitions)
     assert [view.name for view in own.list_all_feature_views()] == ["driver_hourly_stats"]
@@ -242,11 +204,8 @@ def test_only_the_views_of_the_contract_become_functions(served, store, rows, tm
     [ratios] = other.registry.proto().on_demand_feature_views
     function = ratios.spec.feature_transformation.user_defined_function
     assert function.body == b"" and "conv_log_odds" in function.body_text
-    row = [{"driver_id": 1001}]
-    assert (
-        other.get_online_features(["driver_ratios:conv_log_odds"], row).to_dict()
-        == store.get_online_features(["driver_ratios:conv_log_odds"], row).to_dict()
-    )
+    question = ["driver_ratios:conv_log_odds"], [{"driver_id": 1001}]
+    assert other.get_online_features(*question).to_dict() == store.get_online_features(*question).to_dict()
 
 
 def test_a_registry_that_is_just_being_written_is_not_taken_for_a_changed_one(served, store, rows):
@@ -270,43 +229,23 @@ def three_classes(model, frame, contract):
     return model.fit(frame[contract.columns], np.arange(len(frame)) % 3), {}
 
 
-def other_columns(model, frame, contract):
+def one_column(model, frame, contract):
     return model.fit(frame[contract.columns[:1]], frame.label), {}
 
 
-def no_example(model, frame, contract):
-    return model, {"input_example": None}
+NONSENSE = {
+    "its scores on its own input example are not two probabilities": nan_scores,
+    "tells 3 outcomes apart": three_classes,
+    "it was trained on": one_column,
+    "no rows to try it on": lambda model, frame, contract: (model, {"input_example": None}),
+    "without a feature contract": lambda model, frame, contract: (model, {"metadata": {}}),
+}
 
 
-def example_of_other_columns(model, frame, contract):
-    return model, {"input_example": frame[contract.columns[:1]].head()}
-
-
-def no_contract(model, frame, contract):
-    return model, {"metadata": {}}
-
-
-def contract_in_part(model, frame, contract):
-    part = {name: value for name, value in contract.to_dict().items() if name != "definitions"}
-    return model, {"metadata": {"feast": part}}
-
-
-@pytest.mark.parametrize(
-    "broken, said",
-    [
-        (nan_scores, "its scores on its own input example are not two probabilities"),
-        (three_classes, "tells 3 outcomes apart"),
-        (other_columns, "it was trained on"),
-        (no_example, "no rows to try it on"),
-        (example_of_other_columns, "its input example has the columns"),
-        (no_contract, "without a feature contract"),
-        (contract_in_part, "the stored feature contract lacks definitions"),
-    ],
-)
-def test_a_version_that_would_answer_nonsense_is_refused(log, fitted, rows, broken, said):
-    frame, contract = rows
-    model, changes = broken(fitted, frame, contract)
-    with pytest.raises(VersionRefused, match=said):
+@pytest.mark.parametrize("says", NONSENSE)
+def test_a_version_that_would_answer_nonsense_is_refused(log, fitted, rows, says):
+    model, changes = NONSENSE[says](fitted, *rows)
+    with pytest.raises(VersionRefused, match=says):
         read(NAME, log(model, **changes))
 
 
@@ -349,10 +288,7 @@ def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(
     said = follower.status()
     assert said["serves"] == {"version": good.number, "model_id": good.model_id}
     assert said["wanted"] == {"version": bad.number, "model_id": bad.model_id}
-    assert (
-        said["refused"]
-        == f"version {bad.number} must not serve: it tells 3 outcomes apart; the two outcomes 0 and 1 are served"
-    )
+    assert said["refused"].startswith(f"version {bad.number} must not serve: it tells 3 outcomes apart")
     assert said["ready"] and said["follows"] and follower.score([{"driver_id": 1001}])[1] == good.number
     time.sleep(0.5)
     assert capsys.readouterr().out.count("tells 3 outcomes apart") == 1, "once is enough"
@@ -364,22 +300,18 @@ def test_a_number_that_comes_to_mean_another_model_is_noticed(follower, log, row
     frame, contract = rows
     before = follower.loaded.version
     mlflow.MlflowClient().delete_registered_model(follower.name)
-    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(
-        frame[contract.columns], frame.label
-    )
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3))
+    other.fit(frame[contract.columns], frame.label)
     again = log(other, name=follower.name)
     assert again.number == before.number and again.model_id != before.model_id
     eventually(lambda: follower.loaded.version == again, "the server still serves the deleted model")
 
 
-@pytest.mark.parametrize(
-    "trouble", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=lambda e: type(e).__name__
-)
-def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fitted, monkeypatch, trouble):
+def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fitted, monkeypatch):
     running, before = threads_that_follow(), follower.loaded.version
 
     def failing(*_):
-        raise trouble
+        raise SystemExit(3)
 
     monkeypatch.setattr(serving, "read", failing)
     wanted = log(fitted, name=follower.name)
@@ -387,51 +319,3 @@ def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fit
     assert follower.loaded.version == before and threads_that_follow() == running
     monkeypatch.setattr(serving, "read", read)
     eventually(lambda: follower.loaded.version == wanted, "the server has stopped following")
-
-
-@pytest.mark.parametrize("output", ["full", "closed"])
-def test_a_lost_standard_output_does_not_end_the_following(follower, log, fitted, monkeypatch, output):
-    # MLflow tells a new version on a stream as well, in this thread: where it goes is not what is tested.
-    monkeypatch.setattr("mlflow.tracking._model_registry.fluent.eprint", lambda *_, **__: None)
-    # What is left in the buffer cannot be written when the file is closed either.
-    with (
-        contextlib.suppress(OSError),
-        Path("/dev/full" if output == "full" else os.devnull).open("w") as lost,
-    ):
-        if output == "closed":
-            lost.close()
-        monkeypatch.setattr("sys.stdout", lost)
-        for _ in range(2):
-            wanted = log(fitted, name=follower.name)
-            eventually(
-                lambda wanted=wanted: follower.loaded.version == wanted, "the server has stopped following"
-            )
-        monkeypatch.undo()
-
-
-def test_a_registry_that_is_gone_is_said_and_the_pinned_definitions_serve_on(follower, served, monkeypatch):
-    monkeypatch.setattr(serving, "FOLLOWS", 0.5)
-    score = follower.score([{"driver_id": 1001}])
-    registry = served.path / "registry.db"
-    hidden = registry.rename(registry.with_suffix(".away"))
-    try:
-        eventually(lambda: not follower.follows, "the server does not say that it no longer follows")
-        assert follower.score([{"driver_id": 1001}]) == score and not follower.not_ready
-    finally:
-        hidden.rename(registry)
-    eventually(lambda: follower.follows, "the server does not follow again")
-
-
-def test_a_contract_of_another_definition_is_refused_at_the_start(served, log, fitted, rows, store):
-    contract = rows[1]
-    other = replace(contract, definitions={**contract.definitions, "driver_hourly_stats": "0" * 16})
-    log(fitted, name="other definition", metadata={"feast": other.to_dict()})
-    with pytest.raises(
-        ContractError, match="the definition of driver_hourly_stats has changed since the model was trained"
-    ):
-        serving.FeatureModel("other definition", served.feature_repo, "production", now=NOW.timestamp())
-
-
-def test_the_contract_in_the_registry_can_be_read_back(log, fitted, rows):
-    version = log(fitted)
-    assert FeatureContract.of_model(f"models:/{NAME}/{version.number}") == rows[1]
