@@ -61,7 +61,7 @@ def task(place, name):
 def run(place, function, **arguments):
     """In a process of its own, to its end."""
     log = place.path / "logs" / "worker.log"
-    assert in_a_process(log, function, **arguments).wait(300) == 0, log.read_text()
+    assert in_a_process(log, function, **arguments).wait(900) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")
