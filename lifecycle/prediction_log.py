@@ -58,7 +58,6 @@ from lifecycle.open_inference import Rows
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow import MlflowClient
 
 EVERY = 5.0
 """Seconds between two writes."""
@@ -412,15 +411,3 @@ def read_log(store: FeatureStore, feature_service: str, begin: datetime, end: da
     return table.to_pandas().sort_values(
         [LOG_TIMESTAMP_FIELD, REQUEST_ID_FIELD], kind="stable", ignore_index=True
     )
-
-
-def unknown_versions(log: pd.DataFrame, registry: MlflowClient, model_name: str) -> list[str]:
-    """The versions that answered and that the model registry does not know (any more), sorted as text.
-
-    Args:
-        log: what ``read_log`` gives.
-        registry: the model registry.
-        model_name: of the registered model.
-    """
-    known = {found.version for found in registry.search_model_versions(f"name = '{model_name}'")}
-    return sorted(set(log[VERSION]) - {str(version) for version in known})

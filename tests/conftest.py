@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,15 +198,27 @@ def apply(workspace: Workspace) -> FeatureStore:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory) -> Workspace:
-    """A home with four registered versions, the second in production, and the features of all drivers online. Who changes it changes it back."""
+    """A home with three registered versions, the second in production, and all drivers' features online.
+
+    Whoever changes it changes it back. Files that use it share a worker: `pytest.mark.xdist_group("served")`.
+    """
     from served import served_home
 
     return served_home(tmp_path_factory.mktemp("a served model"))
 
 
+@pytest.fixture
+def served_store(served) -> FeatureStore:
+    """The feature store of that home."""
+    from feast import FeatureStore
+
+    configure(served)
+    return FeatureStore(repo_path=str(served.feature_repo))
+
+
 @pytest.fixture(scope="session")
 def model_server(served):
-    """Its model server."""
+    """Its model server, a process."""
     from served import start
 
     with start(served) as server:
@@ -220,3 +233,25 @@ def server(model_server, served):
     configure(served)
     yield model_server
     promote(model_server, "2")
+
+
+@pytest.fixture(scope="session")
+def kept(served, tmp_path_factory) -> Workspace:
+    """A copy of the served home whose feature services keep a prediction log."""
+    from served import copy_with_a_log
+
+    return copy_with_a_log(served, tmp_path_factory.mktemp("kept predictions"))
+
+
+@pytest.fixture
+def kept_store(kept) -> FeatureStore:
+    """The feature store of that copy, with version 2 in production and an empty log."""
+    import mlflow
+    from feast import FeatureStore
+
+    from helpers.start import MODEL
+
+    configure(kept)
+    shutil.rmtree(kept.path / "predictions", ignore_errors=True)
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "2")
+    return FeatureStore(repo_path=str(kept.feature_repo))

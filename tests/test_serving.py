@@ -1,11 +1,15 @@
-"""The model server under good, bad and concurrent requests, and what stands beside it: Feast's feature server, Redis, Prometheus.
+"""The model server under good, bad and hostile requests, while its alias, registries and stores change."""
 
-One small home with three model versions, each with its contract, and one server of each kind for all tests of this file.
-"""
-
+import asyncio
+import contextlib
 import json
+import shutil
+import socket
+import sqlite3
 import sys
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -18,102 +22,66 @@ import pytest
 import requests
 import yaml
 from conftest import listening
-from feast import FeatureStore
-from prometheus_client.parser import text_string_to_metric_families
-from served import DRIVER, LONG_AGO, SERVICES, promote, tensor, v1, v2, write
+from fastapi import HTTPException
+from feast import FeatureStore, Field
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64
+from served import DRIVER, LONG_AGO, SERVICES, eventually, get, promote, start, status, tensor, v1, v2, write
 
-from helpers import services
+from helpers import registry, services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.start import MODEL
-from helpers.workspace import configure
-from lifecycle import open_inference
+from lifecycle import limits
 from lifecycle.contract import FeatureContract
+from lifecycle.open_inference import MOST_ROWS
+from lifecycle.prediction_log import read_log
 
-JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def feature_server(served):
-    """Feast's own feature server."""
-    command = [Path(sys.executable).with_name("feast"), "-c", served.feature_repo, "serve", "--host", HOST]
-    log = served.path / "logs" / "feature_server.log"
-    with Service("feature server", [*command, "--port", "{port}"], health="/health", log=log) as server:
-        yield server
-
-
-@pytest.fixture
-def store(served) -> FeatureStore:
-    configure(served)
-    return FeatureStore(repo_path=str(served.feature_repo))
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("served")]
+PREDICT, INFER = f"/v1/models/{MODEL}:predict", f"/v2/models/{MODEL}/infer"
+NAMES = ["driver_hourly_stats:acc_rate", "driver_hourly_stats:conv_rate", "driver_daily_profile:rating"]
+NAMES += ["driver_ratios:conv_log_odds"]
 
 
 @pytest.fixture
 def drivers(served) -> list[int]:
     """Those with valid features: they reported within the last hours, and have a profile of the last days."""
-    known = None
+    fresh = []
     for name, age in (("driver_stats", timedelta(hours=2)), ("driver_profile", timedelta(days=2))):
         rows = pd.read_parquet(served.data / f"{name}.parquet", columns=["driver_id", "event_timestamp"])
         last = rows.groupby("driver_id").event_timestamp.max()
-        fresh = set(last.index[last > NOW - age])
-        known = fresh if known is None else known & fresh
-    return sorted(int(driver) for driver in known)
+        fresh.append(set(last.index[last > NOW - age]))
+    return sorted(int(driver) for driver in fresh[0] & fresh[1])
+
+
+@pytest.fixture
+def alive(server):
+    """Whatever the test sends, the same process answers the next caller."""
+    yield server
+    assert server.running and v1(server, DRIVER).status_code == 200
 
 
 def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[int, float]:
-    """What the model says without a server: features as a table, columns by name, one driver at a time."""
+    """What the model returns without a server: features as a table, columns by name, one driver at a time."""
     model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
     contract = FeatureContract.of_service(store, SERVICES[version], "label")
     rows = [{"driver_id": driver} for driver in drivers]
     table = store.get_online_features(features=list(contract.feature_refs), entity_rows=rows).to_df()
-    columns = contract.columns
-    return {
-        driver: float(model.predict_proba(table[columns].iloc[[row]])[0, 1])
-        for row, driver in enumerate(drivers)
-    }
+    scores = [model.predict_proba(table[contract.columns].iloc[[row]])[0, 1] for row in range(len(drivers))]
+    return dict(zip(drivers, map(float, scores), strict=True))
 
 
-def test_both_protocols_answer_with_the_models_own_scores(server, store, drivers):
-    own = own_scores(store, "2", drivers)
-    first, second = v1(server, *drivers), v2(server, tensor(shape=[len(drivers)], data=drivers))
-    assert first.status_code == second.status_code == 200
-    np.testing.assert_allclose(first.json()["predictions"], list(own.values()), rtol=0, atol=1e-14)
-    assert second.json()["outputs"][0]["data"] == first.json()["predictions"]
-    assert [v1(server, driver).json()["predictions"] for driver in drivers[:5]] == [
-        [own[d]] for d in drivers[:5]
-    ]
-
-
-def test_the_open_inference_protocols_pages_answer_as_it_says(server):
-    def page(path: str) -> tuple[int, object]:
-        answer = requests.get(server.url + path, timeout=10)
-        return answer.status_code, answer.json()
-
-    status, about = page("/v2")
-    assert status == 200 and about["name"] == "kserve" and about["version"] and about["extensions"] == []
-    assert page("/v2/health/live") == (200, {"live": True})
-    assert page("/v2/health/ready") == (200, {"ready": True})
-    assert page(f"/v2/models/{MODEL}/ready") == (200, {"name": MODEL, "ready": True, "follows": True})
-    status, model = page(f"/v2/models/{MODEL}")
-    assert status == 200 and model["name"] == MODEL and isinstance(model["platform"], str)
-    assert model["inputs"] == [{"name": "driver_id", "datatype": "INT64", "shape": [-1]}]
-    assert model["outputs"] == [{"name": "score", "datatype": "FP64", "shape": [-1]}]
-    for path in ("/v2/models/nobody", "/v2/models/nobody/ready", "/nowhere"):
-        status, said = page(path)
-        assert status == 404 and set(said) == {"error"}
-    described = page("/openapi.json")[1]["paths"]
-    assert {"/v2/health/live", "/v2/models/{model_name}/infer", "/v1/models/{model_name}:predict"} <= set(
-        described
-    )
-
-
-def test_a_v2_answer_has_the_form_of_the_protocol(server):
-    answer = v2(server, {"id": "42", **tensor()}).json()
-    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", MODEL, "2")
-    [output] = answer["outputs"]
-    assert (output["name"], output["datatype"], output["shape"]) == ("score", "FP64", [1])
-    assert len(output["data"]) == 1 and 0 < output["data"][0] < 1
-    assert v2(server, {"outputs": [{"name": "score"}], **tensor()}).status_code == 200
+def test_both_protocols_return_the_models_own_scores(server, served_store, drivers):
+    own = own_scores(served_store, "2", drivers)
+    first = v1(server, *drivers).json()
+    np.testing.assert_allclose(first["predictions"], list(own.values()), rtol=0, atol=1e-14)
+    for driver in drivers[:5]:
+        assert v1(server, driver).json()["predictions"] == [own[driver]]
+    second = v2(server, {"id": "42", **tensor(shape=[len(drivers)], data=drivers)}).json()
+    assert (second["id"], second["model_name"], second["model_version"]) == ("42", MODEL, "2")
+    [output] = second["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("score", "FP64", [len(drivers)])
+    assert output["data"] == first["predictions"]
     assert v2(server, tensor()).json()["id"] != v2(server, tensor()).json()["id"]
 
 
@@ -121,236 +89,98 @@ def instances(*values: object) -> str:
     return json.dumps({"instances": [{"driver_id": value} for value in values]})
 
 
-BAD_V1 = {
-    "no body": "",
-    "bad JSON": '{"instances": [',
-    "not UTF-8": b"\xff\xfe",
-    "nested too deep": "[" * 100_000,
-    "null": "null",
-    "a list": "[]",
-    "no instances": "{}",
-    "instances as an object": '{"instances": {"driver_id": 1001}}',
-    "no driver": '{"instances": []}',
-    "numbers alone": '{"instances": [1001]}',
-    "wrong name": '{"instances": [{"driver": 1001}]}',
-    "no name": '{"instances": [{}]}',
-    "a name too many": '{"instances": [{"driver_id": 1001, "conv_rate": 1}]}',
-    "text": instances("Ada"),
-    "a number as text": instances("1001"),
-    "a fraction": instances(1001.5),
-    "a float": instances(1001.0),
-    "true": instances(True),
-    "nothing": instances(None),
-    "a list of drivers": instances([DRIVER]),
-    "NaN": instances(float("nan")),
-    "infinity": instances(float("inf")),
-    "negative": instances(-1),
-    "64 bits and one": instances(2**63),
-    "400 digits": instances(10**400),
-    "5000 digits": '{"instances": [{"driver_id": ' + "9" * 5000 + "}]}",
-    "a huge batch": instances(*[DRIVER] * (open_inference.MOST_ROWS + 1)),
-    "a cloud event of another kind": '{"specversion": "1.0", "type": "x", "source": "y", "id": "z", "data": 5}',
-}
-BAD_V2 = {
-    "no body": "",
-    "bad JSON": '{"inputs": [',
-    "not UTF-8": b"\xff\xfe",
-    "nested too deep": "[" * 100_000,
-    "null": "null",
-    "a list": "[]",
-    "no inputs": "{}",
-    "inputs empty": '{"inputs": []}',
-    "inputs as an object": '{"inputs": {}}',
-    "two inputs": {"inputs": tensor()["inputs"] * 2},
-    "wrong name": tensor(name="driver"),
-    "no name": tensor(name=...),
-    "wrong type": tensor(datatype="FP64"),
-    "unknown type": tensor(datatype="NUMBER"),
-    "half floats": tensor(datatype="FP16"),
-    "type as a number": tensor(datatype=64),
-    "no type": tensor(datatype=...),
-    "no shape": tensor(shape=...),
-    "shape as text": tensor(shape="one"),
-    "shape of a fraction": tensor(shape=[1.5]),
-    "shape of NaN": tensor(shape=[float("nan")]),
-    "shape too large": tensor(shape=[2]),
-    "shape zero": tensor(shape=[0]),
-    "shape negative": tensor(shape=[-1]),
-    "shape of 30 digits": tensor(shape=[10**30]),
-    "shape empty": tensor(shape=[]),
-    "two dimensions": tensor(shape=[1, 1], data=[[DRIVER]]),
-    "no data": tensor(data=...),
-    "data null": tensor(data=None),
-    "data as text": tensor(data="1001"),
-    "data nested": tensor(data=[[DRIVER]]),
-    "data empty": tensor(shape=[0], data=[]),
-    "a name in the data": tensor(data=["Ada"]),
-    "a fraction": tensor(data=[1001.5]),
-    "true": tensor(data=[True]),
-    "nothing": tensor(data=[None]),
-    "NaN": tensor(data=[float("nan")]),
-    "infinity": tensor(data=[float("inf")]),
-    "negative": tensor(data=[-1]),
-    "64 bits and one": tensor(data=[2**63]),
-    "5000 digits": json.dumps(tensor()).replace("1001", "9" * 5000),
-    "a huge batch": tensor(
-        shape=[open_inference.MOST_ROWS + 1], data=[DRIVER] * (open_inference.MOST_ROWS + 1)
-    ),
-    "id as a number": {"id": 42, **tensor()},
-    "parameters of lists": {"parameters": {"a": [1]}, **tensor()},
-    "an output that there is not": {"outputs": [{"name": "rank"}], **tensor()},
-}
+BAD_BODIES = ["", '{"instances": [', b"\xff\xfe", "[" * 100_000, "null", "[]", "{}"]
+BAD_V1 = [
+    *BAD_BODIES,
+    *[json.dumps({"instances": bad}) for bad in ({}, [], [1001], [{}], [{"driver_id": 1, "a": 1}])],
+    *[instances(bad) for bad in ("1001", 1001.0, True, None, [DRIVER], -1, 2**63, 10**400, float("nan"))],
+    instances(*[DRIVER] * (MOST_ROWS + 1)),
+    instances(DRIVER).replace("1001", "9" * 5000),
+    '{"specversion": "1.0", "type": "x", "source": "y", "id": "z", "data": 5}',
+]
+BAD_V2 = [
+    *BAD_BODIES,
+    *[{"inputs": bad} for bad in ([], {}, tensor()["inputs"] * 2)],
+    *[tensor() | bad for bad in ({"id": 42}, {"parameters": {"a": [1]}}, {"outputs": [{"name": "a"}]})],
+    *[tensor(name=bad) for bad in ("driver", ...)],
+    *[tensor(datatype=bad) for bad in ("FP64", "NUMBER", "FP16", 64, ...)],
+    *[tensor(shape=bad) for bad in (..., "one", [1.5], [float("nan")], [2], [0], [-1], [10**30], [])],
+    *[tensor(data=bad) for bad in (..., None, "1001", [[DRIVER]], ["Ada"], [1001.5], [True], [None], [-1])],
+    tensor(shape=[1, 1], data=[[DRIVER]]),
+    tensor(shape=[MOST_ROWS + 1], data=[DRIVER] * (MOST_ROWS + 1)),
+    tensor(datatype="BYTES", data=..., parameters={"binary_data_size": 8}),
+    json.dumps(tensor()).replace("1001", "9" * 5000),
+]
 
 
-def refused(answer: requests.Response, status: int = 400) -> None:
+def refused(answer: requests.Response, status: int = 400) -> str:
     assert answer.status_code == status, answer.text[:300]
     assert set(answer.json()) == {"error"} and isinstance(answer.json()["error"], str)
     assert 0 < len(answer.text) < 1000, "a refusal should not send the request back"
+    return answer.json()["error"]
 
 
-@pytest.fixture
-def alive(server):
-    """After whatever the test sent, the same process answers the next caller."""
-    yield server
-    assert server.running
-    assert v1(server, DRIVER).status_code == 200
+def post(server: Service, path: str, body: object, kind: str = "application/json") -> requests.Response:
+    data = json.dumps(body) if isinstance(body, dict) else body
+    return requests.post(server.url + path, data=data, headers={"content-type": kind}, timeout=60)
 
 
-def test_bad_v1_requests_are_refused_as_the_callers_mistake(alive, subtests):
-    for name, body in BAD_V1.items():
-        with subtests.test(name):
-            refused(
-                requests.post(f"{alive.url}/v1/models/{MODEL}:predict", data=body, headers=JSON, timeout=30)
-            )
+def test_rejects_bad_requests_as_the_callers_mistake(alive, subtests):
+    for path, bad in ((PREDICT, BAD_V1), (INFER, BAD_V2)):
+        for number, body in enumerate(bad):
+            with subtests.test(f"{path} {number}: {str(body)[:60]}"):
+                refused(post(alive, path, body))
+    refused(post(alive, PREDICT, instances(DRIVER), "text/plain"))
+    refused(post(alive, INFER, tensor(), "application/xml"))
+    assert post(alive, PREDICT, instances(DRIVER), "application/json; charset=utf-8").status_code == 200
 
 
-def test_bad_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
-    for name, body in BAD_V2.items():
-        data = json.dumps(body) if isinstance(body, dict) else body
-        with subtests.test(name):
-            refused(
-                requests.post(f"{alive.url}/v2/models/{MODEL}/infer", data=data, headers=JSON, timeout=30)
-            )
-
-
-def test_bad_binary_v2_requests_are_refused_as_the_callers_mistake(alive, subtests):
-    raw = {"datatype": "INT64", "shape": [2], "data": ..., "parameters": {"binary_data_size": 16}}
-    two = np.array([DRIVER, DRIVER + 1]).tobytes()
-
-    def send(body: object, data: bytes = two, length: object = None) -> requests.Response:
-        head = json.dumps(body).encode()
-        headers = {"inference-header-content-length": str(len(head) if length is None else length)}
-        headers |= {"content-type": "application/octet-stream"}
-        return requests.post(
-            f"{alive.url}/v2/models/{MODEL}/infer", data=head + data, headers=headers, timeout=30
-        )
-
-    assert send(tensor(**raw)).status_code == 200
-    bad = {
-        "data too short": (tensor(**raw), b"123"),
-        "length in words": (tensor(**raw), two, "many"),
-        "length too large": (tensor(**raw), two, 99999),
-        "length negative": (tensor(**raw), two, -5),
-        "a list": ([], b""),
-        "inputs as a number": ({"inputs": 5}, b""),
-        "an empty input": ({"inputs": [{}]}, b""),
-        "type as a number": (tensor(datatype=64), b""),
-        "shape as a number": (tensor(shape=1), b""),
-        "shape negative": (tensor(**raw | {"shape": [-1]}),),
-        "size in words": (tensor(**raw | {"parameters": {"binary_data_size": "x"}}),),
-        "text": (tensor(**raw | {"datatype": "BYTES"}),),
-        "id as an object": ({"id": {}, **tensor()}, b""),
-        "outputs as a number": ({"outputs": 5, **tensor()}, b""),
-    }
-    for name, request in bad.items():
-        with subtests.test(name):
-            refused(send(*request))
-
-
-def test_the_content_type_decides_how_a_body_is_read(alive):
-    url, body = f"{alive.url}/v1/models/{MODEL}:predict", instances(DRIVER)
-    for kind in ("application/json", "application/json; charset=utf-8"):
-        assert requests.post(url, data=body, headers={"content-type": kind}, timeout=30).status_code == 200
-    for kind in ("text/plain", "application/xml", "application/x-www-form-urlencoded"):
-        refused(requests.post(url, data=body, headers={"content-type": kind}, timeout=30))
-    url = f"{alive.url}/v2/models/{MODEL}/infer"
-    refused(requests.post(url, data=json.dumps(tensor()), headers={"content-type": "text/plain"}, timeout=30))
-
-
-def test_an_unknown_model_is_not_found_and_nobody_takes_the_model_away(alive):
-    refused(requests.post(f"{alive.url}/v1/models/nobody:predict", data=instances(DRIVER), headers=JSON), 404)
-    refused(requests.post(f"{alive.url}/v2/models/nobody/infer", json=tensor()), 404)
+def test_what_the_server_does_not_offer_is_not_found(alive):
+    for path in ("/nowhere", "/v2/models/nobody/ready", f"/v2/models/{MODEL}/versions/1"):
+        refused(requests.get(alive.url + path, timeout=60), 404)
+    refused(post(alive, "/v1/models/nobody:predict", instances(DRIVER)), 404)
+    refused(post(alive, "/v2/models/nobody/infer", tensor()), 404)
+    refused(post(alive, f"/v1/models/{MODEL}:explain", instances(DRIVER)), 404)
     for verb in ("load", "unload"):
-        refused(requests.post(f"{alive.url}/v2/repository/models/{MODEL}/{verb}"), 403)
+        refused(post(alive, f"/v2/repository/models/{MODEL}/{verb}", ""), 403)
 
 
-def test_a_driver_without_valid_features_does_not_exist(alive):
-    answer = v1(alive, DRIVER, UNKNOWN_DRIVER)
-    refused(answer, 404)
-    assert f"1 of 2 entities (driver_id={UNKNOWN_DRIVER}: missing acc_rate" in answer.json()["error"]
+def test_an_entity_without_valid_features_is_refused_and_named(alive, served_store):
+    write(served_store, 901, NOW, conv_rate=None)
+    write(served_store, 902, LONG_AGO)
+    write(served_store, 903, NOW + timedelta(days=1))
+    error = refused(v1(alive, 901, 902, DRIVER, 903, UNKNOWN_DRIVER), 404)
+    assert "4 of 5 entities (driver_id=901: missing conv_log_odds" in error
+    assert "driver_id=902: stale acc_rate" in error and "driver_id=903: from the future acc_rate" in error
+    assert f"driver_id={UNKNOWN_DRIVER}: missing acc_rate" in error
     refused(v2(alive, tensor(data=[UNKNOWN_DRIVER])), 404)
-    refused(v1(alive, *range(5_000_000, 5_000_000 + open_inference.MOST_ROWS)), 404)
+    refused(v1(alive, *range(5_000_000, 5_000_000 + MOST_ROWS)), 404)
+    row = served_store.get_online_features(NAMES, [{"driver_id": 902}]).to_dict()
+    assert row["acc_rate"] == [0.9], "Feast's online store no longer serves what its TTL forbids"
+    # As old as the time to live is not older, and clocks of two machines may differ a little.
+    for driver, when in ((901, NOW), (902, LONG_AGO + timedelta(days=1)), (903, NOW + timedelta(seconds=30))):
+        write(served_store, driver, when)
+        assert v1(alive, driver).status_code == 200
 
 
-def test_a_missing_value_is_refused_and_named(alive, store):
-    write(store, 901, NOW, conv_rate=None)
-    answer = v1(alive, 901)
-    refused(answer, 404)
-    assert "driver_id=901: missing conv_log_odds)" in answer.json()["error"]
-    write(store, 901, NOW, conv_rate=0.5)
-    assert v1(alive, 901).status_code == 200
-
-
-def test_stale_features_are_served_by_feast_and_refused_by_the_server(alive, store):
-    write(store, 902, LONG_AGO)
-    row = store.get_online_features(
-        store.get_feature_service("log_odds_and_rating"), [{"driver_id": 902}]
-    ).to_dict()
-    assert row["acc_rate"] == [0.9] and row["conv_log_odds"][0] is not None, (
-        "Feast serves what its TTL forbids"
-    )
-    answer = v1(alive, 902)
-    refused(answer, 404)
-    assert "driver_id=902: stale acc_rate)" in answer.json()["error"]
-    write(store, 902, LONG_AGO + timedelta(days=1))
-    assert v1(alive, 902).status_code == 200, "as old as the time to live is not older"
-
-
-def test_a_computed_feature_is_as_old_as_what_it_was_computed_from(alive, store):
-    write(store, 903, LONG_AGO)
+def test_a_computed_feature_is_as_old_as_its_source_and_an_absurd_value_is_refused(alive, served_store):
     promote(alive, "3")
-    answer = v1(alive, 903)
-    refused(answer, 404)
-    assert "driver_id=903: stale" in answer.json()["error"]
-    promote(alive, "2")
+    write(served_store, 904, LONG_AGO)
+    assert "driver_id=904: stale" in refused(v1(alive, 904), 404)
+    promote(alive, "1")  # reads the rate itself, and squares it
+    for value in (float("inf"), -float("inf"), 1e308):
+        write(served_store, 905, NOW, conv_rate=value)
+        assert "1 of 2 entities (driver_id=905: " in refused(v1(alive, DRIVER, 905), 404)
 
 
-def test_the_server_follows_the_alias_within_a_second_in_the_same_process(server):
+def process_of(server: Service) -> psutil.Process:
+    [process] = psutil.Process(server._keeper.pid).children()
+    return process
+
+
+def test_concurrent_clients_get_right_scores_while_the_alias_moves(server, served_store, drivers):
+    own = {version: own_scores(served_store, version, drivers) for version in "12"}
     process = process_of(server)
-    seconds = []
-    for version in ["1", "2"] * 5:  # the best of several: a busy machine may slow down any one
-        seconds.append(promote(server, version))
-        if min(seconds) < 1:
-            break
-    assert min(seconds) < 1, f"the fastest of {len(seconds)} moves took {min(seconds):.1f} s"
-    assert process_of(server) == process
-
-
-def test_a_version_whose_contract_does_not_hold_is_not_served(server, store):
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", "4")
-    said = "still serving version 2: version 4 must not serve: its input example has the columns"
-    end = time.monotonic() + 20
-    while said not in server.log.read_text() and time.monotonic() < end:
-        time.sleep(0.1)
-    assert said in server.log.read_text()
-    time.sleep(1.5)
-    assert v1(server, DRIVER).json()["model_version"] == "2"
-    assert server.log.read_text().count(said) == 1, "once is enough"
-    promote(server, "1")
-
-
-def test_concurrent_clients_get_right_scores_while_the_alias_moves(server, store, drivers):
-    own = {version: own_scores(store, version, drivers) for version in "12"}
 
     def client(number: int) -> list[tuple[int, int, dict]]:
         with requests.Session() as session:
@@ -362,100 +192,268 @@ def test_concurrent_clients_get_right_scores_while_the_alias_moves(server, store
         clients = [pool.submit(client, number) for number in range(4)]
         for version in ("1", "2"):
             promote(server, version)
-        answers = [answer for future in clients for answer in future.result(timeout=120)]
+        answers = [answer for future in clients for answer in future.result()]
     assert len(answers) == 400 and {status for _, status, _ in answers} == {200}
     wrong = [(d, a) for d, _, a in answers if a["predictions"] != [own[a["model_version"]][d]]]
     assert wrong == []
+    assert process_of(server) == process, "the server followed without a restart"
 
 
-def figures(server: Service, name: str) -> dict[str, float]:
-    text = requests.get(f"{server.url}/metrics", timeout=10).text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {
-        s.name.removeprefix(name): s.value
-        for s in samples
-        if s.name.startswith(name) and "le" not in s.labels
-    }
+def sockets(server: Service) -> set[str]:
+    below = listening(server._keeper.pid)
+    assert server.port in {socket.laddr.port for socket in below}
+    return {socket.laddr.ip for socket in below}
 
 
-def test_the_servers_metrics_count_each_prediction(server):
-    before = figures(server, "request_predict_seconds")
-    for _ in range(7):
-        v1(server, DRIVER)
-    after = figures(server, "request_predict_seconds")
-    assert after["_count"] - before["_count"] == 7
-    assert 0 < after["_sum"] - before["_sum"] < 60
-
-
-def test_prometheus_scrapes_the_server_and_answers_a_quantile(server, tmp_path):
-    prometheus = services.prometheus(tmp_path, [server.url.removeprefix("http://")])
-    if prometheus is None:
-        pytest.skip("prometheus is not installed")
-    expression = "histogram_quantile(0.99, sum by (le) (rate(request_predict_seconds_bucket[1m])))"
-    with prometheus:
-        end = time.monotonic() + 30
-        while not [found for found in services.query(prometheus, expression) if found["value"] > 0]:
-            assert time.monotonic() < end, "no quantile"
-            v1(server, DRIVER)  # a rate needs something that moves
-            time.sleep(0.3)
-        [found] = services.query(prometheus, expression)
-        assert found["value"] < 10
-
-
-def test_feasts_own_feature_server_gives_the_values_of_the_python_interface(feature_server, store, drivers):
-    asked = [*drivers, UNKNOWN_DRIVER]
-    body = {"feature_service": "log_odds_and_rating", "entities": {"driver_id": asked}}
-    answer = requests.post(f"{feature_server.url}/get-online-features", json=body, timeout=30)
+def test_feasts_feature_server_returns_the_values_of_its_library(served, server, served_store, drivers):
+    command = [Path(sys.executable).with_name("feast"), "-c", served.feature_repo, "serve", "--host", HOST]
+    log = served.path / "logs" / "feature_server.log"
+    rows = [*drivers, UNKNOWN_DRIVER]
+    body = {"feature_service": "log_odds_and_rating", "entities": {"driver_id": rows}}
+    command += ["--port", "{port}"]
+    with Service("feature server", command, health="/health", log=log, timeout=600) as feast_server:
+        answer = requests.post(f"{feast_server.url}/get-online-features", json=body, timeout=60)
+        assert sockets(feast_server) == sockets(server) == {HOST}, "both listen on loopback alone"
     assert answer.status_code == 200, answer.text
     names, results = answer.json()["metadata"]["feature_names"], answer.json()["results"]
     over_http = {name: result["values"] for name, result in zip(names, results, strict=True)}
-    rows = [{"driver_id": driver} for driver in asked]
-    own = store.get_online_features(store.get_feature_service("log_odds_and_rating"), rows).to_dict()
+    service = served_store.get_feature_service("log_odds_and_rating")
+    own = served_store.get_online_features(service, [{"driver_id": driver} for driver in rows]).to_dict()
     assert over_http == own
     assert sum(value is None for values in own.values() for value in values) == 3
 
 
-def other_store(served, online_store: dict) -> FeatureStore:
-    """The same definitions and registry with another online store: one block of the settings."""
-    settings = yaml.safe_load((served.feature_repo / "feature_store.yaml").read_text())
-    path = served.path / "other_store.yaml"
-    path.write_text(yaml.safe_dump(settings | {"online_store": online_store}))
-    return FeatureStore(fs_yaml_file=path)
-
-
-def test_redis_in_place_of_sqlite_gives_equal_values_for_every_driver(served, store, drivers, tmp_path):
+def test_redis_and_sqlite_return_equal_values_for_every_driver(served, served_store, tmp_path):
     redis = services.redis(tmp_path / "redis.log")
     if redis is None:
         pytest.skip("redis-server is not installed")
     with redis:
-        assert {socket.laddr.ip for socket in sockets(redis)} == {HOST}
-        other = other_store(served, {"type": "redis", "connection_string": f"{HOST}:{redis.port}"})
+        assert sockets(redis) == {HOST}
+        settings = yaml.safe_load((served.feature_repo / "feature_store.yaml").read_text())
+        settings["online_store"] = {"type": "redis", "connection_string": f"{HOST}:{redis.port}"}
+        (served.path / "redis.yaml").write_text(yaml.safe_dump(settings))
+        other = FeatureStore(fs_yaml_file=served.path / "redis.yaml")
         other.materialize(NOW - timedelta(days=7), NOW)
-        asked = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
-        names = [
-            "driver_hourly_stats:acc_rate",
-            "driver_hourly_stats:conv_rate",
-            "driver_daily_profile:rating",
-        ]
-        names += ["driver_ratios:conv_log_odds"]
-        one, two = (
-            s.get_online_features(names, asked).to_dict(include_event_timestamps=True) for s in (store, other)
-        )
+        rows = [{"driver_id": driver} for driver in [*range(1001, 1151), UNKNOWN_DRIVER]]
+        answers = [store.get_online_features(NAMES, rows) for store in (served_store, other)]
+        one, two = (answer.to_dict(include_event_timestamps=True) for answer in answers)
         assert one == two
         assert one["acc_rate"].count(None) < 20
 
 
-def process_of(server: Service) -> int:
-    (process,) = psutil.Process(server._keeper.pid).children()
-    return process.pid
+# What others do to its registries and stores, and hostile requests.
 
 
-def sockets(server: Service) -> list:
-    found = listening(server._keeper.pid)
-    assert server.port in {socket.laddr.port for socket in found}, "the server listens where it says"
-    return found
+def other_log_odds(store: FeatureStore) -> None:
+    """A change that keeps every name: the function computes something else."""
+    hourly = store.get_feature_view("driver_hourly_stats")[["conv_rate", "acc_rate"]]
+    schema = [Field(name=name, dtype=Float64) for name in ("conv_acc_ratio", "conv_log_odds")]
+
+    @on_demand_feature_view(sources=[hourly], schema=schema, mode="python")
+    def driver_ratios(inputs):
+        constant = [-30.0] * len(inputs["conv_rate"])
+        return {"conv_acc_ratio": constant, "conv_log_odds": constant}
+
+    store.apply(driver_ratios)
 
 
-def test_the_servers_listen_on_loopback_alone(server, feature_server):
-    for one in (server, feature_server):
-        assert {socket.laddr.ip for socket in sockets(one)} == {HOST}, one.name
+def readiness(server) -> tuple[int, dict]:
+    return get(server, f"/v2/models/{MODEL}/ready")
+
+
+def looks(server) -> None:
+    """Wait until the server has looked at its registries twice: the first look may have begun before."""
+    for _ in range(2):
+        looked = status(server)["last_look"]
+        eventually(lambda: status(server)["last_look"] > looked, "the server looks no more")  # noqa: B023
+
+
+def test_a_changed_definition_stops_the_server_until_it_is_back(server, served, served_store):
+    score = v1(server, DRIVER).json()["predictions"]
+    answers, stop = [], threading.Event()
+
+    def keep_asking() -> None:
+        while not stop.is_set():
+            answers.append(v1(server, DRIVER))
+
+    client = threading.Thread(target=keep_asking)
+    client.start()
+    try:
+        other_log_odds(served_store)
+        eventually(lambda: readiness(server)[0] == 503, "the server is still ready")
+        message = "the definition of driver_ratios has changed since the model was trained"
+        assert message in readiness(server)[1]["error"] and message in status(server)["not_ready"]
+        refused = v1(server, DRIVER)
+        assert refused.status_code == 503 and message in refused.json()["error"]
+        assert get(server, "/v2/health/ready")[0] == 503 and get(server, "/v2/health/live")[0] == 200
+    finally:
+        stop.set()
+        client.join()
+        registry.apply(served_store, served.feature_repo)
+    eventually(lambda: readiness(server)[0] == 200, "the definition is back, and the server is not ready")
+    assert v1(server, DRIVER).json()["predictions"] == score
+    assert {answer.status_code for answer in answers} == {200, 503}
+    scores = [answer.json()["predictions"] for answer in answers if answer.status_code == 200]
+    assert scores == [score] * len(scores), "an answer was computed with the other definition"
+
+
+def test_a_replaced_database_of_models_or_online_store_is_noticed(server, served, served_store):
+    models, online = served.path / "mlflow.db", served.path / "online_store.db"
+    for path in (models, online):
+        shutil.copy(path, path.with_suffix(".backup"))
+    promote(server, "1")
+    models.with_suffix(".backup").replace(models)  # in it, version 2 is in production
+    eventually(lambda: status(server)["serves"]["version"] == "2", "the server reads the old database")
+    write(served_store, 914, NOW)
+    assert v1(server, 914).status_code == 200
+    online.with_suffix(".backup").replace(online)  # without that driver
+    eventually(lambda: v1(server, 914).status_code == 404, "the server reads the old store")
+    assert v1(server, DRIVER).status_code == 200
+
+
+def test_a_failure_is_reported_without_its_text(server, served):
+    table = "driver_ranking_driver_hourly_stats"
+    with sqlite3.connect(served.path / "online_store.db") as database:
+        database.execute(f"ALTER TABLE {table} RENAME TO hidden")
+    try:
+        answer = v1(server, DRIVER)
+        assert answer.status_code == 500 and answer.json()["error"].endswith("; its log says why")
+        eventually(lambda: "no such table" in server.log.read_text(), "the log does not say why")
+    finally:
+        with sqlite3.connect(served.path / "online_store.db") as database:
+            database.execute(f"ALTER TABLE hidden RENAME TO {table}")
+    assert v1(server, DRIVER).status_code == 200
+
+
+def test_a_killed_server_loses_only_the_rows_since_its_last_write(kept, kept_store):
+    answered: list[int] = []
+    written: list[int] = []  # how many requests had been answered when a write was noticed
+    states: set[int] = set()
+    with start(kept, log="killed.log") as server:
+        while len(written) < 3:
+            answered.append(1001 + len(answered) % 5)
+            assert v1(server, answered[-1]).status_code == 200
+            now = {file.stat().st_mtime_ns for file in kept.path.glob("predictions/*/*.parquet")}
+            if now - states:
+                states |= now
+                written.append(len(answered))
+            time.sleep(0.02)
+        psutil.Process(server._keeper.pid).children()[0].kill()
+        eventually(lambda: not server.running, "the server does not end")
+    log = read_log(kept_store, SERVICES["2"], NOW - timedelta(days=1), NOW + timedelta(days=1))
+    # A write holds at least what had been answered when the write before was noticed.
+    assert written[1] <= len(log) <= len(answered)
+    assert Counter(log.driver_id) == Counter(answered[: len(log)]), "not the last ones are lost"
+
+
+def raw(server, *parts: bytes) -> bytes:
+    """What the server answers to bytes on a socket; empty when it hangs up."""
+    with socket.create_connection((HOST, server.port), timeout=120) as connection:
+        for part in parts:
+            connection.sendall(part)
+        found = b""
+        while part := connection.recv(65536):
+            found += part
+        return found
+
+
+def head(length: object = "", extra: str = "") -> bytes:
+    size = f"content-length: {length}\r\n" if length != "" else ""
+    lines = f"POST {PREDICT} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{lines}{size}{extra}\r\n".encode()
+
+
+def refusals(server, reason: str) -> float:
+    begin = f'lifecycle_refused_requests_total{{reason="{reason}"}}'
+    lines = requests.get(f"{server.url}/metrics", timeout=60).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(begin))
+
+
+def test_rejects_a_body_beyond_the_limit_before_all_of_it_arrives(server):
+    large, slow = refusals(server, "too large"), refusals(server, "slow")
+    answer = raw(server, head(limits.MOST_BYTES + 1))
+    assert answer.startswith(b"HTTP/1.1 413") and b"at most 1,000,000 bytes" in answer
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    with contextlib.suppress(ConnectionError):  # the server may hang up while we are still sending
+        answer = raw(server, head(extra="transfer-encoding: chunked\r\n"), *[chunk] * 20)
+        assert answer.startswith(b"HTTP/1.1 413")
+    assert refusals(server, "too large") == large + 2 and refusals(server, "slow") == slow
+    assert v1(server, DRIVER).status_code == 200
+
+
+def test_hangs_up_on_slow_senders_and_answers_others_meanwhile(server):
+    with contextlib.ExitStack() as open_connections:
+
+        def connect(sent: bytes = b"") -> socket.socket:
+            connection = socket.create_connection((HOST, server.port), timeout=120)
+            connection.sendall(sent)
+            return open_connections.enter_context(connection)
+
+        kept = connect(b"GET /v2/health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        answered = b""
+        while not answered.endswith(b'{"live":true}'):
+            answered += kept.recv(65536)
+        kept.sendall(b"\r\n")  # not a request, and enough to end uvicorn's patience with an idle connection
+        half_a_body = connect(head(100) + b'{"instances"')
+        silent, half_heads = connect(), [connect(head()[:-10]) for _ in range(300)]
+        assert v1(server, DRIVER).status_code == 200
+        assert half_a_body.recv(65536).startswith(b"HTTP/1.1 408")
+        for connection in (silent, kept, *half_heads):
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(65536) == b"", "the server should hang up"
+    assert v1(server, DRIVER).status_code == 200
+
+
+def test_answers_only_to_its_own_host_names(server):
+    port = server.port
+    for host in ("127.0.0.1", f"localhost:{port}", f"127.0.0.1:{port}", "LOCALHOST", "[::1]:80"):
+        assert get(server, "/v2", headers={"host": host})[0] == 200, host
+    refused = (400, {"error": "this server is not called by that host name"})
+    for host in ("example.org", "127.0.0.1.example.org", ""):
+        assert get(server, "/v2", headers={"host": host}) == refused
+
+
+def test_a_request_leaves_no_line_in_the_log(server):
+    size = server.log.stat().st_size
+    for _ in range(20):
+        v1(server, DRIVER)
+    v1(server, 5)
+    v2(server, {"inputs": []})
+    for path in ("/%0d%0aWARNING%20forged", "/%1b%5b31mred", "/v1/models/%0aforged:predict"):
+        requests.get(server.url + path, timeout=60)
+        requests.post(server.url + path, data="x", timeout=60)
+    raw(server, b"\r\nGARBAGE \x1b[31m\r\nforged\r\n\r\n")
+    looks(server)  # by now, what the requests caused is in the log
+    new = server.log.read_bytes()[size:]
+    assert len(new) < 300 and b"\x1b" not in new, new
+    assert not any(line.startswith((b"forged", b"WARNING forged")) for line in new.splitlines())
+
+
+def test_a_full_queue_asks_to_come_back():
+    async def crowd() -> tuple:
+        pool, leave = limits.Pool(threads=2), threading.Event()
+        waiting = [asyncio.ensure_future(pool.run(leave.wait, 60)) for _ in range(limits.MOST_WAITING + 2)]
+        await asyncio.sleep(0)  # each of them has entered the queue
+        with pytest.raises(HTTPException) as refusal:
+            await pool.run(leave.wait, 60)
+        leave.set()
+        assert await asyncio.gather(*waiting) == [True] * len(waiting)
+        assert await pool.run(lambda: "room again") == "room again"
+        return refusal.value.status_code, refusal.value.headers
+
+    assert asyncio.run(crowd()) == (503, {"Retry-After": "1"})
+
+
+def test_health_answers_while_the_online_store_is_locked(server, served):
+    lock = sqlite3.connect(served.path / "online_store.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with ThreadPoolExecutor(6) as clients:
+        try:
+            waiting = [clients.submit(v1, server, DRIVER) for _ in range(6)]
+            for _ in range(5):
+                assert get(server, "/v2/health/live")[0] == 200
+            assert not any(answer.done() for answer in waiting), "health waits for the store"
+        finally:
+            lock.rollback()
+            lock.close()
+        assert [answer.result().status_code for answer in waiting] == [200] * 6
