@@ -1,65 +1,52 @@
-"""The list at a notebook's end: ticked by the checks that passed in its kernel, and by nothing else."""
+"""The list at a notebook's end is ticked by the checks that passed in its kernel, and by nothing else."""
 
 import nbclient
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+pytestmark = pytest.mark.course
 WATCH = "from helpers import checks\nchecks.watch()"
 LIST = """checks.showed({"One holds.": ["claim-one"], "Both hold.": ["claim-one", "check-two"]})"""
+ONE, TWO = "# Check: claim-one\nassert 1", "# Check: check-two\nassert 1"
+BROKEN = "# Check: claim-one\nassert not 1, 'no'"
+CELLS = {  # what runs: the checks that each of the two sentences then waits for
+    (): (["claim-one"], ["claim-one", "check-two"]),
+    (ONE,): ([], ["check-two"]),
+    (ONE, TWO): ([], []),
+    (BROKEN, TWO): (["claim-one"], ["claim-one"]),
+    (ONE, BROKEN): (["claim-one"], ["claim-one", "check-two"]),
+    (ONE, TWO, WATCH, ONE): ([], ["check-two"]),
+}
+ERRORS = {
+    "from helpers.start import begin\nbegin('4')": "Error: there is no notebook '4'; there are 00, 01,",
+    "from exercises import exercise\nexercise('1.9')": "Error: there is no exercise '1.9'; there are 0.1,",
+    "from helpers.data import DataError\nraise DataError('word ' * 60)": "Error: word word",
+    "from exercises.core import NotYet\nraise NotYet('it is odd.')": "Not yet: it is odd.",
+}
 
 
-def executed(*cells: str) -> list[str]:
-    """The lines of the list at the end; a cell that fails does not stop the others, as when a reader goes on by hand."""
-    notebook = new_notebook(cells=[new_code_cell(source) for source in (WATCH, *cells, LIST)])
+@pytest.fixture(scope="module")
+def outputs() -> list[list]:
+    """Of the lists and errors; a cell that fails does not stop the others, as when a reader goes on."""
+    sources = [source for cells in CELLS for source in (WATCH, *cells, LIST)] + list(ERRORS)
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
     nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
-    return notebook.cells[-1].outputs[0].data["text/markdown"].splitlines()
+    return [cell.outputs for cell in notebook.cells if cell.source == LIST or cell.source in ERRORS]
 
 
-ONE, TWO, BROKEN = (
-    "# Check: claim-one\nassert 1",
-    "# Check: check-two\nassert 1",
-    "# Check: claim-one\nassert not 1, 'no'",
-)
-NOT_ONE = "- ☐ One holds. *(not passed in this run: claim-one)*"
+def line(sentence: str, waiting: list[str]) -> str:
+    return (
+        f"- ☐ {sentence} *(not passed in this run: {', '.join(waiting)})*" if waiting else f"- ✓ {sentence}"
+    )
 
 
-@pytest.mark.parametrize(
-    "cells, lines",
-    {
-        "nothing ran": ((), [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one, check-two)*"]),
-        "one passed": ((ONE,), ["- ✓ One holds.", "- ☐ Both hold. *(not passed in this run: check-two)*"]),
-        "both passed": ((ONE, TWO), ["- ✓ One holds.", "- ✓ Both hold."]),
-        "one failed": ((BROKEN, TWO), [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one)*"]),
-        "one passed, then failed": (
-            (ONE, BROKEN),
-            [NOT_ONE, "- ☐ Both hold. *(not passed in this run: claim-one, check-two)*"],
-        ),
-        "begun again": (
-            (ONE, TWO, WATCH, ONE),
-            ["- ✓ One holds.", "- ☐ Both hold. *(not passed in this run: check-two)*"],
-        ),
-    }.values(),
-    ids=str,
-)
-def test_a_sentence_is_ticked_when_its_checks_passed_in_this_kernel(cells, lines):
-    assert executed(*cells) == lines
+def test_a_sentence_is_ticked_when_its_checks_passed_in_this_kernel(outputs):
+    for [output], (one, both) in zip(outputs, CELLS.values(), strict=False):
+        expected = [line("One holds.", one), line("Both hold.", both)]
+        assert output.data["text/markdown"].splitlines() == expected
 
 
-@pytest.mark.parametrize(
-    "cell, shown",
-    [
-        ("from helpers.start import begin\nbegin('4')", "Error: there is no notebook '4'; there are 00, 01,"),
-        (
-            "from exercises import exercise\nexercise('1.9')",
-            "Error: there is no exercise '1.9'; there are 0.1,",
-        ),
-        ("from helpers.data import DataError\nraise DataError('word ' * 60)", "Error: word word"),
-        ("from exercises.core import NotYet\nraise NotYet('it is odd.')", "Not yet: it is odd."),
-    ],
-)
-def test_what_a_learner_can_put_right_is_shown_as_a_sentence_without_a_traceback(cell, shown):
-    notebook = new_notebook(cells=[new_code_cell(cell)])
-    nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
-    [output] = notebook.cells[0].outputs
-    assert output.traceback[0].startswith(shown)
-    assert max(map(len, output.traceback)) <= 100 and "Traceback" not in "".join(output.traceback)
+def test_what_a_learner_can_put_right_is_shown_as_a_sentence_without_a_traceback(outputs):
+    for [output], shown in zip(outputs[len(CELLS) :], ERRORS.values(), strict=True):
+        assert output.traceback[0].startswith(shown)
+        assert max(map(len, output.traceback)) <= 100 and "Traceback" not in "".join(output.traceback)

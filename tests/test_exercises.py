@@ -1,82 +1,47 @@
 """The exercises: what a learner may answer, and what the exercise says to it.
 
-The answers are in exercises/answers_NN.py; they are tried in the notebook's own kernel, at the exercise's place (faults/trial.py).
-`FAULTS_HOME=/some/folder pytest tests/test_exercises.py -k "2.1"` tries them again and again, in a home that stays.
+The answers are in exercises/answers_NN.py; they are tried in the notebook's own kernel (faults/trial.py).
+`FAULTS_HOME=/some/folder pytest tests/test_exercises.py -k "2.1"` tries them in a home that stays.
 """
 
 import contextlib
 import json
 import re
 
-import answers
 import harness
-import nbformat
 import pytest
+from faults import answers_of
 
 from exercises import core, exercise
 from helpers.workspace import WorkshopError, Workspace, configure
 from workshop import progress, runner
 
+COURSE = [pytest.mark.course, pytest.mark.xdist_group("course")]
 NOTEBOOKS = {path.name[:2]: path for path in runner.choose()}
-EXERCISES = [(notebook, number) for notebook, path in NOTEBOOKS.items() for number in harness.exercises(path)]
+EXERCISES = [
+    pytest.param(notebook, number, id=number, marks=COURSE)
+    for notebook, path in NOTEBOOKS.items()
+    for number in harness.exercises(path)
+]
 
 
-@pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("notebook", "number"), EXERCISES)
 def test_right_answers_are_taken_and_each_wrong_one_gets_its_hint(notebook, number, place):
-    wrong = harness.once(NOTEBOOKS[notebook], place).wrong_answers(number)
+    wrong = harness.once(NOTEBOOKS[notebook], place).wrong(number)
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))
-def test_an_unanswered_exercise_says_so_and_stays_green(notebook, number):
-    cells = nbformat.read(NOTEBOOKS[notebook], as_version=4).cells
-    [check] = [cell for cell in cells if f'exercise("{number}").check' in cell.source]
-    assert [output.text for output in check.outputs] == [f"open: {number}, {exercise(number).title}\n"]
-
-
-@pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))
-def test_an_exercise_has_a_solution_in_another_style_and_two_mistakes_with_hints_of_their_own(
-    notebook, number
-):
-    given = answers.load(notebook)[number]
-    assert len(given.right) >= 1
-    assert len(given.wrong) >= 2
-
-
+@pytest.mark.unit
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_a_notebook_has_two_or_three_exercises_in_order(notebook):
-    numbers = harness.exercises(NOTEBOOKS[notebook])
-    assert numbers == [f"{int(notebook)}.{n}" for n in range(1, len(numbers) + 1)] and 2 <= len(numbers) <= 3
-    assert numbers == [found.number for found in core.exercises_of(notebook)] == list(answers.load(notebook))
-
-
-@pytest.mark.parametrize(("notebook", "number"), EXERCISES, ids=lambda value: str(value))
-def test_an_exercise_is_a_heading_with_its_minutes_then_a_cell_to_answer_in_then_its_check(notebook, number):
-    cells = nbformat.read(NOTEBOOKS[notebook], as_version=4).cells
-    place = next(k for k, cell in enumerate(cells) if f'exercise("{number}").check' in cell.source)
-    text, answer, check = cells[place - 2 : place + 1]
-    minutes = "two|three|four|five|six|seven|eight|nine"
-    assert re.match(
-        rf"### Exercise {number}: {exercise(number).title}\n\n\*\*({minutes}) minutes\.\*\* ",
-        text.source,
-        re.I,
-    )
-    assert answer.metadata.tags == ["exercise"] and check.metadata.tags == ["exercise-check"]
-    assert answer.source.startswith(f"# Exercise {number}: your answer\n") and "..." in answer.source
-    more = f'# Exercise {number}: its check. For more: exercise("{number}").hint() or exercise("{number}").solution()'
-    assert re.fullmatch(rf'{re.escape(more)}\nexercise\("{number}"\)\.check\([\w, ]+\)', check.source)
-
-
-@pytest.mark.parametrize("number", core.every())
-def test_no_hint_gives_the_solution_away(number):
-    found = exercise(number)
-    code = [
-        line.partition(" = ")[2]
-        for line in found.worked.splitlines()
-        if " = " in line and not line.startswith("#")
-    ]
-    assert [part for part in code if len(part) > 12 and part in found.more] == []
-    assert len(found.more) > 20 and len(found.worked.strip().splitlines()) >= 1
+def test_each_exercise_has_another_solution_two_mistakes_and_a_hint_that_keeps_the_secret(notebook):
+    given = answers_of(notebook)
+    exercises = core.exercises_of(notebook)
+    assert harness.exercises(NOTEBOOKS[notebook]) == [found.number for found in exercises] == list(given)
+    for found in exercises:
+        assert len(given[found.number].right) >= 1 and len(given[found.number].wrong) >= 2
+        code = [line.partition(" = ")[2] for line in found.worked.splitlines() if not line.startswith("#")]
+        assert [part for part in code if len(part) > 12 and part in found.more] == []
+        assert len(found.more) > 20
 
 
 def even(number):
@@ -91,12 +56,10 @@ def even(number):
 def one(home, monkeypatch) -> core.Exercise:
     """An exercise in a home of the test's own."""
     configure(home)
-    found = core.Exercise(
-        "9.1", "Find an even number", even, more="Two of it are always even.", worked="number = 4"
-    )
-    monkeypatch.setattr(
-        core, "every", lambda: {"9.1": found, "9.2": core.Exercise("9.2", "Rest", even, "", "")}
-    )
+    more, worked = "Two of it are always even.", "number = 4"
+    found = core.Exercise("9.1", "Find an even number", even, more, worked)
+    rest = core.Exercise("9.2", "Rest", even, "", "")
+    monkeypatch.setattr(core, "every", lambda: {"9.1": found, "9.2": rest})
     return found
 
 
@@ -108,61 +71,51 @@ def recorded(workspace: Workspace) -> list[str]:
 def not_written_yet(): ...
 
 
-def written_already():
-    return 2
-
-
-@pytest.mark.parametrize("answer", [..., not_written_yet], ids=["dots", "a function of dots"])
-def test_an_open_exercise_is_no_error_and_not_recorded(one, home, capsys, answer):
-    one.check(answer)
-    assert capsys.readouterr().out == "open: 9.1, Find an even number\n"
+@pytest.mark.unit
+def test_an_open_exercise_is_no_error_and_not_recorded(one, home, capsys):
+    one.check(...)
+    one.check(not_written_yet)
+    assert capsys.readouterr().out == "open: 9.1, Find an even number\n" * 2
     assert recorded(home) == []
 
 
-def test_each_answer_hint_and_solution_is_recorded(one, home, capsys):
+@pytest.mark.unit
+def test_records_each_answer_hint_and_solution(one, home, capsys):
     with pytest.raises(core.NotYet, match=r"^3 is odd\. \(`exercise\(\"9\.1\"\)\.hint\(\)` says more\.\)$"):
         one.check(3)
     one.hint()
     assert one.solution().data == "number = 4"
-    one.check(written_already)
+    one.check(lambda: 2)
     assert capsys.readouterr().out == "Two of it are always even.\nsolved: 9.1. 2 is even.\n"
     assert recorded(home) == ["wrong", "hint", "solution", "solved"]
+    (home.path / core.RECORD).unlink()
+    (home.path / core.RECORD).mkdir()  # now it cannot be written, which stops nobody
+    one.check(2)
+    assert "not recorded for `make progress`: Is a directory" in capsys.readouterr().out
 
 
-def test_what_the_learners_code_raises_is_a_wrong_answer_in_one_line(one):
+@pytest.mark.unit
+def test_an_error_in_the_learners_code_is_a_wrong_answer_and_one_in_the_judge_is_not(one, home):
     def broken():
         raise KeyError("two\nlines")
 
     with pytest.raises(core.NotYet, match=r"^`double` failed: KeyError: 'two\\nlines' \(") as caught:
         one.check(broken)
     assert caught.value.__cause__ is None
-    shown = caught.value._render_traceback_()
-    assert " ".join(shown) == f"Not yet: {caught.value}" and max(map(len, shown)) <= 100
-
-
-def test_an_error_of_the_exercise_itself_is_no_wrong_answer(one, home):
     with pytest.raises(TypeError):
         one.check("x")
-    assert recorded(home) == []
+    assert recorded(home) == ["wrong"]
 
 
-def test_a_number_that_no_exercise_has_is_named(one):
+@pytest.mark.unit
+def test_names_a_number_that_no_exercise_has(one):
     with pytest.raises(WorkshopError, match=r"there is no exercise '1\.9'; there are 9\.1, 9\.2\."):
         exercise("1.9")
+    assert exercise(9.1) is one  # without quotes
 
 
-def test_a_number_without_quotes_is_understood(one):
-    assert exercise(9.1) is one
-
-
-def test_a_record_that_cannot_be_written_stops_nobody(one, home, capsys):
-    (home.path / core.RECORD).mkdir()
-    one.check(2)
-    said = capsys.readouterr().out
-    assert "not recorded for `make progress`: Is a directory" in said and "solved: 9.1. 2 is even." in said
-
-
-def test_what_an_exercise_does_in_its_copy_of_mlflows_database_stays_there(one, home):
+@pytest.mark.unit
+def test_a_scratch_copy_of_mlflows_database_leaves_the_original_alone(one, home):
     from mlflow import MlflowClient
 
     own = MlflowClient(home.tracking_uri)
@@ -173,45 +126,35 @@ def test_what_an_exercise_does_in_its_copy_of_mlflows_database_stays_there(one, 
     assert [model.name for model in own.search_registered_models()] == ["kept"]
 
 
-def test_progress_shows_open_and_solved_and_how(one, home, capsys):
-    for answer in (3, 5, 2, 7):  # who was right once has solved it, whatever he tries later
+@pytest.mark.unit
+def test_progress_shows_open_and_solved_and_names_a_damaged_line(one, home, capsys):
+    for answer in (3, 5, 2, 7):  # who was right once has solved it, whatever comes later
         with pytest.raises(core.NotYet) if answer % 2 else contextlib.nullcontext():
             one.check(answer)
     one.hint()
+    with (home.path / core.RECORD).open("a") as file:
+        file.write('not JSON\n{"exercise": "9.1"}\n[]\n')
     capsys.readouterr()
     assert progress.mine(home) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"9\.1  Find an even number +solved +2 wrong before, hint\n", said)
-    assert re.search(r"9\.2  Rest +open *\n", said)
-    assert "1 of 2 solved" in said and str(home.path / core.RECORD) in said
-
-
-def test_an_instructor_sees_one_row_a_participant(one, tmp_path, capsys):
-    lines = {"anna": ["wrong", "solved"], "ben, table 2": ["wrong", "solution"], "cleo": []}
-    for name, whats in lines.items():
-        text = "".join(
-            json.dumps({"exercise": "9.1", "what": what, "at": "2025-01-01"}) + "\n" for what in whats
-        )
-        (tmp_path / f"{name}.jsonl").write_text(text)
-    assert progress.room(tmp_path) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert (
-        ["anna", "+", ".", "1"] in rows
-        and ["ben,", "table", "2", "x", ".", "0"] in rows
-        and ["cleo", ".", ".", "0"] in rows
-    )
-
-
-@pytest.mark.parametrize("text", ["not JSON\n", '{"exercise": "9.1"}\n', "[]\n"])
-def test_a_damaged_line_of_a_record_is_named_and_the_others_count(one, home, capsys, text):
-    one.check(2)
-    with (home.path / core.RECORD).open("a") as file:
-        file.write(text)
-    assert progress.mine(home) == 0
     said = capsys.readouterr()
-    assert "1 of 2 solved" in said.out and f"{core.RECORD}: line 2 cannot be read" in said.err
+    assert re.search(r"9\.1  Find an even number +solved +2 wrong before, hint\n", said.out)
+    assert re.search(r"9\.2  Rest +open *\n", said.out)
+    assert "1 of 2 solved" in said.out and str(home.path / core.RECORD) in said.out
+    assert re.findall(r"line (\d) cannot be read", said.err) == ["6", "7", "8"]
 
 
-def test_an_empty_folder_of_records_is_an_error(tmp_path):
+@pytest.mark.unit
+def test_an_instructor_sees_one_row_a_participant(one, tmp_path, capsys):
     with pytest.raises(WorkshopError, match=r"no record \(\*\.jsonl\) in"):
         progress.room(tmp_path)
+    for name, whats in {
+        "anna": ["wrong", "solved"],
+        "ben, table 2": ["wrong", "solution"],
+        "cleo": [],
+    }.items():
+        lines = [json.dumps({"exercise": "9.1", "what": what, "at": "2025-01-01"}) + "\n" for what in whats]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    assert progress.room(tmp_path) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    expected = [["anna", "+", ".", "1"], ["ben,", "table", "2", "x", ".", "0"], ["cleo", ".", ".", "0"]]
+    assert [row for row in rows if row in expected] == expected

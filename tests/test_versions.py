@@ -30,7 +30,7 @@ from lifecycle import serving, versions
 from lifecycle.contract import FeatureContract
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("served")]
+pytestmark = pytest.mark.unit
 NAME = "attacked"
 
 

@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 ANSWERS = {
     "0.1": Answers(

@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 VIEW = """
 from datetime import timedelta

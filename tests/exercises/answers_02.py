@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 ASK = """
 def without_looking_ahead(store, questions):

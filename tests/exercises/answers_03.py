@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 SPOIL = "def spoiled(rows):\n    return {}\n"
 ALARM = "def all_measured(run, store):\n    return {}\n"

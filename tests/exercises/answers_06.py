@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 ANSWERS = {
     "6.1": Answers(

@@ -1,4 +1,4 @@
-from answers import Answers
+from faults import Answers
 
 from exercises.notebook_12 import EXERCISES
 

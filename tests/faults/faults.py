@@ -1,30 +1,21 @@
-"""Planted faults: each check of the notebooks has been seen to fail.
+"""Planted faults and answers: each check has been seen to fail, each exercise to take and reject answers.
 
-How a fault is planted. ``faults_02.py`` holds those of notebook 02::
-
-    from faults import fault
+``faults_02.py`` holds the faults of notebook 02::
 
     @fault("02", "claim-no-future-data", says="values differ")
     def one_value_from_the_next_hour(ns):
         ns["found"].iloc[17, 0] += 0.01
 
-The second argument is a tag of the check's cell, ``claim-<id>`` or ``check-<name>``; no other check has it. ``says`` is a part of the message
-that the check must fail with. ``ns`` is a copy of all names as they are just before the check: change a value in place or replace it, and
-nothing of it reaches the notebook. Functions that the notebook defines see the changed names. Modules, classes, clients, stores,
-sessions and servers are not copied (``trial.py`` says what is): replace such a name, or restore what you changed after a ``yield``::
+The second argument is the tag of the check's cell; ``says`` is a part of the message that it must fail with.
+``ns`` is a copy of all names just before the check: change a value in place or replace it, and none of it
+reaches the notebook. Its functions see the changed names. Modules, classes, clients, stores, and servers are
+not copied (``trial.py`` lists what is): replace such a name, or let the fault yield, and restore afterwards.
 
-    @fault("07", "claim-promote-by-alias", says="the alias points to")
-    def the_alias_never_moved(ns):
-        with mock.patch.object(ns["client"], "get_model_version_by_alias", return_value=ns["versions"][0]):
-            yield
+Before each check, its source runs once in a copy without a fault, where it must pass, and once per fault,
+where it must raise AssertionError; then the cell itself runs. So a check may not change anything but names.
 
-One function may carry several decorators. Before each check, its source runs once in a copy without a fault, where it must pass, and
-once per fault, where it must raise AssertionError; then the cell itself runs. So a check may not change anything outside the namespace.
-
-    .venv/bin/python -m pytest tests/test_faults.py -k 02
-
-``FAULTS_HOME=/some/folder`` before it keeps the home from one run to the next, so that what earlier notebooks leave is made only once;
-delete the folder when one of those has changed.
+``../exercises/answers_02.py`` holds ``ANSWERS``: for each exercise the code that goes into its cell. The
+worked solution is always tried.
 """
 
 from __future__ import annotations
@@ -39,7 +30,7 @@ FOLDER = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: ``plant`` changes the namespace that it is given, and the check with the tag ``tag`` must say ``says``."""
+    """A fault: ``plant`` changes a namespace, and the check with the tag ``tag`` must then say ``says``."""
 
     notebook: str
     tag: str
@@ -68,10 +59,32 @@ def fault(notebook: str, tag: str, *, says: str) -> Callable[[Callable], Callabl
 
 def load(number: str, folder: Path = FOLDER) -> list[Fault]:
     """The faults of ``faults_<number>.py``, executed anew; none when there is no such file."""
-    path = folder / f"faults_{number}.py"
-    if not path.exists():
-        return []
     _planted.clear()
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    specification.loader.exec_module(importlib.util.module_from_spec(specification))
+    _module(folder / f"faults_{number}.py")
     return list(_planted)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to an exercise.
+
+    Attributes:
+        right: solutions in another style than the worked one.
+        wrong: by a part of the hint that fits it, a plausible mistake.
+    """
+
+    right: list[str]
+    wrong: dict[str, str]
+
+
+def answers_of(notebook: str, folder: Path = FOLDER.parent / "exercises") -> dict[str, Answers]:
+    """The answers of a notebook, by exercise; none when it has no file."""
+    return getattr(_module(folder / f"answers_{notebook}.py"), "ANSWERS", {})
+
+
+def _module(path: Path):
+    if path.exists():
+        specification = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
