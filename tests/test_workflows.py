@@ -129,7 +129,6 @@ def test_a_step_that_changed_without_its_compiled_file_fails_and_shows_that_limi
     path.write_text(path.read_text().replace('set_memory_limit("2Gi")', 'set_memory_limit("3Gi")', 1))
     done = run("pipeline.yml", "compile", "The committed file is what the code compiles to", tmp_path)
     assert done.returncode != 0
-
     changed = {line.split(":")[-1].strip() for line in re.findall(r"^\+ .*", done.stdout, re.M)}
     assert changed == {"3Gi", "3.221225472"}, done.stdout + done.stderr  # the limit, and the same in GB
 
