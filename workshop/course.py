@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/instructor-guide.md, written from course.toml; with ``--check`` only compared.
+"""The tables of README.md and docs/instructor-guide.md, written from course.toml, or with --check compared.
 
 python -m workshop.course [--check]
 """
@@ -15,7 +15,7 @@ from helpers import course
 from helpers.course import Notebook
 from helpers.workspace import REPOSITORY
 
-_TABLE = re.compile(r"(<!-- (\w+): `python -m workshop\.course` writes .*-->\n)(.*?)(<!-- end -->)", re.S)
+_TABLE = re.compile(r"(<!-- (\w+): `python -m workshop\.course` writes [^\n]*-->\n)(.*?)(<!-- end -->)", re.S)
 
 
 def readme(_: str) -> str:
