@@ -3,9 +3,9 @@
 python -m workshop.extras GROUP [--index URL]     adds a group, and remembers it
 python -m workshop.extras again                   adds all that are remembered: part of every set-up
 
-uv installs it. The versions are the lock's, and each package that is the lock's has the lock's hash. It may come from another index or folder
-than the lock names, and be another build of the locked version, such as ``2.13.0+cpu`` for ``2.13.0``: the index is the user's choice, and so
-is the trust in that build.
+uv installs the lock's versions, and checks the lock's hashes. A package may come from another index or folder
+than the lock names, and there be another build of its version, such as ``2.13.0+cpu`` for ``2.13.0``, which
+has a hash of its own: the index is the user's choice, and so is the trust in that build.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ from helpers import course, extras
 from helpers.workspace import REPOSITORY, WorkshopError
 
 ADDED = REPOSITORY / ".extras"
-"""A line for each group that was added, with its index: a changed lock and a moved clone make the environment anew, and bring them along."""
+"""A line for each group that was added, with its index: a new lock or a moved clone makes the environment
+anew."""
+_PIPS = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+}
 
 
-def remembered(record: Path | None = None) -> dict[str, str]:
-    """The groups that were added to this clone, and for each the index that it came from, empty for none of its own."""
-    record = record or ADDED
-    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+def remembered() -> dict[str, str]:
+    """The groups that were added to this clone, and for each the index that it came from, empty for none of
+    its own."""
+    lines = ADDED.read_text(encoding="utf-8").splitlines() if ADDED.exists() else []
     return {group: index for group, _, index in (line.partition(" ") for line in lines) if group}
 
 
@@ -40,45 +46,51 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
 
     Args:
         group: of pyproject.toml, one that a notebook needs.
-        index: address of a package index to look in first; empty for the user's own settings alone.
+        index: address of a package index to look in first; empty for the user's own settings of uv and pip
+            alone.
         python: of the environment.
 
     Raises:
         WorkshopError: no notebook needs this group, the address holds a password, or uv could not install it.
     """
-    known = sorted(course.extras())
-    if group not in known:
-        raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(known)}.")
+    if group not in course.extras():
+        raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(sorted(course.extras()))}.")
     if "@" in urlsplit(index).netloc:
         raise WorkshopError(
-            "INDEX holds a user or a password, and would be written to a file. Put it into pip's or uv's own settings."
+            "INDEX holds a user or a password, and would be written to a file. Put it into pip's or uv's "
+            "own settings."
         )
+    where = {**_settings_of_pip(), **os.environ}
+    if index:
+        where["UV_INDEX"] = f"{index} {where.get('UV_INDEX', '')}".strip()
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    where, flags = settings(index, _of_pip(), dict(os.environ))
     export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project", "--group", group]
     locked = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         constraints, wanted = Path(folder, "constraints.txt"), Path(folder, "wanted.txt")
-        constraints.write_text(locked, encoding="utf-8")
         wanted.write_text("\n".join(map(str, extras.requirements(group))), encoding="utf-8")
-        # Of all indexes the best match: by default uv would take each package from the first index that has any version of it.
-        # The lock's versions and hashes hold, so that no index can slip in another package.
-        options = [
-            "--python",
-            python,
-            "--constraint",
-            str(constraints),
-            "--index-strategy",
-            "unsafe-best-match",
-            *flags,
-        ]
-        compile_ = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", *options, str(wanted)]
-        done = subprocess.run(compile_, cwd=REPOSITORY, env=where, stdout=subprocess.PIPE, text=True)
-        if not done.returncode:
-            constraints.write_text(without_hashes(locked, builds(done.stdout)), encoding="utf-8")
-            done = subprocess.run(
-                [uv, "pip", "install", *options, "-r", str(wanted)], cwd=REPOSITORY, env=where, text=True
+
+        def run(*command: str, pipe: int | None = None) -> subprocess.CompletedProcess:
+            # By default uv would take a package from the first index that has any version of it, not the best
+            # one.
+            options = [
+                "--python",
+                python,
+                "--constraint",
+                str(constraints),
+                "--index-strategy=unsafe-best-match",
+            ]
+            constraints.write_text(locked, encoding="utf-8")
+            return subprocess.run(
+                [uv, "pip", *command, *options], cwd=REPOSITORY, env=where, stdout=pipe, text=True
             )
+
+        done = run("compile", "--quiet", "--no-header", "--no-annotate", str(wanted), pipe=subprocess.PIPE)
+        for name in re.findall(r"(?m)^(\S+)==[^\s+]+\+\S+", done.stdout):  # another build than the lock's
+            locked = re.sub(
+                rf"(?m)^({re.escape(name)}==[^\n\\]*)\\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1\n", locked
+            )
+        done = done if done.returncode else run("install", "-r", str(wanted))
     if done.returncode:
         raise WorkshopError(
             f"{group} was not added; uv says above why. To look in another place: make {group} INDEX=address"
@@ -89,62 +101,21 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     )
 
 
-def builds(chosen: str) -> list[str]:
-    """The names of the packages of which another build than the lock's was chosen, such as ``2.13.0+cpu``.
-
-    Args:
-        chosen: a line ``name==version`` for each package.
-    """
-    return re.findall(r"(?m)^(\S+)==[^\s+]+\+\S+", chosen)
-
-
-def without_hashes(locked: str, names: list[str]) -> str:
-    """Requirements as uv exports them, without the hashes of the packages that are named: they are those of the lock's build."""
-    for name in names:
-        locked = re.sub(
-            rf"(?m)^({re.escape(name)}==[^\n\\]*?) *\\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1\n", locked
-        )
-    return locked
-
-
-def settings(
-    index: str, pips: dict[str, str], environment: dict[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """Where uv looks for packages: in the index that was given, then where the user's settings of uv say, or else those of pip.
-
-    Args:
-        index: address of an index to look in first, or empty.
-        pips: pip's settings by their names, such as ``find-links``.
-        environment: of this process.
-
-    Returns:
-        The environment for uv, and options.
-    """
-    told = {
-        "UV_DEFAULT_INDEX": pips.get("index-url", ""),
-        "UV_INDEX": " ".join(pips.get("extra-index-url", "").split()),
-        "UV_FIND_LINKS": ",".join(pips.get("find-links", "").split()),
-    }
-    where = {**{name: value for name, value in told.items() if value}, **environment}
-    if index:
-        where["UV_INDEX"] = f"{index} {where.get('UV_INDEX', '')}".strip()
-    return where, ["--no-index"] if pips.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
-
-
-def _of_pip() -> dict[str, str]:
-    """pip's settings, by name: from its files, and over them from the environment."""
+def _settings_of_pip() -> dict[str, str]:
+    """Where pip looks for packages, as uv's variables: pip's files, and over them its environment."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     found = {}
     for section in ("global.", "install.", ":env:."):
         for line in done.stdout.splitlines():
             name, _, value = line.partition("=")
-            if name.startswith(section):
-                found[name.removeprefix(section)] = str(ast.literal_eval(value))
+            if variable := _PIPS.get(name.removeprefix(section)):
+                between = "," if variable == "UV_FIND_LINKS" else " "
+                found[variable] = between.join(str(ast.literal_eval(value)).split())
     return found
 
 
 def again() -> None:
-    """Add what was added before. What cannot be added is told, and does not stop the set-up."""
+    """Add what was added before. What cannot be added is reported, and does not stop the set-up."""
     for group, index in remembered().items():
         try:
             add(group, index)
@@ -154,9 +125,7 @@ def again() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m workshop.extras", description="Add what some notebooks need."
-    )
+    parser = argparse.ArgumentParser(prog="python -m workshop.extras", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "group", help="a dependency group that a notebook needs, or `again` for all that were added"
     )
