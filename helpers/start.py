@@ -1,4 +1,7 @@
-"""``begin``: the first call of each notebook. It checks the environment, and catches up when an earlier notebook has not run."""
+"""``begin``: the first call of each notebook.
+
+It checks the environment, and catches up when an earlier notebook has not run.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from helpers import checks, course, damage, data, extras, registry
+from helpers import checks, course, damage, data, extras, registry, run
 from helpers.workspace import (
+    REPOSITORY,
     WorkshopError,
     Workspace,
     alone,
@@ -33,17 +39,20 @@ def check_environment() -> dict[str, str]:
     """The versions of the tools, by distribution name.
 
     Raises:
-        WorkshopError: Python or a package is missing, or not of the version that the lock names; with what to do.
+        WorkshopError: Python or a package is missing, or not of the version that the lock names; with what to
+            do.
     """
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         raise WorkshopError(
-            f"Python {sys.version.split()[0]} runs this notebook; the lock is for 3.11 to 3.13. Choose the workshop's kernel, or run `make lab`."
+            f"Python {sys.version.split()[0]} runs this notebook; the lock is for 3.11 to 3.13. Choose the "
+            "workshop's kernel, or run `make lab`."
         )
     try:
         requirements = importlib.metadata.requires("feast-mlflow-kubeflow-workshop") or []
     except importlib.metadata.PackageNotFoundError:
         raise WorkshopError(
-            "the workshop is not installed in this kernel's environment. Run `make lab`, or `pip install --no-deps -e .` in the clone."
+            "the workshop is not installed in this kernel's environment. Run `make lab`, or `pip install "
+            "--no-deps -e .` in the clone."
         ) from None
     from packaging.requirements import Requirement
 
@@ -57,24 +66,30 @@ def check_environment() -> dict[str, str]:
             continue
         if not requirement.specifier.contains(found[requirement.name], prereleases=True):
             wrong.append(
-                f"{requirement.name} {found[requirement.name]} is installed, {requirement.specifier} is needed"
+                f"{requirement.name} {found[requirement.name]} is installed, {requirement.specifier} is "
+                "needed"
             )
     if wrong:
         raise WorkshopError(
-            f"this environment is not the lock's: {'; '.join(wrong)}. In the clone: `rm .venv/current`, then `make lab`."
+            f"this environment is not the lock's: {'; '.join(wrong)}. In the clone: `rm .venv/current`, "
+            "then `make lab`."
         )
     return found
 
 
 def _registry_exists(workspace: Workspace) -> bool:
-    """Whether the registry is there, with the online store, whose tables only an apply makes. (A read that fails leaves an empty file.)"""
+    """Whether the registry is there, with the online store, whose tables only an apply makes.
+
+    (A read that fails leaves an empty file.)
+    """
     names = ["registry.db"] if backend() == "kubernetes" else ["registry.db", "online_store.db"]
     files = [workspace.path / name for name in names]
     return all(file.exists() and file.stat().st_size for file in files)
 
 
 def _model_versions(workspace: Workspace, made_by: str) -> bool:
-    """Whether the newest version with this tag is there, with its files: database and artifacts are two places, and one can be lost."""
+    """Whether the newest version with this tag is there, with its files: database and artifacts are two
+    places, and one can be lost."""
     on_server = backend() == "kubernetes"
     if not on_server and not (workspace.path / "mlflow.db").exists():
         return False
@@ -134,7 +149,8 @@ CATCHING_UP = "WORKSHOP_CATCHING_UP"
 
 
 def missing(workspace: Workspace, number: str) -> dict[str, str]:
-    """What must be made before notebook ``number`` can begin, by the notebook that makes it, in order; what those need in turn included."""
+    """What must be made before notebook ``number`` can begin, by the notebook that makes it, in order; what
+    those need in turn included."""
     found: dict[str, str] = {}
     for key in course.notebooks()[number].needs:
         need = course.needs()[key]
@@ -146,7 +162,8 @@ def missing(workspace: Workspace, number: str) -> dict[str, str]:
 def begin(number: str, seed: int = data.SEED) -> Workspace:
     """Make this notebook ready to run: environment, data, workspace, and what earlier notebooks leave behind.
 
-    What is missing is made by running the notebooks that make it with papermill. The working directory becomes the workspace folder.
+    What is missing is made by running the notebooks that make it with papermill. The working directory
+    becomes the workspace folder.
 
     Args:
         number: of this notebook, such as ``"04"``.
@@ -156,9 +173,11 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
         The paths of the workspace.
 
     Raises:
-        WorkshopError: a seed that is no number, a wrong environment, a folder that cannot be written, a damaged file of state, a stale registry, or
-            an earlier notebook that failed; the message says what to do.
-        helpers.data.DataError: a data file is missing or damaged, or holds other data than the course works on.
+        WorkshopError: a seed that is no number, a wrong environment, a folder that cannot be written, a
+            damaged file of state, a stale registry, or an earlier notebook that failed; the message says what
+            to do.
+        helpers.data.DataError: a data file is missing or damaged, or holds other data than the course works
+        on.
     """
     if number not in course.notebooks():
         raise WorkshopError(f"there is no notebook {number!r}; there are {', '.join(course.notebooks())}.")
@@ -209,19 +228,9 @@ def _catch_up(workspace: Workspace, number: str) -> None:
         f"Missing: {', '.join(gone.values())}. Running the notebooks that make it; this happens once.",
         flush=True,
     )
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "workshop.runner",
-        "--home",
-        str(workspace.home),
-        "--needed-by",
-        number,
-    ]
     with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,  # its end tells the runner that this kernel is gone
+        [sys.executable, "-P", "-m", "helpers.start", str(workspace.home), number],  # _make_missing, below
+        stdin=subprocess.PIPE,  # its end tells that process that this kernel is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -232,7 +241,8 @@ def _catch_up(workspace: Workspace, number: str) -> None:
             print("  " + line, end="", flush=True)
     if process.returncode:
         raise WorkshopError(
-            f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, and run this cell again."
+            f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, "
+            "and run this cell again."
         )
 
 
@@ -243,3 +253,26 @@ def _plain_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not re.match(r"(JPY_|PYDEVD_|IPYKERNEL|WORKSHOP_HOME)", name)
     }
+
+
+def _make_missing(home: Path, number: str) -> int:
+    """Run what is missing for notebook ``number``, and nothing else. Ends when standard input does."""
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    os.environ[CATCHING_UP] = number
+    # `missing` asks MLflow, and this process has no filters of a notebook's.
+    warnings.filterwarnings("ignore", message=r"(?s).*``noload`` loader strategy is deprecated")
+    workspace = Workspace(home, data.seed_of(home / "data"))
+    copies = workspace.path / "executed"
+    with one_at_a_time(workspace):
+        # Looked up again: another notebook may just have made it.
+        made = [course.notebooks()[maker] for maker in missing(workspace, number)]
+        if made:
+            seconds = sum(notebook.seconds for notebook in made)
+            print(f"{len(made)} to run, about {seconds} s on two idle cores.", flush=True)
+        notebooks = [REPOSITORY / "notebooks" / f"{notebook.stem}.ipynb" for notebook in made]
+        results = run.run(notebooks, workspace, copies, plain=True)
+    return 1 if run.failures(results, copies) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(_make_missing(Path(sys.argv[1]), sys.argv[2]))

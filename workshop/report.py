@@ -1,29 +1,21 @@
-"""The report of a run: a page for each executed notebook, and an index with date, versions and totals. No page needs the network."""
+"""The report of a run: a page for each executed notebook, and an index with date, versions and totals.
+
+No page needs the network.
+"""
 
 from __future__ import annotations
 
 import html
 import re
 import sys
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from helpers.run import Result
 from helpers.workspace import REPOSITORY
 
 TOOLS = ("feast", "mlflow", "kfp", "kubeflow", "kserve", "optuna", "scikit-learn")
-
-
-@dataclass
-class Result:
-    """What one notebook did. ``start_up`` is the part of ``seconds`` that its kernel and its imports took."""
-
-    name: str
-    seconds: float
-    start_up: float
-    checks: int
-    failure: str = ""
 
 
 _INDEX_STYLE = """<style>
@@ -36,14 +28,17 @@ tfoot td { font-weight: bold }
 @media (max-width: 40rem) { body { font-size: 14px } }
 </style>"""
 
-# Prose in lines of about 75 characters; code, tables and plots take the width they find, and scroll within themselves on a phone.
+# Prose in lines of about 75 characters; code, tables and plots take the width they find, and scroll within
+# themselves on a phone.
 _PAGE_STYLE = """<style>
 body.jp-Notebook { padding: 0 }
 main { max-width: 64rem; margin: 0 auto; padding: 0 1rem }
-nav.run { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 1rem; padding: .75rem 0; font: 14px system-ui, sans-serif }
+nav.run { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 1rem; padding: .75rem 0;
+  font: 14px system-ui, sans-serif }
 nav.run a { text-decoration: underline }
 .jp-MarkdownOutput > :not(pre, table, p:has(> img)) { max-width: 58ch }
-.jp-RenderedHTMLCommon table { display: block; width: max-content; max-width: 100%; margin-left: 0; overflow-x: auto }
+.jp-RenderedHTMLCommon table { display: block; width: max-content; max-width: 100%; margin-left: 0;
+  overflow-x: auto }
 .jp-OutputArea-output, .highlight, .jp-RenderedHTMLCommon pre { overflow-x: auto }
 .jp-OutputArea-output { min-width: 0 }
 .jp-RenderedHTMLCommon :is(p, li, a, h1, h2, h3) { overflow-wrap: anywhere }
@@ -57,12 +52,14 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {% block body_header %}{{ super() }}{{ resources.workshop.ways }}{% endblock %}
 {% block body_footer %}{{ resources.workshop.ways }}{{ super() }}{% endblock %}
 {% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\\n", "") }}" alt="{{ output | get_metadata('alt', 'image/png') | escape }}">
+<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\\n", "") }}"
+     alt="{{ output | get_metadata('alt', 'image/png') | escape }}">
 </div>{% endblock %}"""
 
 
 def _for_a_page(source: str) -> str:
-    """Markdown whose links, written for the folder of the notebooks, work on the page of a report; its pictures are taken in from the repository."""
+    """Markdown whose links, written for the folder of the notebooks, work on the page of a report; its
+    pictures are taken in from the repository."""
     source = source.replace("](../docs/pictures/", "](docs/pictures/").replace(
         "](../", f"]({REPOSITORY.as_uri()}/"
     )
