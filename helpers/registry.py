@@ -1,4 +1,5 @@
-"""Definitions in files against the feature registry: what `feast plan` would change, without its false alarms."""
+"""Definitions in files against the feature registry: what `feast plan` would change, without its false
+alarms."""
 
 from __future__ import annotations
 
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 
 
 def definitions(feature_repo: Path) -> RepoContents:
-    """The objects that the files of a feature repository define, as `feast apply` and `feast plan` read them."""
+    """The objects that the files of a feature repository define, as `feast apply` reads them."""
     from feast.repo_operations import parse_repo
 
-    for path in feature_repo.glob(
-        "*.py"
-    ):  # read again what was imported before, perhaps from another home or before an edit
+    # Read again what was imported before, perhaps from another home or before an edit.
+    for path in feature_repo.glob("*.py"):
         sys.modules.pop(path.stem, None)
     sys.path.insert(0, str(feature_repo))  # the files import one another
     try:
@@ -51,8 +51,9 @@ def _in_any_order(value: Any) -> Any:
 def changes(difference: RegistryDiff) -> pd.DataFrame:
     """A planned change per row: object, kind, change (create, update, delete) and the properties that differ.
 
-    Once a feature view was materialized, Feast 0.67 reports it as changed in ``batch_source``, because the registry's copy carries times of its own.
-    Such a difference in times alone is left out here, and so is another order of a view's fields, which ``FeatureView.schema`` gives in any order.
+    Once a feature view was materialized, Feast 0.67 reports it as changed in ``batch_source``, because the
+    registry's copy carries times of its own. Such a difference in times alone is left out here, and so is
+    another order of a view's fields, which ``FeatureView.schema`` gives in any order.
     """
     rows = []
     for found in difference.feast_object_diffs:
@@ -86,34 +87,44 @@ def apply(store: FeatureStore, folder: Path) -> None:
 
 
 def view_versions(store: FeatureStore, service: FeatureService) -> dict[str, str]:
-    """The current version of each feature view that a service reads, as tags of a run: ``version.driver_hourly_stats: v2``."""
+    """The current version of each feature view that a service reads, as tags of a run:
+    ``version.driver_hourly_stats: v2``."""
     views = [projection.name for projection in service.feature_view_projections]
     return {f"version.{view}": store.list_feature_view_versions(view)[-1]["version"] for view in views}
 
 
 def check(workspace: Workspace) -> None:
-    """Raise WorkshopError when the registry holds other definitions than ``feature_repo/``, such as those of a moved clone."""
+    """Raise WorkshopError when the registry holds other definitions than ``feature_repo/``, such as those of
+    a moved clone."""
     from feast import FeatureStore
 
-    difference, _, _ = FeatureStore(repo_path=str(workspace.feature_repo)).plan(
-        definitions(workspace.feature_repo)
-    )
+    store = FeatureStore(repo_path=str(workspace.feature_repo))
+    try:
+        difference, _, _ = store.plan(definitions(workspace.feature_repo))
+    # `feast apply` stores the online store's whole path, and a plan opens it where it was.
+    except FileNotFoundError as error:
+        raise WorkshopError(
+            f"the feature registry is stale, it was applied in a folder that is gone ({error.filename}). "
+            f"Delete {workspace.path / 'registry.db'} and try again: notebooks 01 and 03 make it again."
+        ) from None
     stale = changes(difference)
     if len(stale):
         rows = "; ".join(f"{row.object}: {row.change} {row.properties}".strip() for row in stale.itertuples())
         # What the registry has beside the files stays when notebook 01 applies them; the command deletes it.
         remedy = "Run `feast apply`" if "delete" in set(stale.change) else "Run notebook 01, or `feast apply`"
         raise WorkshopError(
-            f"the feature registry is stale, it differs from feature_repo/ ({rows}). {remedy} in feature_repo/; nothing else is lost."
+            f"the feature registry is stale, it differs from feature_repo/ ({rows}). {remedy} in "
+            "feature_repo/; nothing else is lost."
         )
 
 
 def staging(
     workspace: Workspace, store: FeatureStore, view: str, name: str, rows: pd.DataFrame
 ) -> FeatureStore:
-    """A feature store of its own for rows that have just arrived, so that they can be judged before anybody reads them.
+    """A feature store of its own for rows that have just arrived: they are judged before anybody reads them.
 
-    It is a Feast project in ``workspace/staging/<name>/`` with its own registry and online store; ``store``'s registry is only read.
+    It is a Feast project in ``workspace/staging/<name>/`` with its own registry and online store; ``store``'s
+    registry is only read.
 
     Args:
         workspace: where the staging folder goes.
