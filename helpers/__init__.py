@@ -1,1 +1,4 @@
-"""What the notebooks share. The calls that the course teaches are in the notebooks, and what leaves the laptop is in ``lifecycle``."""
+"""What the notebooks share.
+
+The calls that the course teaches are in the notebooks, and what leaves the laptop is in ``lifecycle``.
+"""

@@ -1,6 +1,7 @@
 """Run a command until it ends or standard input closes. Standard library alone: it starts in a moment.
 
-A process group of its own keeps Ctrl-C away from the server: it reaches the program that holds the pipe, which then ends the server in order.
+A process group of its own keeps Ctrl-C away from the server: it reaches the program that holds the pipe,
+which then ends the server in order.
 """
 
 import os

@@ -28,7 +28,8 @@ class Captured:
 def captured_client(namespace: str = NAMESPACE) -> tuple[OptimizerClient, list[dict]]:
     """An ``OptimizerClient`` without a cluster, and the list in which what it would send is found.
 
-    Its constructor needs a cluster's address; this leaves it out, and so touches what version 0.5 keeps private.
+    Its constructor needs a cluster's address; this leaves it out, and so touches what version 0.5 keeps
+    private.
     """
     from kubeflow.optimizer import OptimizerClient
     from kubeflow.optimizer.backends.kubernetes.backend import KubernetesBackend

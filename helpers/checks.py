@@ -14,7 +14,10 @@ _passed: set[str] = set()
 
 
 def watch() -> None:
-    """From now on note each check cell of this kernel that passes; ``begin`` calls it. A check cell names itself in its first line, ``# Check: <tag>``."""
+    """From now on note each check cell of this kernel that passes; ``begin`` calls it.
+
+    A check cell names itself in its first line, ``# Check: <tag>``.
+    """
     from IPython import get_ipython
 
     if shell := get_ipython():
@@ -31,7 +34,9 @@ def _note(result: Any) -> None:
 
 
 def showed(sentences: Mapping[str, Sequence[str]]) -> Markdown:
-    """The list of what a notebook showed. A sentence is ticked when all its checks have passed in this kernel; else it names those that have not.
+    """The list of what a notebook showed.
+
+    A sentence is ticked when all its checks have passed in this kernel; else it names those that have not.
 
     Args:
         sentences: the tags of its checks, by sentence.

@@ -1,4 +1,4 @@
-"""The facts of each notebook, from ``course.toml``: titles, times, what it needs of earlier ones, and what it makes."""
+"""The facts of each notebook, from ``course.toml``: titles, times, needs, and what it makes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Need:
 
 @dataclass(frozen=True)
 class Makes:
-    """What a notebook leaves behind: files (patterns below the workspace), experiments of MLflow, aliases of the model,
-    saved datasets in the feature registry, values in the online store."""
+    """What a notebook leaves behind: files (patterns below the workspace), experiments of MLflow, aliases of
+    the model, saved datasets in the feature registry, values in the online store."""
 
     files: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def needs() -> dict[str, Need]:
 
 
 def extras() -> dict[str, str]:
-    """The dependency groups outside the default installation, each with the number of the notebook that uses it."""
+    """The dependency groups outside the default installation, each with the notebook that uses it."""
     return {
         group: found.number
         for found in notebooks().values()

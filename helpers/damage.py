@@ -1,4 +1,5 @@
-"""What a participant has broken: each file of state is looked at before a notebook stumbles over it, and the remedy is the one that keeps the most."""
+"""What a participant has broken: each file of state is looked at before a notebook stumbles over it, and the
+remedy is the one that keeps the most."""
 
 from __future__ import annotations
 
@@ -29,10 +30,13 @@ _at_work: dict[Path, TextIO] = {}
 
 
 def check(workspace: Workspace) -> None:
-    """Look at every file of state. What is empty or gone is made again, which is said; runs that a killed process left open are closed.
+    """Look at every file of state.
+
+    What is empty or gone is made again, which is said; runs that a killed process left open are closed.
 
     Raises:
-        WorkshopError: a file is damaged, locked by another program, or of another version of MLflow; with the remedy.
+        WorkshopError: a file is damaged, locked by another program, or of another version of MLflow; with the
+            remedy.
     """
     for name, (what, then) in _STATE.items():
         path = workspace.path / name
@@ -75,7 +79,8 @@ def _check_database(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             raise WorkshopError(
-                f"{path.name} ({_STATE[path.name][0]}) is locked: another program has been writing to it for {PATIENCE} s. "
+                f"{path.name} ({_STATE[path.name][0]}) is locked: another program has been writing to it "
+                f"for {PATIENCE} s. "
                 f"End that program, such as a database browser on {path}, and try again; nothing is lost."
             ) from None
         found = str(error)
@@ -84,7 +89,10 @@ def _check_database(path: Path) -> None:
 
 
 def _check_schema(workspace: Workspace, alone: bool) -> None:
-    """Whether MLflow's database is of the installed MLflow. An upgrade of the clone brings another one, and the workspace stays."""
+    """Whether MLflow's database is of the installed MLflow.
+
+    An upgrade of the clone brings another one, and the workspace stays.
+    """
     import mlflow
     from alembic.script import ScriptDirectory
 
@@ -94,18 +102,21 @@ def _check_schema(workspace: Workspace, alone: bool) -> None:
     if not found or found[0][0] == known.get_current_head():
         return
     if not _ask(path, "SELECT name FROM experiments"):
-        # MLflow makes its tables in steps, and its first experiment last. After a kill within a step it stumbles for ever: "table already exists".
+        # MLflow makes its tables in steps, and its first experiment last. After a kill within a step it
+        # stumbles for ever: "table already exists".
         if alone:
             path.unlink()
             print(
-                f"{TRACKING} was left half made by a process that was killed, and held nothing: it is made again.",
+                f"{TRACKING} was left half made by a process that was killed, and held nothing: it is made "
+                "again.",
                 flush=True,
             )
     elif found[0][0] in {revision.revision for revision in known.walk_revisions()}:
         upgrade = shlex.join(["mlflow", "db", "upgrade", workspace.tracking_uri])
         raise WorkshopError(
             f"{TRACKING} was written by an older MLflow than this environment's {mlflow.__version__}. "
-            f"In a terminal: `cp {shlex.quote(str(path))} {shlex.quote(f'{path}.before')}`, then `.venv/bin/{upgrade}` in the clone; it keeps everything."
+            f"In a terminal: `cp {shlex.quote(str(path))} {shlex.quote(f'{path}.before')}`, then "
+            f"`.venv/bin/{upgrade}` in the clone; it keeps everything."
         )
     else:
         raise _damaged(path, f"a newer MLflow than this environment's {mlflow.__version__} wrote it, or none")
@@ -137,7 +148,10 @@ def _alone(workspace: Workspace) -> bool:
 
 
 def _close_runs(workspace: Workspace) -> None:
-    """End what nobody works on: a killed pipeline or sweep leaves its MLflow runs open for ever. (A study's run in MlflowStorage stays open by design.)"""
+    """End what nobody works on: a killed pipeline or sweep leaves its MLflow runs open for ever.
+
+    (A study's run in MlflowStorage stays open by design.)
+    """
     left = _ask(
         workspace.path / TRACKING,
         "SELECT run_uuid, name FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active' "

@@ -1,8 +1,9 @@
 """The workshop's data: generated, seeded, with a planted signal and planted faults.
 
-A ride-hailing company ranks drivers by the chance that they convert in the next 24 hours. Each driver has a hidden state that moves slowly;
-the features observe it with noise, the label is drawn from it, and the generator therefore knows the best score that any model can reach.
-``data/README.md`` is the data card. From a terminal, at any size::
+A ride-hailing company ranks drivers by the chance that they convert in the next 24 hours. Each driver has a
+hidden state that moves slowly; the features observe it with noise, the label is drawn from it, and the
+generator therefore knows the best score that any model can reach. ``data/README.md`` is the data card. From a
+terminal, at any size::
 
     python -m helpers.data --drivers 1000 --days 90 --seed 7 --out my_data
 """
@@ -26,7 +27,10 @@ SEED = 2025
 DRIVERS = 150
 DAYS = 45
 NOW = pd.Timestamp("2025-03-01", tz="UTC")
-"""The workshop's clock. The data ends here, and nothing reads the wall clock, so that every run gives the same figures."""
+"""The workshop's clock.
+
+The data ends here, and nothing reads the wall clock, so that every run gives the same figures.
+"""
 
 FIRST_DRIVER = 1001
 UNKNOWN_DRIVER = 999
@@ -55,11 +59,13 @@ class Tables:
     """What one generation gives.
 
     Attributes:
-        stats: hourly rows: ``driver_id``, ``event_timestamp``, ``conv_rate``, ``acc_rate``, ``avg_daily_trips``, ``created``.
+        stats: hourly rows: ``driver_id``, ``event_timestamp``, ``conv_rate``, ``acc_rate``,
+            ``avg_daily_trips``, ``created``.
         profile: daily rows: ``driver_id``, ``event_timestamp``, ``rating``, ``tenure_days``, ``created``.
         labels: ``driver_id``, ``event_timestamp``, ``label`` (0 or 1).
         later: hourly rows of the week after ``NOW``, like ``stats``.
-        probability: the true probability of ``label == 1``, a float per row of ``labels``. No feature may hold it.
+        probability: the true probability of ``label == 1``, a float per row of ``labels``. No feature may
+            hold it.
     """
 
     stats: pd.DataFrame
@@ -84,7 +90,10 @@ def _form(rng: np.random.Generator, hours: int) -> np.ndarray:
 
 
 def _driver(seed: int, number: int, days: int, drift: float) -> tuple[dict, dict, dict]:
-    """One driver's columns: hourly stats, daily profile, labels. Depends on nothing but its arguments, so any chunk can be made alone."""
+    """One driver's columns: hourly stats, daily profile, labels.
+
+    Depends on nothing but its arguments, so any chunk can be made alone.
+    """
     rng = np.random.default_rng([seed, number])
     hours = (days + LATER_DAYS) * 24
     clock = np.arange(hours)  # row h describes the hour that ends h hours after the first day began
@@ -97,12 +106,13 @@ def _driver(seed: int, number: int, days: int, drift: float) -> tuple[dict, dict
     probability = _sigmoid(1.5 * state[label_hours] - 0.2)
     label = (rng.random(label_hours.size) < probability).astype("int64")
 
-    # The labelled conversions happen in the 24 hours after the label's time, and raise or lower what is measured in them: the leak.
+    # The labelled conversions happen in the 24 hours after the label's time, and raise or lower what is
+    # measured in them: the leak.
     outcome = np.zeros(hours)
     for hour, y in zip(label_hours, label, strict=True):
         outcome[hour + 1 : hour + 25] = 0.9 if y else -0.9
-    # So do those of the later week, whose labels nobody has yet: without them a clean later week would look drifted. Draws of their own, so that
-    # the week changes nothing before it.
+    # So do those of the later week, whose labels nobody has yet: without them a clean later week would look
+    # drifted. Draws of their own, so that the week changes nothing before it.
     unseen = np.random.default_rng([seed, number, 1])
     for day in range(days, days + LATER_DAYS):
         hour = day * 24 + unseen.integers(6, 21)
@@ -171,17 +181,20 @@ def _frame(parts: list[dict], days: int) -> pd.DataFrame:
 def _check_size(drivers: int, days: int, seed: int) -> None:
     if drivers < EXPIRED_EVERY:
         raise DataError(
-            f"drivers={drivers}: at least {EXPIRED_EVERY} are needed, or no planted case (an expired driver) exists. Try --drivers {DRIVERS}."
+            f"drivers={drivers}: at least {EXPIRED_EVERY} are needed, or no planted case (an expired "
+            f"driver) exists. Try --drivers {DRIVERS}."
         )
     if days < 30:
         raise DataError(
-            f"days={days}: at least 30 are needed: a week before the first label, and weeks to train and to test on. Try --days {DAYS}."
+            f"days={days}: at least 30 are needed: a week before the first label, and weeks to train and to "
+            f"test on. Try --days {DAYS}."
         )
     if seed < 0:
         raise DataError(f"seed={seed}: a seed is an integer of 0 or more.")
     if drivers * days > 20_000_000:
         raise DataError(
-            f"{drivers:,} drivers x {days} days is {drivers * days * 24:,} hourly rows, more than this machine's disk is meant for."
+            f"{drivers:,} drivers x {days} days is {drivers * days * 24:,} hourly rows, more than this "
+            "machine's disk is meant for."
         )
 
 
@@ -213,7 +226,8 @@ def generate(seed: int = SEED, drivers: int = DRIVERS, days: int = DAYS, drift: 
         seed: 0 or more. Other seeds give other drivers with the same planted relations.
         drivers: number of drivers, at least 25.
         days: days of history before ``NOW``, at least 30.
-        drift: shift of the later week: conv_rate down by 0.6 x drift and acc_rate up by 1.0 x drift, on the log-odds scale.
+        drift: shift of the later week: conv_rate down by 0.6 x drift and acc_rate up by 1.0 x drift, on the
+            log-odds scale.
 
     Raises:
         DataError: a size that cannot hold the planted cases.
@@ -271,7 +285,7 @@ def seed_of(folder: Path) -> int:
 def write(
     out: Path, *, seed: int = SEED, drivers: int = DRIVERS, days: int = DAYS, progress: bool = False
 ) -> None:
-    """Write the three parquet files into ``out``, complete or not at all: a file is renamed into place when it is whole.
+    """Write the three parquet files into ``out``, complete or not at all: a whole file is renamed into place.
 
     Raises:
         DataError: nonsense sizes, or ``out`` is a file.
@@ -312,23 +326,29 @@ def write(
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError, with what to do, when one of the three files is missing, cut short, or has other columns or types than its card says."""
+    """Raise DataError, with what to do, when one of the three files is missing, cut short, or has other
+    columns or types than its card says."""
     name = path.name
-    mend = f"Restore it with `git checkout -- data/{name}`, or make all three again with `python -m helpers.data --out {path.parent.name}`."
+    mend = (
+        f"Restore it with `git checkout -- data/{name}`, or make all three again with "
+        f"`python -m helpers.data --out {path.parent.name}`."
+    )
     if not path.exists():
         raise DataError(f"{name} is missing from the {path.parent.name}/ folder. {mend}")
     try:
         found = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{name} is damaged or cut short and cannot be read as parquet ({str(error).splitlines()[0]}). {mend}"
+            f"{name} is damaged or cut short and cannot be read as parquet ({str(error).splitlines()[0]}). "
+            f"{mend}"
         ) from None
     for field in SCHEMAS[name]:
         if field.name not in found.names:
             raise DataError(f"{name} has no column {field.name!r}; it has {', '.join(found.names)}. {mend}")
         if found.field(field.name).type != field.type:
             raise DataError(
-                f"{name}: column {field.name!r} has type {found.field(field.name).type}, and must be {field.type}. {mend}"
+                f"{name}: column {field.name!r} has type {found.field(field.name).type}, and must be "
+                f"{field.type}. {mend}"
             )
 
 
@@ -349,7 +369,8 @@ def check_files(folder: Path) -> None:
     first, last = stats.event_timestamp.min(), stats.event_timestamp.max()
     begins = NOW - pd.Timedelta(days=DAYS)
     holds = {
-        f"hourly rows from {first:%Y-%m-%d} to {last:%Y-%m-%d}, not from {begins:%Y-%m-%d} to {NOW:%Y-%m-%d}": (
+        f"hourly rows from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+        f"not from {begins:%Y-%m-%d} to {NOW:%Y-%m-%d}": (
             first <= begins and NOW - pd.Timedelta(hours=1) <= last < NOW
         ),
         f"{twice:.1%} of the hours written twice, not about 1%": 0.005 < twice < 0.02,
@@ -365,8 +386,10 @@ def check_files(folder: Path) -> None:
     wrong = [found for found, fits in holds.items() if not fits]
     if wrong:
         raise DataError(
-            f"{Path(folder).name}/ holds other data than the course can be run on: {'; '.join(wrong)}. Its notebooks count on what data/README.md lists as "
-            "planted: restore it with `git checkout -- data`, and for data of your own start a project with `lifecycle/` and definitions like those in `feature_repo/`."
+            f"{Path(folder).name}/ holds other data than the course can be run on: {'; '.join(wrong)}. Its "
+            "notebooks count on what data/README.md lists as "
+            "planted: restore it with `git checkout -- data`, and for data of your own start a project with "
+            "`lifecycle/` and definitions like those in `feature_repo/`."
         )
 
 

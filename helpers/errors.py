@@ -6,7 +6,10 @@ import textwrap
 
 
 class Told(Exception):
-    """Something that a learner can put right. A notebook shows its sentence alone: a traceback would lead into the code of the workshop."""
+    """Something that a learner can put right.
+
+    A notebook shows its sentence alone: a traceback would lead into the code of the workshop.
+    """
 
     shown = "Error: ..."
 

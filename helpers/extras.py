@@ -1,5 +1,5 @@
-"""What a notebook needs beyond the default installation: a dependency group of pyproject.toml, which the `make` command
-of the same name adds, such as `make distributed`."""
+"""What a notebook needs beyond the default installation: a dependency group of pyproject.toml, which the
+`make` command of the same name adds, such as `make distributed`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def requirements(group: str) -> list[Requirement]:
 
 
 def lacking(number: str) -> str:
-    """What this environment lacks for a notebook, and how to add it, in two sentences; empty when it lacks nothing.
+    """What this environment lacks for a notebook, and how to add it; empty when it lacks nothing.
 
     Args:
         number: of the notebook, such as ``"09"``.

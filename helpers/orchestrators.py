@@ -8,13 +8,17 @@ from typing import Any
 
 
 def local_flyte(workspace: Path, folder: Path) -> Any:
-    """A runner that executes Flyte's workflows in this process. Call it from the workspace, which is the working directory of each notebook.
+    """A runner that executes Flyte's workflows in this process.
 
-    Left alone, Flyte (2.12) keeps its cache in the home folder, and the files that tasks hand on in the system's folder for temporary files. Its command
-    line, and a run that is sent to a cluster, tell its makers what was run and what failed unless ``DO_NOT_TRACK`` is set; ``begin`` sets it.
+    Call it from the workspace, which is the working directory of each notebook.
+
+    Left alone, Flyte (2.12) keeps its cache in the home folder, and the files that tasks hand on in the
+    system's folder for temporary files. Its command line, and a run that is sent to a cluster, tell its
+    makers what was run and what failed unless ``DO_NOT_TRACK`` is set; ``begin`` sets it.
 
     Args:
-        workspace: the working directory. Flyte looks there for a configuration first, and puts its cache beside the one that it finds.
+        workspace: the working directory. Flyte looks there for a configuration first, and puts its cache
+            beside the one that it finds.
         folder: for the files that tasks hand on.
 
     Returns:
@@ -29,7 +33,6 @@ def local_flyte(workspace: Path, folder: Path) -> Any:
     # Each failure would come twice: as an exception, and with its traceback on standard error.
     flyte.init(log_level=logging.CRITICAL)
     runner = flyte.with_runcontext(mode="local", raw_data_path=str(folder))
-    runner._metadata_path = str(
-        folder / "metadata"
-    )  # no argument leads there, and the default is the system's folder
+    # No argument leads there, and the default is the system's folder.
+    runner._metadata_path = str(folder / "metadata")
     return runner

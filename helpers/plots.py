@@ -1,4 +1,5 @@
-"""Plots in one style. Each is shown with a text that says what the picture shows, for readers who cannot see it."""
+"""Plots in one style. Each is shown with a text that says what the picture shows, for readers who cannot see
+it."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ CYCLE = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
 
 
 def figure(width: float = 7.5, height: float = 3.2, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """An empty figure in the course's style, and its axes (an array of them for more than one column); sizes in inches."""
-    from matplotlib.figure import (
-        Figure as NewFigure,
-    )  # not pyplot: it keeps figures alive, and chooses a backend
+    """An empty figure in the course's style, and its axes (an array of them for more than one column); sizes
+    in inches."""
+    # Not pyplot: it keeps figures alive, and chooses a backend.
+    from matplotlib.figure import Figure as NewFigure
 
     fig = NewFigure(figsize=(width, height), layout="constrained", dpi=110)
     axes = fig.subplots(1, columns, **options)
@@ -47,9 +48,10 @@ def _style(ax: Axes) -> None:
 
 @contextlib.contextmanager
 def drawn_by_a_tool(width: float = 7.5, height: float = 3.2) -> Iterator[None]:
-    """What a tool draws with pyplot in this block gets the course's style, for ``show``; no setting of matplotlib stays changed.
+    """What a tool draws with pyplot in this block gets the course's style; no setting stays changed.
 
-    Optuna's pictures take no axes, switch matplotlib to a style of their own, and warn that they are experimental.
+    Optuna's pictures take no axes, switch matplotlib to a style of their own, and warn that they are
+    experimental.
     """
     import matplotlib.pyplot as plt
 
@@ -101,7 +103,8 @@ def bars(
     lowest: float = 0.0,
     colors: Sequence[str] = (),
 ) -> None:
-    """One horizontal bar per name; the values stand in a column beside the axes, where ``limit``, a named line across, crosses none."""
+    """One horizontal bar per name; the values stand in a column beside the axes, where ``limit``, a named
+    line across, crosses none."""
     values = dict(values)
     fig, ax = figure(height=0.9 + 0.42 * len(values))
     names = list(values)
@@ -135,7 +138,8 @@ def boxes(
     arrows: Sequence[tuple[str, str, str]],
     size: tuple[float, float] = (1.7, 0.62),
 ) -> None:
-    """A drawing of boxes (centre x, centre y, colour) and labelled arrows between them, on axes without ticks."""
+    """A drawing of boxes (centre x, centre y, colour) and labelled arrows between them, on axes without
+    ticks."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
     ax.set_axis_off()
@@ -203,7 +207,8 @@ def lifecycle() -> None:
 
 
 def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
-    """Boxes in columns, left to right (None leaves a place empty), with an arrow for each edge between two that are drawn."""
+    """Boxes in columns, left to right (None leaves a place empty), with an arrow for each edge between two
+    that are drawn."""
     colors = [MUTED, BLUE, PURPLE, GREEN, ORANGE]
     tallest = max(map(len, columns))
     places = {
@@ -221,7 +226,8 @@ def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, s
 
 
 def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, *, alt: str) -> None:
-    """One driver's ``rows`` as dots over time, the question's ``time`` as a line, and the dot that a point-in-time join takes."""
+    """One driver's ``rows`` as dots over time, the question's ``time`` as a line, and the dot that a
+    point-in-time join takes."""
     fig, ax = figure(height=2.6)
     known = rows.event_timestamp <= time
     ax.scatter(
@@ -258,7 +264,8 @@ def outlines(
     *,
     alt: str,
 ) -> None:
-    """Histograms of ``features`` as Feast's monitoring gives them: the baseline filled, each window as a line, all as densities."""
+    """Histograms of ``features`` as Feast's monitoring gives them: the baseline filled, each window as a
+    line, all as densities."""
 
     def draw(ax: Axes, histogram: Mapping, **style: Any) -> None:
         counts, edges = np.array(histogram["counts"]), np.array(histogram["bins"])

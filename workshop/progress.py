@@ -14,7 +14,10 @@ _Record = dict[str, list[str]]  # what was done with an exercise, in order
 
 
 def read(path: Path) -> _Record:
-    """A record, by exercise. A line that cannot be read, such as one that a full disk cut, is named on standard error and left out."""
+    """A record, by exercise.
+
+    A line that cannot be read, such as one that a full disk cut, is named on standard error and left out.
+    """
     found: _Record = defaultdict(list)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
@@ -55,7 +58,8 @@ def room(folder: Path) -> int:
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise WorkshopError(
-            f"there is no record (*.jsonl) in {folder}. Collect each participant's workspace/{core.RECORD} there, under a name of its own."
+            f"there is no record (*.jsonl) in {folder}. Collect each participant's workspace/{core.RECORD} "
+            "there, under a name of its own."
         )
     every, width = list(core.every()), max(len(path.stem) for path in paths)
     print(f"{'':{width}}  {'  '.join(every)}  solved")
