@@ -137,8 +137,7 @@ def join(size: dict, folder: Path) -> dict:
         if not tables.exists():
             child("join", "make", "--folder", tables, "--rows", rows, "--questions", questions)
         for number, contestant in turns(contestants, rounds):
-            profile = ["--explain"] if contestant == "feast" and "feast_batches" in contestants else []
-            run = child("join", contestant, "--folder", tables, "--ttl-hours", hours, *profile)
+            run = child("join", contestant, "--folder", tables, "--ttl-hours", hours)
             note(f"  {questions:,} x {rows:,}, {hours} h, {contestant}: {run['seconds']:.2f} s")
             runs.append({"round": number, **run})
         agree(runs, "digest")
@@ -153,13 +152,12 @@ def join(size: dict, folder: Path) -> dict:
         by_size += [{"questions": questions, "rows": rows} | row for row in values]
     questions, rows, times_to_live, rounds = size["ttl"]
     for hours in times_to_live:
-        contestants = ["feast", "asof"] + (["feast_batches"] if hours == times_to_live[-1] else [])
-        runs = measured(questions, rows, hours, contestants, rounds, every)
-        feast, *_ = figures(runs, "asof", [], {"ratio": "seconds", "cpu_ratio": "cpu_seconds"})
+        runs = measured(questions, rows, hours, ["feast", "asof"], rounds, every)
+        feast, _ = figures(runs, "asof", [], {"ratio": "seconds", "cpu_ratio": "cpu_seconds"})
         by_ttl.append({"hours": hours} | feast)
-    last = figures(runs, "feast", ["peak_mb"], {"cpu_ratio": "cpu_seconds"})
-    batches = [row for row in last if row["contestant"] != "asof"]
-    plan = next(run["plan"] for run in runs if "plan" in run)
+    runs = measured(questions, rows, hours, ["feast", "feast_batches"], rounds, every)
+    batches = figures(runs, "feast", ["peak_mb"], {"cpu_ratio": "cpu_seconds"})
+    plan = child("join", "explain", "--folder", folder / f"{questions}", "--ttl-hours", hours)
     return {"load": loads(every), "runs": by_size, "ttl": by_ttl, "batches": batches, "plan": plan}
 
 

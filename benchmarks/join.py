@@ -1,7 +1,7 @@
 """The point-in-time join: Feast on two offline stores, DuckDB's ASOF join by hand, pandas. One process each.
 
 python -m benchmarks.join make --rows 1000000 --questions 100000 --folder DIR
-python -m benchmarks.join feast|feast_batches|feast_asof|asof|pandas --folder DIR --ttl-hours 168 [--explain]
+python -m benchmarks.join feast|feast_batches|feast_asof|asof|pandas|explain --folder DIR --ttl-hours 168
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def digest(answer: pd.DataFrame) -> str:
     return hashlib.sha256(rows + np.where(np.isnan(values), -1.0, values).tobytes()).hexdigest()
 
 
-def measure(contestant: str, folder: Path, ttl: timedelta, explained: bool = False) -> dict:
+def measure(contestant: str, folder: Path, ttl: timedelta) -> dict:
     """Seconds from the questions in memory to the answer in memory, and what the process used."""
     join = CONTESTANTS[contestant](folder, ttl)
     asked = pd.read_parquet(folder / QUESTIONS)
@@ -160,7 +160,7 @@ def measure(contestant: str, folder: Path, ttl: timedelta, explained: bool = Fal
     began, cpu = time.perf_counter(), time.process_time()
     answer = join(asked)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    measured = {
+    return {
         "contestant": contestant,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -169,10 +169,9 @@ def measure(contestant: str, folder: Path, ttl: timedelta, explained: bool = Fal
         "nulls": int(answer.conv_rate.isna().sum()),
         "digest": digest(answer),
     }
-    return measured | ({"plan": explain(join, asked)} if explained else {})
 
 
-def explain(join: Callable[[pd.DataFrame], pd.DataFrame], asked: pd.DataFrame) -> dict:
+def explain(folder: Path, ttl: timedelta) -> dict:
     """DuckDB's own account of Feast's query: how many rows it ranks, and that ranking's share of the time."""
     import ibis
     from feast.infra.offline_stores.ibis import IbisRetrievalJob
@@ -187,7 +186,8 @@ def explain(join: Callable[[pd.DataFrame], pd.DataFrame], asked: pd.DataFrame) -
         return job.table.limit(0).to_pyarrow()
 
     IbisRetrievalJob._to_arrow_internal = to_arrow
-    join(asked)
+    asked = pd.read_parquet(folder / QUESTIONS)
+    with_feast(folder, ttl)(asked)
     seconds: dict[str, float] = {}
     ranked = []
 
@@ -207,19 +207,19 @@ def explain(join: Callable[[pd.DataFrame], pd.DataFrame], asked: pd.DataFrame) -
 def main(argv: list[str] | None = None) -> None:
     """The command line of the process of one contestant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.join", description=__doc__)
-    parser.add_argument("what", choices=["make", *CONTESTANTS])
+    parser.add_argument("what", choices=["make", "explain", *CONTESTANTS])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--questions", type=int)
     parser.add_argument("--ttl-hours", type=int, default=168)
-    parser.add_argument("--explain", action="store_true", help="for feast: profile the query afterwards")
     arguments = parser.parse_args(argv)
     folder = arguments.folder.resolve()
     if arguments.what == "make":
         make(folder, arguments.rows, arguments.questions)
         return
     ttl = timedelta(hours=arguments.ttl_hours)
-    print(json.dumps(measure(arguments.what, folder, ttl, arguments.explain)))
+    explaining = arguments.what == "explain"
+    print(json.dumps(explain(folder, ttl) if explaining else measure(arguments.what, folder, ttl)))
 
 
 if __name__ == "__main__":

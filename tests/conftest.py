@@ -59,7 +59,10 @@ def pytest_collection_modifyitems(items):
 def fail_when_skipped(report):
     """Turn a skip into a failure in CI. Elsewhere its reason stands in the summary (`-ra`)."""
     if report.skipped and STRICT and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = "failed", f"in CI nothing may be skipped, and this was: {report.longrepr}"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"in CI nothing may be skipped, and this was: {report.longrepr}",
+        )
     return report
 
 

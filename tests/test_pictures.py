@@ -94,12 +94,9 @@ def rectangle(page, parts: str, margin: int = 12) -> dict:
 def take(page, name: str, parts: str | None = None) -> None:
     """A small picture of the page or its parts: it isn't blank, and the committed one has its size."""
     shot, before = b"", None
-    for _ in range(20):  # charts grow into place, and a graph moves until it has found its form
+    while shot != before:  # charts grow into place, and a graph moves until it has found its form
         page.wait_for_timeout(1000)
-        clip = {"clip": rectangle(page, parts)} if parts else {}
-        before, shot = shot, page.screenshot(animations="disabled", **clip)
-        if shot == before:
-            break
+        before, shot = shot, page.screenshot(**({"clip": rectangle(page, parts)} if parts else {}))
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     colors = picture.quantize(256, dither=Image.Dither.NONE)
     counts = sorted((count for count, _ in colors.getcolors()), reverse=True)

@@ -1,16 +1,13 @@
-"""`make wheels`, and a set-up from its folder with the network cut: what thirty laptops without a network do."""
+"""`make wheels`, and a set-up from its folder with the network cut, as on a laptop without one."""
 
 import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
-import warnings
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,37 +16,26 @@ from packaging.requirements import Requirement
 
 from helpers.workspace import REPOSITORY
 
+pytestmark = pytest.mark.system
 NOT_PART = shutil.ignore_patterns(".git", ".venv", "workspace", "wheels", "__pycache__", ".*_cache")
 OF_THE_USER = ("PIP_", "UV_", "XDG_", "MAKE", "VIRTUAL_ENV", "WHEELS")
 
 
-def copy(folder: Path) -> Path:
-    """The repository in another folder, with no environment."""
-    return shutil.copytree(REPOSITORY, folder / HARD_TO_QUOTE, ignore=NOT_PART)
+def without_network(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """What to put before a command, and its environment: no cache, no settings, and no way out.
 
-
-def without_network(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
-    """What to put before a command, and its environment: a home of its own, no cache, none of the user's settings, and no way out.
-
-    A network namespace has no way out. Where none can be made (macOS, some containers), each request meets a closed port; that is said aloud."""
+    A network namespace has no way out. Where none can be made, each request meets a port that nobody listens
+    on.
+    """
     here = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_USER)}
-    here |= {"HOME": str(tmp_path / "home"), "UV_CACHE_DIR": str(tmp_path / "an empty cache")}
+    here |= {"HOME": str(folder / "home"), "UV_CACHE_DIR": str(folder / "an empty cache")}
     here |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     here["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{here['PATH']}"
     before = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") and subprocess.run([*before, "true"], capture_output=True).returncode == 0:
-        look = "import socket; print([name for _, name in socket.if_nameindex()])"
-        seen = subprocess.run([*before, sys.executable, "-c", look], capture_output=True, text=True)
-        assert seen.stdout == "['lo']\n"
         return before, here
-    warnings.warn(
-        "no network namespace can be made here: a proxy that is not there stands for the cut", stacklevel=1
-    )
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-    return [], here | dict.fromkeys(names, closed) | {"NO_PROXY": "", "no_proxy": ""}
+    return [], here | dict.fromkeys(names, "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
 
 
 def make(clone: Path, goal: str, wheels: Path) -> subprocess.CompletedProcess:
@@ -61,34 +47,18 @@ def make(clone: Path, goal: str, wheels: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, wheels) -> Path:
     """A clone that was set up from the wheels, with the network cut."""
-    clone = copy(tmp_path_factory.mktemp("a laptop"))
+    clone = tmp_path_factory.mktemp("a laptop") / HARD_TO_QUOTE
+    shutil.copytree(REPOSITORY, clone, ignore=NOT_PART)
+    done = make(clone, "run", clone.parent)
+    assert f"error: WHEELS={clone.parent} is no folder that `make wheels` filled." in done.stderr
+    assert done.returncode and not (clone / ".venv").exists()
     done = make(clone, ".venv/current", wheels)
     assert done.returncode == 0, done.stderr
-    assert not (clone.parent / "home" / ".cache").exists(), "a cache of the user's was filled"
     return clone
 
 
-def locked() -> dict[str, str]:
-    """The name of a package by the digest of each of its files in the lock."""
-    packages = tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
-    return {
-        file["hash"].removeprefix("sha256:"): package["name"]
-        for package in packages
-        for file in [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
-    }
-
-
-def installed(python: str | Path = sys.executable) -> set[tuple[str, str]]:
-    look = "from importlib.metadata import distributions as d; print(*(f'{x.name} {x.version}' for x in d()), sep='\\n')"
-    done = subprocess.run([python, "-P", "-c", look], capture_output=True, text=True, check=True)
-    return {
-        (re.sub(r"[-_.]+", "-", name).lower(), version)
-        for name, version in map(str.split, done.stdout.splitlines())
-    }
-
-
 def listed(python: str) -> set[tuple[str, str]]:
-    """Names and versions of the packages in the lock's default groups that a version of Python installs on this system."""
+    """Names and versions of what a version of Python installs here of the lock's default groups."""
     uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
     options = [
         "--quiet",
@@ -108,26 +78,27 @@ def listed(python: str) -> set[tuple[str, str]]:
 
 
 def test_the_wheels_are_the_locks_for_each_patch_version_of_this_python(wheels):
-    names = locked()
+    names = {}  # of a package, by the digest of each of its files
+    for package in tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]:
+        for file in [*package.get("wheels", []), *filter(None, [package.get("sdist")])]:
+            names[file["hash"].removeprefix("sha256:")] = package["name"]
     found = sorted(names[sha256(file.read_bytes()).hexdigest()] for file in wheels.iterdir())
-    minor = f"3.{sys.version_info[1]}"
-    first, last = listed(f"{minor}.0"), listed(f"{minor}.99")
+    first, last = (listed(f"3.{sys.version_info[1]}.{patch}") for patch in (0, 99))
     assert found == sorted(name for name, _ in first | last)
-    assert listed(platform.python_version()) <= installed()
-    if minor == "3.11":  # Debian 12 has 3.11.2
-        assert ("async-timeout", "5.0.1") in first - last, (
-            "nothing is read by an old patch version alone: try less"
-        )
 
 
 def test_a_clone_sets_itself_up_from_wheels_with_the_network_cut(clone):
-    assert (clone / ".venv" / "current").read_text() == str(clone)
-    project = {("feast-mlflow-kubeflow-workshop", metadata.version("feast-mlflow-kubeflow-workshop"))}
-    assert installed(clone / ".venv" / "bin" / "python") == listed(platform.python_version()) | project
-    before, here = without_network(clone.parent)
+    python = clone / ".venv" / "bin" / "python"
+    done = subprocess.run([python, "-m", "pip", "freeze", "--all"], capture_output=True, text=True)
+    installed = {tuple(line.split("==")) for line in done.stdout.splitlines() if "==" in line}
+    assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in installed} == listed(
+        platform.python_version()
+    )
     begins = "from helpers.start import check_environment as check; print(len(check()))"
-    command = [*before, clone / ".venv" / "bin" / "python", "-c", begins]
-    done = subprocess.run(command, cwd=clone.parent, env=here, capture_output=True, text=True)
+    before, here = without_network(clone.parent)
+    done = subprocess.run(
+        [*before, python, "-c", begins], cwd=clone, env=here, capture_output=True, text=True
+    )
     assert done.returncode == 0 and int(done.stdout) > 15, done.stderr
 
 
@@ -136,28 +107,15 @@ def test_a_changed_wheel_is_refused(clone, wheels, tmp_path, name):
     python = clone / ".venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "uninstall", "--yes", "--quiet", name], check=True)
     (clone / ".venv" / "current").unlink(missing_ok=True)
-    changed = tmp_path / "changed"
-    changed.mkdir()
     for file in wheels.iterdir():
-        os.link(file, changed / file.name)
-    [file] = changed.glob(f"{name}-*.whl")
+        os.link(file, tmp_path / file.name)
+    [file] = tmp_path.glob(f"{name}-*.whl")
     other = file.read_bytes() + b"\0"
     file.unlink()
     file.write_bytes(other)
-    done = make(clone, ".venv/current", changed)
-    assert done.returncode != 0 and re.search("hash mismatch|do not match the hashes", done.stderr, re.I), (
+    done = make(clone, ".venv/current", tmp_path)
+    assert done.returncode and re.search("hash mismatch|do not match the hashes", done.stderr, re.I), (
         done.stderr
     )
-    assert f"error: {changed} does not hold what this clone needs." in done.stderr
+    assert f"error: {tmp_path} does not hold what this clone needs." in done.stderr
     assert not (clone / ".venv" / "current").exists()
-    assert name not in {installed_name for installed_name, _ in installed(python)}
-
-
-def test_a_folder_without_wheels_gets_one_sentence(tmp_path):
-    clone = copy(tmp_path)
-    done = make(clone, "run", tmp_path)
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert done.returncode != 0 and said == [
-        f"error: WHEELS={tmp_path} is no folder that `make wheels` filled."
-    ]
-    assert not (clone / ".venv").exists()

@@ -19,6 +19,14 @@ from helpers.workspace import REPOSITORY
 pytestmark = pytest.mark.unit
 WORKFLOWS = REPOSITORY / ".github" / "workflows"
 BIN = Path(sys.executable).parent
+LINTERS = {
+    "zizmor": [BIN / "zizmor", "--offline", "--no-config", "--no-progress", "--quiet"],
+    "schema": [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
+}
+
+
+def lint(linter: str, *paths: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([*LINTERS[linter], *paths], capture_output=True, text=True)
 
 
 def jobs() -> dict[tuple[str, str], dict]:
@@ -55,8 +63,7 @@ def stand_in(folder: Path, answers: str = "") -> dict[str, str]:
 
 
 def test_each_workflow_is_one_by_githubs_schema():
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    done = subprocess.run([*command, *WORKFLOWS.glob("*.yml")], capture_output=True, text=True)
+    done = lint("schema", *WORKFLOWS.glob("*.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -122,6 +129,7 @@ def test_a_step_that_changed_without_its_compiled_file_fails_and_shows_that_limi
     path.write_text(path.read_text().replace('set_memory_limit("2Gi")', 'set_memory_limit("3Gi")', 1))
     done = run("pipeline.yml", "compile", "The committed file is what the code compiles to", tmp_path)
     assert done.returncode != 0
+
     changed = {line.split(":")[-1].strip() for line in re.findall(r"^\+ .*", done.stdout, re.M)}
     assert changed == {"3Gi", "3.221225472"}, done.stdout + done.stderr  # the limit, and the same in GB
 
