@@ -71,7 +71,7 @@ class Tab:
             states = {session["path"]: session["kernel"]["execution_state"] for session in json.load(answer)}
         return states.get(self.place)
 
-    def wait(self, seconds: float = 400) -> None:
+    def wait(self, seconds: float = 1800) -> None:
         """Until the kernel has had nothing to do for a moment: between two cells it is idle, too."""
         until, idle = time.monotonic() + seconds, 0
         while idle < 6:
