@@ -1,4 +1,7 @@
-"""The names that a cluster and this package share: each is written here once. And where work is to run: ``BACKEND``."""
+"""The names that a cluster and this package share: each is written here once.
+
+And where work is to run: ``BACKEND``.
+"""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -7,7 +10,10 @@ from typing import Any
 BACKENDS = ("local", "kubernetes")
 
 NAMESPACE = os.environ.get("LIFECYCLE_NAMESPACE", "ml-lifecycle")
-"""Where everything of the lifecycle lives on a cluster. Another comes from ``LIFECYCLE_NAMESPACE``, read at import."""
+"""Where everything of the lifecycle lives on a cluster.
+
+Another comes from ``LIFECYCLE_NAMESPACE``, read at import.
+"""
 CLAIM = "ml-lifecycle"
 """The PersistentVolumeClaim that all steps, trials and servers mount at ``VOLUME``."""
 VOLUME = "/ml-lifecycle"
@@ -37,7 +43,8 @@ POD_SECURITY: dict[str, Any] = {
     "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-# Without the last word each pod would get variables of each Service, and MLflow and Redis read some of these names as settings of their own.
+# Without the last word each pod would get variables of each Service, and MLflow and Redis read some of these
+# names as settings of their own.
 POD: dict[str, Any] = {"securityContext": POD_SECURITY, "enableServiceLinks": False}
 """What each pod has: a user who is not root, and no variables but its own."""
 CONTAINER_SECURITY: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -58,7 +65,9 @@ def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[
 
 
 def tracking_environment() -> list[dict[str, Any]]:
-    """MLflow's address and the password for it, by reference: what ``lifecycle.pipeline.on_cluster`` gives a step, for any other container."""
+    """MLflow's address and the password for it, by reference: what ``lifecycle.pipeline.on_cluster`` gives
+    a step, for any other container.
+    """
     name, key = TRACKING
     secret, password = LOGIN
     return [
@@ -76,7 +85,8 @@ def kubernetes_name(name: str) -> str:
 
 
 def backend() -> str:
-    """Where work is to run, ``"local"`` or ``"kubernetes"``: the environment variable ``BACKEND``, else ``"local"``.
+    """Where work is to run, ``"local"`` or ``"kubernetes"``: the environment variable ``BACKEND``, else
+    ``"local"``.
 
     Raises:
         ValueError: ``BACKEND`` is another word.

@@ -1,7 +1,9 @@
-"""Training in several processes: each retrieves its own share of the rows, and all end with the weights that one process finds on all of them.
+"""Training in several processes: each retrieves its own share of the rows, and all end with the weights that
+one process finds on all of them.
 
-``shipped.train`` is what Kubeflow's Trainer ships: small, and self-contained. It calls ``work``, which every worker runs. What is trained is the logistic
-regression of ``lifecycle.model.new_model`` with PyTorch: the same objective, the same scaling, so that the result is stored and served like any other.
+``shipped.train`` is what Kubeflow's Trainer ships: small, and self-contained. It calls ``work``, which every
+worker runs. What is trained is the logistic regression of ``lifecycle.model.new_model`` with PyTorch: the
+same objective, the same scaling, so that the result is stored and served like any other.
 
 PyTorch is imported where it is needed: the rest of this package does without it.
 """
@@ -46,7 +48,8 @@ class Outcome:
         rank: of the worker, from 0.
         workers: their number.
         rows: that this worker retrieved.
-        trained_on: rows of this worker that were trained on: those of the selection days that have all features.
+        trained_on: rows of this worker that were trained on: those of the selection days that have all
+            features.
         began_at: the epoch at which training began: 0, or that of a checkpoint.
         weights: k weights of the scaled features.
         bias: of the regression.
@@ -68,7 +71,9 @@ class Outcome:
 
 
 def shard(rows: int, rank: int, workers: int) -> range:
-    """The rows of one worker: each ``workers``-th, beginning with its rank. Together they are all rows, each once.
+    """The rows of one worker: each ``workers``-th, beginning with its rank.
+
+    Together they are all rows, each once.
 
     Args:
         rows: number of rows in all.
@@ -103,9 +108,10 @@ def work(
 ) -> Outcome:
     """What each worker does: retrieve its shard, train with the others, and leave its outcome in ``folder``.
 
-    ``torchrun`` says by ``RANK`` and ``WORLD_SIZE`` who a worker is; without them it is one process on all rows. In ``folder``, which all workers
-    share, each leaves ``shard_<rank>.parquet`` and ``outcome_<rank>.json``; worker 0 also keeps the checkpoint, and logs to MLflow when all is done.
-    A job that finds its checkpoint goes on from there, also with another number of workers.
+    ``torchrun`` says by ``RANK`` and ``WORLD_SIZE`` who a worker is; without them it is one process on all
+    rows. In ``folder``, which all workers share, each leaves ``shard_<rank>.parquet`` and
+    ``outcome_<rank>.json``; worker 0 also keeps the checkpoint, and logs to MLflow when all is done. A job
+    that finds its checkpoint goes on from there, also with another number of workers.
 
     Args:
         feature_repo: folder of ``feature_store.yaml``.
@@ -122,8 +128,8 @@ def work(
         after_epoch: called with rank and epoch when one has ended and its checkpoint is written.
 
     Raises:
-        NotTrained: more workers than rows; a worker without a row to train on; labels other than 0 and 1; PyTorch is missing; a checkpoint of another
-            training.
+        NotTrained: more workers than rows; a worker without a row to train on; labels other than 0 and 1;
+            PyTorch is missing; a checkpoint of another training.
     """
     torch = _torch()
     rank, workers = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -137,7 +143,8 @@ def work(
     if rank == 0:
         _forget(place, workers)
     if workers > 1:
-        # A rendezvous through a file opens no port to other machines; several nodes meet at the address that torchrun names.
+        # A rendezvous through a file opens no port to other machines; several nodes meet at the address that
+        # torchrun names.
         shared = os.environ.get("LIFECYCLE_RENDEZVOUS")
         meeting = torch.distributed.FileStore(shared, workers) if shared else None
         torch.distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=workers)
@@ -156,7 +163,8 @@ def work(
         counts = _together(torch.tensor([len(rows) if r == rank else 0 for r in range(workers)]), workers)
         if 0 in counts:
             raise NotTrained(
-                f"worker {counts.tolist().index(0)} of {workers} has no row with all features to train on. Start fewer workers."
+                f"worker {counts.tolist().index(0)} of {workers} has no row with all features to train on. "
+                "Start fewer workers."
             )
         settings = {"C": C, "learning_rate": learning_rate}
         fingerprint = {"contract": contract.to_dict(), **settings, "rows": _digest(questions)}
@@ -215,20 +223,24 @@ class Training:
         torch.nn.init.zeros_(self.model.weight)
         torch.nn.init.zeros_(self.model.bias)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=settings["learning_rate"], momentum=0.9)
-        # It adds up the gradients of all workers after each backward pass, and divides by the number of workers.
+        # It adds up the gradients of all workers after each backward pass, and divides by the number of
+        # workers.
         self.shared = torch.nn.parallel.DistributedDataParallel(self.model) if workers > 1 else self.model
         self.losses: list[float] = []
 
     def step(self) -> None:
-        """One step on the objective of scikit-learn's logistic regression, divided by C and the number of rows."""
+        """One step on the objective of scikit-learn's logistic regression, divided by C and the number of
+        rows.
+        """
         torch = _torch()
         self.optimizer.zero_grad()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             self.shared(self.X)[:, 0], self.y, reduction="sum"
         )
         penalty = (self.model.weight**2).sum() / (2 * self.C * self.total)
-        # Shards are not of one size, so their mean losses may not be averaged: the sum over this shard is divided by all rows, and multiplied by
-        # the number of workers, by which the gradients will be divided.
+        # Shards are not of one size, so their mean losses may not be averaged: the sum over this shard is
+        # divided by all rows, and multiplied by the number of workers, by which the gradients will be
+        # divided.
         objective = loss * self.workers / self.total + penalty
         objective.backward()
         self.optimizer.step()
@@ -259,11 +271,13 @@ class Training:
             )
             if other:
                 raise NotTrained(
-                    f"{path} is the checkpoint of another training: {', '.join(other)} differ. Give this job a folder of its own."
+                    f"{path} is the checkpoint of another training: {', '.join(other)} differ. "
+                    "Give this job a folder of its own."
                 )
             if found["epoch"] > epochs:
                 raise NotTrained(
-                    f"{path} is of epoch {found['epoch']}, and {epochs} are asked for. Give this job a folder of its own."
+                    f"{path} is of epoch {found['epoch']}, and {epochs} are asked for. "
+                    "Give this job a folder of its own."
                 )
             self.model.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
@@ -271,7 +285,8 @@ class Training:
             epoch[0] = found["epoch"]
         if float(_together(epoch.clone(), self.workers)) != float(epoch) * self.workers:
             raise NotTrained(
-                f"the workers do not see one checkpoint: {path.parent} must be a folder that all of them share."
+                "the workers do not see one checkpoint: "
+                f"{path.parent} must be a folder that all of them share."
             )
         return int(epoch)
 
@@ -304,7 +319,9 @@ def _torch() -> Any:
 
 
 def _say(line: str) -> None:
-    """One line, in one piece: torchrun starts workers unbuffered, and `print` would write the end of a line by itself, after that of another worker."""
+    """One line, in one piece: torchrun starts workers unbuffered, and `print` would write the end of a
+    line by itself, after that of another worker.
+    """
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -314,7 +331,8 @@ def _read(path: Path) -> dict[str, Any]:
         return _torch().load(path, weights_only=True)  # executes no code of the file
     except Exception as error:
         raise NotTrained(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Delete it, and the training begins anew."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}). "
+            "Delete it, and the training begins anew."
         ) from None
 
 
@@ -352,7 +370,8 @@ def _forget(place: Path, workers: int) -> None:
 
 
 def estimator(outcome: Outcome, columns: list[str], C: float = 1.0) -> Pipeline:
-    """The trained model as the pipeline that ``new_model`` makes, to be stored, compared and served like any other.
+    """The trained model as the pipeline that ``new_model`` makes, to be stored, compared and served like any
+    other.
 
     Args:
         outcome: of a worker.
@@ -386,7 +405,9 @@ def _log(
     experiment: str,
     run_name: str,
 ) -> None:
-    """One run for the whole job: parameters, the loss of each epoch, the score on the held-out rows of all workers, the model with its contract."""
+    """One run for the whole job: parameters, the loss of each epoch, the score on the held-out rows of all
+    workers, the model with its contract.
+    """
     import mlflow
     import sklearn
     import skops
@@ -427,7 +448,8 @@ def outcomes(folder: str | Path) -> list[Outcome]:
 
 
 def shards(folder: str | Path) -> list[pd.DataFrame]:
-    """The tables that the workers of a job retrieved, in the order of their ranks; ``row`` counts the rows of the labels from 0.
+    """The tables that the workers of a job retrieved, in the order of their ranks; ``row`` counts the rows of
+    the labels from 0.
 
     Args:
         folder: of the job.
@@ -437,7 +459,10 @@ def shards(folder: str | Path) -> list[pd.DataFrame]:
 
 
 def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:
-    """``manifest`` read by Trainer's official models and written again. They drop what they do not know without a word: compare."""
+    """``manifest`` read by Trainer's official models and written again.
+
+    They drop what they do not know without a word: compare.
+    """
     from kubeflow_trainer_api import models
 
     return models.TrainerV1alpha1TrainJob.from_dict(manifest).to_dict()

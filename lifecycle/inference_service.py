@@ -1,4 +1,5 @@
-"""The model server as KServe's object on a cluster: rendered here from the server's own command line; a cluster runs it.
+"""The model server as KServe's object on a cluster: rendered here from the server's own command line; a
+cluster runs it.
 
 A laptop runs the same container: ``container`` gives what the object says about it.
 """
@@ -27,7 +28,8 @@ def inference_service(
     port: int = PORT,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """An InferenceService: the image with the command line of ``lifecycle.serving``, on the volume of the pipeline's steps.
+    """An InferenceService: the image with the command line of ``lifecycle.serving``, on the volume of the
+    pipeline's steps.
 
     Args:
         name: of the object on the cluster: lower case, with hyphens.
@@ -65,14 +67,15 @@ def inference_service(
     predictor = V1beta1PredictorSpec(
         min_replicas=replicas,
         security_context=POD_SECURITY,
-        enable_service_links=False,  # else variables of each Service in the namespace would be settings to MLflow
+        # Else variables of each Service in the namespace would be settings to MLflow.
+        enable_service_links=False,
         containers=[server],
         volumes=[VOLUMES],
     )
     service = V1beta1InferenceService(
         api_version="serving.kserve.io/v1beta1",
         kind="InferenceService",
-        # A Deployment and a Service, without Knative.
+        # Standard: a Deployment and a Service, without Knative.
         metadata=client.V1ObjectMeta(name=name, annotations={"serving.kserve.io/deploymentMode": "Standard"}),
         spec=V1beta1InferenceServiceSpec(predictor=predictor),
     )

@@ -1,6 +1,7 @@
 """A sweep as Katib runs it on a cluster: one search space, a job per trial. Rendered here; a cluster runs it.
 
-``python -m lifecycle.katib --C 0.5 --degree 2 --weights equal ...`` is one trial, as the container of such a job starts it.
+``python -m lifecycle.katib --C 0.5 --degree 2 --weights equal ...`` is one trial, as the container of such a
+job starts it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def trial(
     C: str, degree: str, weights: str, feature_repo: str, labels: str, feature_service: str, label: str
 ) -> float:
-    """One trial. Arguments arrive as text, and the score leaves as a line of output, where Katib's collector reads it.
+    """One trial. Arguments arrive as text, and the score leaves as a line of output, where Katib's collector
+    reads it.
 
     The SDK ships the source text of this function, so it imports all it needs in its own body.
 
@@ -84,7 +86,8 @@ def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1Parame
 
 
 def search(distribution: BaseDistribution) -> Any:
-    """The same for ``OptimizerClient``, whose ``Search`` of version 0.5 has no whole numbers: those become choices.
+    """The same for ``OptimizerClient``, whose ``Search`` of version 0.5 has no whole numbers: those become
+    choices.
 
     Args:
         distribution: range and scale of one hyperparameter.
@@ -140,7 +143,8 @@ def experiment(
     trials: int,
     parallel: int = 2,
 ) -> dict[str, Any]:
-    """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share of ``space``.
+    """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share
+    of ``space``.
 
     The metrics collector reads ``auc=...`` from the job's output, which is Katib's default.
 
@@ -178,26 +182,6 @@ def experiment(
     return models.V1beta1Experiment(
         apiVersion="kubeflow.org/v1beta1", kind="Experiment", metadata=metadata, spec=spec
     ).to_dict()
-
-
-def again(manifest: dict[str, Any]) -> dict[str, Any]:
-    """An Experiment rendered anew by today's code, for the same name, space, inputs and numbers.
-
-    Args:
-        manifest: from an earlier ``experiment``.
-    """
-    spec = manifest["spec"]
-    [container] = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"]
-    words = dict(word.removeprefix("--").split("=", 1) for word in container["args"])
-    space = distributions(spec["parameters"])
-    inputs = {word: value for word, value in words.items() if word not in space}
-    return experiment(
-        manifest["metadata"]["name"],
-        space,
-        inputs,
-        spec["maxTrialCount"],
-        parallel=spec["parallelTrialCount"],
-    )
 
 
 def finished(
@@ -256,12 +240,18 @@ def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[s
 
 
 def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:
-    """``manifest`` read by Katib's official models and written again. They drop what they do not know without a word: compare."""
+    """``manifest`` read by Katib's official models and written again.
+
+    They drop what they do not know without a word: compare.
+    """
     return models.V1beta1Experiment.from_dict(manifest).to_dict()
 
 
 def runtime() -> Runtime:
-    """A training runtime of the lifecycle's image. On a cluster, ``TrainerClient().get_runtime(name)`` gives one."""
+    """A training runtime of the lifecycle's image.
+
+    On a cluster, ``TrainerClient().get_runtime(name)`` gives one.
+    """
     from kubeflow.trainer import Runtime, RuntimeKind
     from kubeflow.trainer.constants import constants
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType

@@ -1,6 +1,8 @@
-"""From file to model in one graph: Feast tells OpenLineage what it applies and materializes, and this adds what it cannot know, the training.
+"""From file to model in one graph: Feast tells OpenLineage what it applies and materializes, and this adds
+what it cannot know, the training.
 
-OpenLineage is a standard for such events: a job ran, read these data sets, wrote those. https://openlineage.io
+OpenLineage is a standard for such events: a job ran, read these data sets, wrote those.
+https://openlineage.io
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ PRODUCER = "https://github.com/mlflow/mlflow"
 
 
 def training_event(version: ModelVersion, contract: FeatureContract, namespace: str) -> RunEvent:
-    """The event of a training that has ended: it read a feature service, and wrote a version of a registered model.
+    """The event of a training that has ended: it read a feature service, and wrote a version of a registered
+    model.
 
     The same version gives the same event each time, so sending it twice adds nothing to a graph.
 
     Args:
         version: of the registered model.
         contract: what it was trained on, as ``lifecycle.versions.read`` gives it.
-        namespace: of ``openlineage`` in ``feature_store.yaml``; Feast puts its data sets into one of its own for each project.
+        namespace: of ``openlineage`` in ``feature_store.yaml``; Feast puts its data sets into one of its own
+            for each project.
     """
     model = f"models:/{version.name}/{version.version}"
     return RunEvent(

@@ -1,18 +1,12 @@
-"""What a cluster gets, as Kubernetes objects: rendered here from the objects that ran on this machine.
+"""What a cluster gets, as Kubernetes objects: ``write(folder, render(Project(...)))``.
 
-::
-
-    python -m lifecycle.manifests FOLDER  # render again, from what the manifests in FOLDER say
-
-Plain dictionaries, in the words of Kubernetes' own documentation; ``round_trip`` reads them with the official Python classes.
+Plain dictionaries, with the field names of Kubernetes' own documentation. ``round_trip`` reads them with the
+official Python classes. ``read`` is for looking at rendered files; nothing is configured from them.
 """
 
-import argparse
-import ast
 import copy
 import json
 import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +36,7 @@ from lifecycle.cluster import (
     resources,
     tracking_environment,
 )
-from lifecycle.inference_service import container, inference_service
+from lifecycle.inference_service import inference_service
 
 Manifest = dict[str, Any]
 
@@ -75,7 +69,8 @@ def tracking_config() -> Manifest:
 
 
 def cluster_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the cluster's MLflow.
+    """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the
+    cluster's MLflow.
 
     The registry's place is relative to the feature repository, so it lands on the volume.
 
@@ -142,8 +137,12 @@ def redis() -> list[Manifest]:
 
 
 def mlflow_server() -> list[Manifest]:
-    """MLflow's server, with its database and its artifacts on the volume. It asks for no login: reach it from inside the cluster only."""
-    # It answers only callers who call it by one of these names, against pages that rebind a name. A probe calls by the pod's address.
+    """MLflow's server, with its database and its artifacts on the volume.
+
+    It asks for no login: reach it from inside the cluster only.
+    """
+    # It answers only callers who call it by one of these names, against pages that rebind a name. A probe
+    # calls by the pod's address.
     names = [
         "mlflow",
         f"mlflow.{NAMESPACE}",
@@ -152,13 +151,8 @@ def mlflow_server() -> list[Manifest]:
         "127.0.0.1",
     ]
     allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
-    health = {
-        "httpGet": {
-            "path": "/health",
-            "port": MLFLOW_PORT,
-            "httpHeaders": [{"name": "Host", "value": "mlflow"}],
-        }
-    }
+    host = {"name": "Host", "value": "mlflow"}
+    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [host]}}
     server = {
         "name": "mlflow",
         "image": IMAGE,
@@ -173,11 +167,8 @@ def mlflow_server() -> list[Manifest]:
         ],
         "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
         "ports": [{"containerPort": MLFLOW_PORT}],
-        "startupProbe": {
-            **health,
-            "periodSeconds": 5,
-            "failureThreshold": 60,
-        },  # the first start makes the tables
+        # The first start makes the tables.
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},
         "readinessProbe": {**health, "periodSeconds": 10},
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
         "resources": resources("250m", "1Gi", "1", "2Gi"),
@@ -190,7 +181,8 @@ def mlflow_server() -> list[Manifest]:
 def apply_features() -> Manifest:
     """The job that puts the cluster's settings beside the definitions on the volume, and applies them there.
 
-    Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not have.
+    Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not
+    have.
     """
     name, key = SETTINGS
     words = f"cp /settings/{key} {FEATURE_REPO}/{key} && exec feast -c {FEATURE_REPO} apply"
@@ -219,13 +211,15 @@ def apply_features() -> Manifest:
 
 
 def feature_store(settings: Mapping[str, Any]) -> Manifest:
-    """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature repository.
+    """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature
+    repository.
 
-    Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository where it lies; ``apply_features``
-    applies it.
+    Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository
+    where it lies; ``apply_features`` applies it.
 
     Args:
-        settings: of this machine, as read from ``feature_store.yaml``: the project's name, and the registry's place relative to that file.
+        settings: of this machine, as read from ``feature_store.yaml``: the project's name, and the registry's
+            place relative to that file.
 
     Raises:
         ValueError: the registry is something else than a file.
@@ -233,7 +227,8 @@ def feature_store(settings: Mapping[str, Any]) -> Manifest:
     secret, _ = STORES
     if not isinstance(settings["registry"], str) or "://" in settings["registry"]:
         raise ValueError(
-            "the registry in feature_store.yaml is no file: write its path alone, as in `registry: registry.db`."
+            "the registry in feature_store.yaml is no file: "
+            "write its path alone, as in `registry: registry.db`."
         )
     registry = posixpath.normpath(posixpath.join(FEATURE_REPO, settings["registry"]))
     server = {"resources": resources("250m", "1Gi", "1", "2Gi"), "volumeMounts": [MOUNT]}
@@ -286,7 +281,8 @@ class Project:
 def render(project: Project) -> dict[str, list[Manifest]]:
     """All manifests of a project, by file. The folders are three, in the order in which a cluster takes them.
 
-    ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the volume, ``models`` needs the features.
+    ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the
+    volume, ``models`` needs the features.
     """
     files = {
         "base/namespace.yaml": [namespace()],
@@ -359,35 +355,11 @@ def read(folder: Path) -> dict[str, list[Manifest]]:
     return {path.relative_to(folder).as_posix(): list(yaml.safe_load_all(path.read_text())) for path in paths}
 
 
-def again(files: Mapping[str, list[Manifest]]) -> dict[str, list[Manifest]]:
-    """Rendered anew by today's code, for the project that the manifests are of.
-
-    Args:
-        files: of an earlier ``render``.
-    """
-    from lifecycle import katib
-
-    name, key = SETTINGS
-    [settings] = [one["data"][key] for one in files["base/config.yaml"] if one["metadata"]["name"] == name]
-    [service] = files["models/inference_service.yaml"]
-    given = container(service)["args"]
-    words = dict(zip(given[::2], given[1::2], strict=True))
-    experiments = [katib.again(one) for one in files.get("models/experiment.yaml", ())]
-    return render(
-        Project(
-            settings=yaml.safe_load(settings),
-            model=words["--model"],
-            alias=words["--alias"],
-            experiment=experiments[0] if experiments else None,
-            train_job=tuple(_train_job_again(one) for one in files.get("models/train_job.yaml", ())),
-        )
-    )
-
-
 def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
     """The TrainJob that ``lifecycle.shipped.submit`` asks a cluster for.
 
-    Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept, which touches what version 0.5 keeps private.
+    Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept,
+    which touches what version 0.5 keeps private.
 
     Args:
         name: of the job: lower case, with hyphens.
@@ -410,15 +382,9 @@ def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
     return sent[0]
 
 
-def _train_job_again(manifest: Manifest) -> Manifest:
-    """A TrainJob rendered anew: the function's arguments are a dictionary in the text that it ships."""
-    trainer = manifest["spec"]["trainer"]
-    [given] = re.findall(r"(?m)^train\(\*\*(\{.*\})\)$", trainer["command"][-1])
-    return train_job(manifest["metadata"]["name"], ast.literal_eval(given), trainer["numNodes"])
-
-
 def round_trip(manifest: Manifest) -> Manifest | None:
-    """``manifest`` read by the official Python class of its kind and written again; None where there is no such class.
+    """``manifest`` read by the official Python class of its kind and written again; None where there is no
+    such class.
 
     The classes drop a field that they do not know, without a word: compare.
 
@@ -458,7 +424,9 @@ def _by_class(manifest: Manifest, group: str) -> Manifest | None:
 
 
 def _check_types(found: Any, kind: str, place: str = "") -> None:
-    """Raise a TypeError where a list or a dictionary stands for a number or a text: the client leaves it as it is."""
+    """Raise a TypeError where a list or a dictionary stands for a number or a text: the client leaves it
+    as it is.
+    """
     plain = {"str": str, "int": int, "float": float, "bool": bool}.get(kind)
     if plain and found is not None and not isinstance(found, plain):
         raise TypeError(f"{place} is {found!r}, which is no {kind}")
@@ -470,9 +438,11 @@ def _check_types(found: Any, kind: str, place: str = "") -> None:
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """What is wrong with a manifest, as far as the official Python classes can tell: unknown and missing fields, wrong types. Empty if nothing is.
+    """What is wrong with a manifest, as far as the official Python classes can tell: unknown and missing
+    fields, wrong types. Empty if nothing is.
 
-    They check no value beyond its type: a misspelled word in a field of text passes. A kind without a class is asked for its name alone.
+    They check no value beyond its type: a misspelled word in a field of text passes. A kind without a class
+    is asked for its name alone.
 
     Args:
         manifest: an object of Kubernetes, KServe, Katib or Kubeflow Trainer.
@@ -484,9 +454,8 @@ def problems(manifest: Manifest) -> list[str]:
         return [*found, f"{manifest['kind']} cannot be read: {error}"]
     if back is not None:
         found += _differences(manifest, back, "")
-    if (
-        manifest["kind"] == "Experiment"
-    ):  # for Katib's class the template of the trials' job is any dictionary
+    if manifest["kind"] == "Experiment":
+        # For Katib's class, the template of the trials' job is any dictionary.
         job = manifest.get("spec", {}).get("trialTemplate", {}).get("trialSpec", {})
         found += [f"trialSpec: {problem}" for problem in problems({"metadata": {"name": "trial"}, **job})]
     return found
@@ -510,17 +479,3 @@ def _differences(given: Any, read: Any, place: str) -> list[str]:
         return [one for number, (a, b) in pairs for one in _differences(a, b, f"{place}[{number}]")]
     same = given == read and type(given) is type(read)
     return [] if same else [f"{place} is {given!r}, and was read as {read!r}"]
-
-
-def main() -> None:
-    """The command line: render a folder's manifests again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lifecycle.manifests", description="Render manifests again."
-    )
-    parser.add_argument("folder", type=Path, help="with manifests that were rendered before")
-    folder = parser.parse_args().folder
-    write(folder, again(read(folder)))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,9 @@
 
 ::
 
-    python -m lifecycle.schedule NAME "0 0 6 * * 1" --model MODEL ...  # from here on, the command line of lifecycle.retrain
+    python -m lifecycle.schedule NAME "0 0 6 * * 1" --model MODEL ...
+
+After the time, the arguments are those of ``lifecycle.retrain``.
 """
 
 import argparse
@@ -19,14 +21,16 @@ from lifecycle.pipeline import on_cluster
 
 
 def recurring_run(name: str, cron: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """A recurring run of a pipeline with one step, ``python -m lifecycle.retrain``: what ``POST /apis/v2beta1/recurringruns`` takes.
+    """A recurring run of a pipeline with one step, ``python -m lifecycle.retrain``.
 
-    Which ``experiment_id`` it belongs to only the cluster knows; add it.
+    It is what ``POST /apis/v2beta1/recurringruns`` takes. Add its ``experiment_id``, which only the cluster
+    knows.
 
     Args:
         name: of the recurring run, and of its pipeline: lower case, with hyphens.
         cron: when, in six fields, of which the first is the second: ``0 0 6 * * 1`` is each Monday at six.
-        arguments: the command line of ``lifecycle.retrain``; its files lie on the volume of ``lifecycle.pipeline.VOLUME``.
+        arguments: the command line of ``lifecycle.retrain``; its files lie on the volume of
+            ``lifecycle.pipeline.VOLUME``.
     """
 
     @dsl.container_component
@@ -64,7 +68,8 @@ def main() -> None:
     parser.add_argument("cron", help="six fields, the first is the second")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of lifecycle.retrain")
     given = parser.parse_args()
-    print(yaml.safe_dump(recurring_run(given.name, given.cron, given.arguments), sort_keys=False), end="")
+    # Sorted: protobuf gives a message's fields in another order each time.
+    print(yaml.safe_dump(recurring_run(given.name, given.cron, given.arguments)), end="")
 
 
 if __name__ == "__main__":

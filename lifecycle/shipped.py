@@ -1,7 +1,7 @@
 """What Kubeflow's Trainer ships to each worker, and the call that ships it.
 
-A module of its own, because a pod keeps the text in a file of the module's name, beside which Python looks for packages first: one called
-``distributed.py`` would hide the package ``distributed`` from Dask.
+A module of its own, because a pod keeps the text in a file of the module's name, beside which Python looks
+for packages first: one called ``distributed.py`` would hide the package ``distributed`` from Dask.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ def train(parameters: dict | None = None, **named: object) -> None:
 
 
 def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers: int) -> str:
-    """Ask the cluster that ``client`` belongs to for the training, a pod for each worker; gives the job's name.
+    """Ask the cluster that ``client`` belongs to for the training, a pod for each worker; gives the job's
+    name.
 
-    The image must hold this package and PyTorch. Each pod mounts the volume, which holds the feature repository, the data and the job's folder, and
-    gets MLflow's address from the config map ``mlflow``, as the steps of the pipeline do.
+    The image must hold this package and PyTorch. Each pod mounts the volume, which holds the feature
+    repository, the data and the job's folder, and gets MLflow's address from the config map ``mlflow``, as
+    the steps of the pipeline do.
 
     Args:
         client: of Kubeflow's SDK.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A cluster on this machine with kind: pinned releases of Kubeflow and its neighbours, the lifecycle's image, its manifests, and the notebooks in it.
+# A cluster on this machine with kind: pinned releases of Kubeflow and its neighbours, the lifecycle's image, its manifests, and
+# the notebooks in it.
 #
 #   cluster/kind/up.sh [--dry-run]
 #
@@ -14,7 +15,7 @@ IMAGE=${LIFECYCLE_IMAGE:-ml-lifecycle:1.0}
 # kind 0.33 lists this image in its release notes.
 NODE=kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d
 CERT_MANAGER=v1.17.0 # what KServe 0.20 is released with
-PIPELINES=2.17.0 # the SDK's version
+PIPELINES=2.17.0 # the newest release of the cluster's part; the SDK of the lock is a later patch of 2.17
 TRAINER=v2.3.0 # that of the lock's kubeflow-trainer-api
 KATIB=v0.19.0 # that of the lock's kubeflow-katib-api
 KSERVE=v0.20.0
