@@ -229,9 +229,7 @@ class Training:
         self.losses: list[float] = []
 
     def step(self) -> None:
-        """One step on the objective of scikit-learn's logistic regression, divided by C and the number of
-        rows.
-        """
+        """One step on scikit-learn's objective for logistic regression, divided by C and the row count."""
         torch = _torch()
         self.optimizer.zero_grad()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(

@@ -36,7 +36,7 @@ def pytest_report_header():
 
 
 KINDS = {"unit", "course", "system"}
-LONGEST_FIRST = ("course", "second seed", "test_image", "test_take_it_home")
+LONGEST_FIRST = ("course", "second seed", "wheels", "test_take_it_home")
 """Groups of tests that take minutes. A worker that started one of them last would keep the others waiting."""
 STRICT = bool(os.environ.get("CI")) and sys.platform == "linux"
 """In CI nothing that can run there is skipped: a skip is a failure. GitHub's macOS machines lack Docker and PostgreSQL."""
