@@ -77,6 +77,7 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	$(VENV) -m workshop.course --check
 	$(VENV) -m workshop.contract
 	zizmor --offline --no-config --no-progress --quiet .github/workflows
+	if command -v shellcheck >/dev/null; then shellcheck cluster/secrets.sh cluster/kind/*.sh; fi
 	uv lock --check --offline --quiet
 	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
 	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -
