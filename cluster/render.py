@@ -1,7 +1,7 @@
-"""Render what a cluster gets for this course: ``python cluster/render.py [FOLDER]``, by default into cluster/.
+"""Render what a cluster gets for this course: ``python cluster/render.py [FOLDER]``, by default cluster/.
 
-It writes ``manifests/`` and ``recurring_run.yaml``. The values below are the course's; another project has its
-own. ``LIFECYCLE_IMAGE`` and ``LIFECYCLE_NAMESPACE`` name another image and another namespace.
+It writes ``manifests/`` and ``recurring_run.yaml``. The values below are the course's; another project has
+its own. ``LIFECYCLE_IMAGE`` and ``LIFECYCLE_NAMESPACE`` name another image and another namespace.
 """
 
 import sys

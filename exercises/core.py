@@ -43,8 +43,8 @@ class Exercise:
     Attributes:
         number: of the notebook and of the exercise in it, such as ``"2.1"``.
         title: what the learner does; the heading of the exercise in the notebook.
-        judge: takes the answers; returns what a right one shows, in a sentence or two; raises ``NotYet`` for a
-            wrong one.
+        judge: takes the answers; returns what a right one shows, in a sentence or two; raises ``NotYet``
+            for a wrong one.
         more: a second hint, for the asking.
         worked: a solution: code for the exercise's cell, and why it is one in comments.
     """
@@ -175,7 +175,7 @@ def staged(rows: pd.DataFrame) -> Iterator[FeatureStore]:
 
 @contextlib.contextmanager
 def scratch_tracking() -> Iterator[MlflowClient]:
-    """A client of MLflow on a copy of the workspace's database, to search and change at will; gone afterwards.
+    """A client of MLflow on a copy of the workspace's database, to search and change; gone afterwards.
 
     A model's files are not copied: what reads or writes one touches the workspace.
     """

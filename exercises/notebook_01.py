@@ -106,7 +106,7 @@ def _fresh_acceptance(answer: Any) -> str:
 
 
 def _returns_trips(answer: Callable) -> None:
-    """Call the function on two drivers, as Feast does: Feast's errors about a wrong return value are hard to read."""
+    """Call the function on two drivers, as Feast does; its own errors about a wrong one are hard to read."""
     beside = {"driver_id": [1001, 1002], "event_timestamp": [NOW.to_pydatetime()] * 2}
     with attempt(
         'it fails on the lists of two drivers, which `mode="python"` passes (those of the two features, and'

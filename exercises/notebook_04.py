@@ -165,8 +165,8 @@ def _finds_what_is_without(filter_string: Any) -> str:
                 f"it also finds {others[0]!r}, which is no candidate of this selection: `children`, above,"
                 " says what is one."
             )
-        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of another
-        # selection, and the winner's.
+        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of
+        # another selection, and the winner's.
         colleague = add("rating_only", ["rating"], parent.info.run_id)
         add("trips_only", [feature], parent.info.run_id)
         add(

@@ -102,7 +102,7 @@ def _curves(place: int) -> list[list[float]]:
 
 
 def _replay(pruner: optuna.pruners.BasePruner, place: int) -> tuple[int, int]:
-    """Ask a pruner about each epoch of each trial; return the epochs of the slow starter and of all trials."""
+    """Ask a pruner about each epoch of each trial; return the slow starter's epochs and those of all."""
     import optuna
 
     curves = _curves(place)

@@ -66,7 +66,7 @@ def _is_component(share: Any) -> None:
 
 
 def _why(log: str) -> str:
-    """The last error in the log of a step that failed; its name may follow its module's and lack a message."""
+    """The last error in a failed step's log; its name may follow its module's and lack a message."""
     errors = re.findall(r"(?m)^\s*(?:\w+\.)*(\w+(?:Error|Exception|Invalid))(?:: (.*))?$", log)
     name, said = errors[-1] if errors else ("an error", "see the component's code.")
     if name == "NameError":

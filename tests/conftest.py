@@ -1,4 +1,4 @@
-"""What the tests share: homes of their own under a path that is hard to quote, and one store with the definitions applied."""
+"""What the tests share: homes under a path that is hard to quote, and stores with the definitions applied."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 HARD_TO_QUOTE = "Übung d'été (1) [2]"
-"""A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the path of its experiment "Default" into SQL
-as Python prints it."""
+"""A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the
+path of its experiment "Default" into SQL as Python prints it."""
 collect_ignore = [] if sys.platform == "linux" else ["test_image.py"]  # containers are Linux
 SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
 
@@ -39,7 +39,7 @@ KINDS = {"unit", "course", "system"}
 LONGEST_FIRST = ("course", "second seed", "wheels", "test_take_it_home")
 """Groups of tests that take minutes. A worker that started one of them last would keep the others waiting."""
 STRICT = bool(os.environ.get("CI")) and sys.platform == "linux"
-"""In CI nothing that can run there is skipped: a skip is a failure. GitHub's macOS machines lack Docker and PostgreSQL."""
+"""In CI nothing that can run there is skipped, so a skip is a failure. GitHub's macOS machines lack some."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,10 +59,8 @@ def pytest_collection_modifyitems(items):
 def fail_when_skipped(report):
     """Turn a skip into a failure in CI. Elsewhere its reason stands in the summary (`-ra`)."""
     if report.skipped and STRICT and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = (
-            "failed",
-            f"in CI nothing may be skipped, and this was: {report.longrepr}",
-        )
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing may be skipped, and this was: {report.longrepr}"
     return report
 
 
@@ -77,8 +75,10 @@ def pytest_make_collect_report():
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch):
+def settings(monkeypatch, request):
     """The settings as a new terminal has them, and restored after the test, whatever it or a helper sets."""
+    kinds = KINDS & {marker.name for marker in request.node.iter_markers()}
+    assert len(kinds) == 1, "mark the test unit, course or system: pyproject.toml says what they mean"
     monkeypatch.chdir(Path.cwd())
     for name in SETTINGS:
         monkeypatch.setenv(name, "")
@@ -149,9 +149,8 @@ def mlflow(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_EXPERIMENT_ID", "")
         patch.setattr(utils, "_tracking_uri", f"sqlite:///{folder / 'mlflow.db'}")
-        with contextlib.chdir(
-            folder
-        ):  # where the store is opened, it puts the artifacts of experiments to come
+        # Where the store is opened, it puts the artifacts of experiments to come.
+        with contextlib.chdir(folder):
             mlflow.MlflowClient().create_experiment("tests", artifact_location=str(folder / "artifacts"))
         patch.setattr(fluent, "_active_experiment_id", "1")
         yield mlflow

@@ -12,8 +12,7 @@ import pytest
 from conftest import HARD_TO_QUOTE, apply, save_reference
 from feast import FeatureStore
 from pipeline_steps import in_process
-from served import register
-from test_versions import eventually
+from served import eventually, register
 
 from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later

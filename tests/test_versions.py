@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import skops.io
 from feast import FeatureStore
-from served import training
+from served import eventually, training
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -265,13 +265,6 @@ def follower(served, log, fitted, request):
     yield made
     made.stop()
     mlflow.MlflowClient().delete_registered_model(request.node.name)
-
-
-def eventually(true, what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 def threads_that_follow() -> int:

@@ -20,6 +20,7 @@ from sklearn.dummy import DummyClassifier
 from helpers import course, data
 from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate
+from lifecycle.cluster import VOLUME
 
 pytestmark = pytest.mark.unit
 STATS, PROFILE, LABELS = data.FILES
@@ -111,6 +112,23 @@ def test_the_environment_check_names_a_package_of_another_version(monkeypatch):
         WorkshopError, match=r"optuna 4\.0\.0 is installed, <6,>=5 is needed\. In the clone: `rm "
     ):
         check_environment()
+
+
+def test_rejects_a_cluster_whose_steps_would_not_find_the_home(home, monkeypatch):
+    monkeypatch.setenv("BACKEND", "Kubernetes")
+    with pytest.raises(WorkshopError, match="BACKEND is 'Kubernetes'"):
+        configure(home)
+    monkeypatch.setenv("BACKEND", "kubernetes")
+    with pytest.raises(WorkshopError, match=f"needs the home {VOLUME}"):
+        configure(home)
+    monkeypatch.setattr("helpers.workspace.VOLUME", str(home.home))
+    for address in ("", "sqlite:///here.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(WorkshopError, match="needs MLflow's server"):
+            configure(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    configure(home)
+    assert os.environ["MLFLOW_TRACKING_URI"] == Workspace(home.home).tracking_uri == "http://mlflow:5000"
 
 
 def register(workspace, made_by, experiment="made before"):

@@ -16,7 +16,7 @@ from typing import Any
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 STEPS = ["define", "retrieve", "validate", "select", "tune", "orchestrate", "serve", "monitor"]
-# The paragraphs of the first cell. `workshop.course --check` compares title, times and needs with course.toml.
+# The first cell's paragraphs. `workshop.course --check` compares title, times and needs with course.toml.
 HEADER = {
     "a title": r"# .+",
     "one sentence that begins with 'You will'": r"You will (?!.*\. ).+\.",
