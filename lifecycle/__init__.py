@@ -8,8 +8,8 @@ import atexit
 import gc
 import os
 
-# An interpreter that ends looks for garbage several times. The tools leave half a million objects: over a second
-# for each pipeline step and server, for memory that the system takes back anyway. Frozen objects are skipped.
+# An interpreter that ends looks for garbage several times. The tools leave half a million objects: over a
+# second for each pipeline step and server, for memory that the system takes back anyway.
 atexit.register(gc.freeze)
 
 IMAGE = os.environ.get("LIFECYCLE_IMAGE", "ml-lifecycle:1.0")
