@@ -67,14 +67,3 @@ def test_the_build_reads_lifecycle_and_the_lists_of_packages_and_names_no_passwo
     programs("podman", ends=1)
     with pytest.raises(WorkshopError, match=f"podman did not build {IMAGE}; its last lines above say why"):
         image.build("podman")
-
-
-def test_with_wheels_the_build_has_no_network(programs, tmp_path):
-    programs("docker")
-    (tmp_path / "wheels").mkdir()
-    with pytest.raises(WorkshopError, match="is no folder that `make wheels` filled"):
-        image.build("docker", wheels=tmp_path / "wheels")
-    (tmp_path / "wheels" / "uv-1-py3-none-any.whl").write_bytes(b"wheel")
-    image.build("docker", wheels=tmp_path / "wheels")
-    command, here = programs.noted()
-    assert command[command.index("--network") + 1] == "none" and "wheels/uv-1-py3-none-any.whl" in here

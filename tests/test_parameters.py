@@ -3,13 +3,12 @@
 import ast
 import re
 
-import harness
 import nbformat
 import pytest
-from conftest import apply
 
 from workshop import runner
 
+pytestmark = pytest.mark.unit
 BY_NUMBER = {path.name[:2]: path for path in runner.choose()}
 # The ends of a range, and what lies just outside of it.
 RANGES = {
@@ -31,7 +30,6 @@ def guard(number):
     return compile(ast.Module([s for s in statements[:-1] if isinstance(s, ast.If)], []), number, "exec")
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("number, name", RANGES)
 def test_a_range_is_stated_and_rejects_what_lies_outside_before_anything_runs(number, name):
     ends, outside = RANGES[number, name]
@@ -44,7 +42,6 @@ def test_a_range_is_stated_and_rejects_what_lies_outside_before_anything_runs(nu
             exec(guard(number), {name: value})
 
 
-@pytest.mark.unit
 def test_every_parameter_beside_the_seed_has_a_range():
     found = {
         (number, statement.targets[0].id)
@@ -53,20 +50,3 @@ def test_every_parameter_beside_the_seed_has_a_range():
     }
     only_time = {("07", "requests_to_time")}  # any number will do
     assert {parameter for parameter in found if parameter[1] != "seed"} == set(RANGES) | only_time
-
-
-@pytest.mark.course
-def test_the_largest_tolerance_keeps_selection_and_sweep_green(home, tmp_path):
-    """It leaves one feature, with which most trials score alike."""
-    apply(home)
-    for number, parameter in {"04": "tolerance = 0.05", "05": "trials = 5"}.items():
-        notebook = nbformat.read(BY_NUMBER[number], as_version=4)
-        turned = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-        name = parameter.partition(" ")[0]
-        turned.source, changed = re.subn(rf"(?m)^{name} = \S+", parameter, turned.source)
-        assert changed == 1
-        copy = tmp_path / BY_NUMBER[number].name
-        nbformat.write(notebook, copy)
-        result = runner.execute(copy, tmp_path / "executed" / copy.name, home, progress=False)
-        assert not result.failure
-        assert result.checks == len(harness.checks(copy))
