@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import os
 import shutil
 import sys
@@ -18,6 +19,9 @@ from helpers.workspace import Workspace, configure, create_home
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+# pyspark takes a program without a file for its own doctests, and ends it: a worker of pytest-xdist is one.
+sys.modules["__main__"].__spec__ = importlib.machinery.ModuleSpec("__main__", None)
 
 HARD_TO_QUOTE = "Übung d'été (1) [2]"
 """A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the
