@@ -124,6 +124,7 @@ def _unnoticed():
 
 def _compiled(shell, source: str, name: str) -> types.CodeType:
     """The code of a cell. Tracebacks show its source, and some tools read a function's."""
+    source = source.lstrip("\n")  # IPython drops empty lines before the first, and the numbers must agree
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     return compile(shell.transform_cell(source), name, "exec", dont_inherit=True)
 
