@@ -173,11 +173,7 @@ def _converted_trips(answer: Any) -> str:
             try:
                 offline = _ask(store, questions, features)
                 online = store.get_online_features(features, whom).to_df()
-            except Exception as error:
-                # A function from outside is pickled along, and can come back in place of this one.
-                outside = getattr(answer, "__globals__", {}).keys() & set(answer.__code__.co_names)
-                if not isinstance(error, NameError) and not outside:
-                    raise
+            except NameError as error:
                 raise NotYet(
                     f"Feast rebuilds the function from the registry, and then {error}. All that it needs has"
                     " to stand in its own body."
