@@ -79,12 +79,3 @@ def test_a_known_vulnerability_fails_the_audit_by_name_until_it_is_accepted(tmp_
         done = audit(address, "--ignore-vuln", "PYSEC-2026-2", folder=tmp_path)
     assert done.returncode == 1 and "1 of 3 locked versions" in done.stderr
     assert done.stdout.strip() == "scipy==1.17.1: PYSEC-2026-1"
-
-
-@pytest.mark.parametrize("lock", ["version = 1\npackage = []\n", PACKAGE.format("wrapt", "2.05.2")])
-def test_an_audit_of_less_than_the_lock_fails(tmp_path, lock):
-    """An empty lock, and a version that pip-audit reports as another one."""
-    (tmp_path / "uv.lock").write_text(lock)
-    with database(KNOWN) as (address, _):
-        done = audit(address, folder=tmp_path)
-    assert done.returncode == 1 and f"error: 0 of the lock's {lock.count('name')} versions" in done.stderr

@@ -123,16 +123,6 @@ def test_the_command_writes_three_files_of_the_size_asked_for(tmp_path, capsys):
     assert data.seed_of(out) == 3
 
 
-def test_nonsense_is_refused_and_nothing_is_written(tmp_path, capsys):
-    for arguments, words in (
-        (["--drivers", "0"], "at least 25 are needed"),
-        (["--seed", "-1"], "a seed is an integer of 0 or more"),
-        (["--drivers", "3000000", "--days", "3000"], "hourly rows"),
-    ):
-        assert data.main([*arguments, "--out", str(tmp_path / "out")]) == 2
-        assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == []
-
-
 def card_table(heading: str) -> dict[int, list[float]]:
     """The rows of the table below a heading of the data card, by seed."""
     _, _, section = (COMMITTED / "README.md").read_text().partition(f"## {heading}\n")

@@ -12,7 +12,7 @@ import harness
 import pytest
 from faults import answers_of
 
-from exercises import core, exercise
+from exercises import core
 from helpers.workspace import WorkshopError, Workspace, configure
 from workshop import progress, runner
 
@@ -105,13 +105,6 @@ def test_an_error_in_the_learners_code_is_a_wrong_answer_and_one_in_the_judge_is
     with pytest.raises(TypeError):
         one.check("x")
     assert recorded(home) == ["wrong"]
-
-
-@pytest.mark.unit
-def test_names_a_number_that_no_exercise_has(one):
-    with pytest.raises(WorkshopError, match=r"there is no exercise '1\.9'; there are 9\.1, 9\.2\."):
-        exercise("1.9")
-    assert exercise(9.1) is one  # without quotes
 
 
 @pytest.mark.unit

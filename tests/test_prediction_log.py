@@ -154,16 +154,6 @@ def test_a_blocked_log_blocks_nobody_and_loses_nothing_until_it_is_full(store, l
     assert unlogged("blocked", "full") == 10
 
 
-def test_the_end_counts_what_could_not_be_written(layout):
-    layout.folder.parent.mkdir(parents=True)
-    layout.folder.write_text("a file where the folder should be")
-    log = PredictionLog("ending", lambda line: None)
-    log.add(answer(layout, 1, 2))
-    log.close()
-    log.add(answer(layout, 3))
-    assert unlogged("ending", "failed") == 2 and unlogged("ending", "stopped") == 1
-
-
 def test_a_server_adds_to_one_file_until_it_is_full_or_old(store, layout, monkeypatch):
     monkeypatch.setattr(prediction_log, "FILE_ROWS", 20)
     layout.folder.mkdir(parents=True)

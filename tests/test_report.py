@@ -1,4 +1,4 @@
-"""The report of a run: what it says, where its links lead, and that a phone can show it."""
+"""The report of a run: what it says and where its links lead."""
 
 import re
 import sys
@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 import nbformat
 import pytest
-from browser import browser, needs_chromium  # noqa: F401  a fixture
 
 from workshop.report import report
 from workshop.runner import Result
@@ -46,12 +45,3 @@ def test_the_report_says_with_what_and_how_much_and_links_what_is_there(index):
         above, below = re.findall(r'<nav class="run">(.*?)</nav>', page)
         assert set(re.findall(r'href="([^"]+)"', above)) == {"index.html"} | neighbours
         assert re.findall(r'href="([^"]+)"', below) == re.findall(r'href="([^"]+)"', above)
-
-
-@pytest.mark.system
-@needs_chromium
-def test_on_a_phone_no_page_scrolls_sideways(browser, index):  # noqa: F811
-    page = browser.new_page(viewport={"width": 390, "height": 900}, is_mobile=True)
-    for name in ("index", NAMES[0]):
-        page.goto(index.with_name(f"{name}.html").as_uri())
-        assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
