@@ -102,13 +102,13 @@ def the_server_serves_stale_values(ns):
 
 
 @fault("07", "claim-online-latency", says="is the machine busy")
-def a_prediction_takes_twenty_milliseconds(ns):
-    ns["times"]["in process"] += 20
+def a_prediction_takes_sixty_milliseconds(ns):
+    ns["times"]["in process"] += 60
 
 
 @fault("07", "claim-online-latency", says="no online serving")
 def a_request_waits_for_a_lock(ns):
-    ns["times"]["over HTTP"] += 200
+    ns["times"]["over HTTP"] += 300
 
 
 @fault("07", "claim-server-metrics", says="fewer than were asked for")
