@@ -34,7 +34,7 @@ def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
         pipes = {"stdout": output, "stderr": subprocess.STDOUT}
         door = subprocess.Popen(command, cwd=REPOSITORY, env=bare | user, **pipes)
     try:
-        for _ in range(600):
+        for _ in range(3000):  # ten minutes
             found = re.findall(r"http://127\.0\.0\.1:\d+/lab/tree/\S+\?token=\w+", log.read_text())
             if found and listening(door.pid):
                 break
