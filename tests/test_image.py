@@ -246,7 +246,7 @@ def test_the_compiled_pipeline_runs_with_each_step_in_a_container_and_registers_
 
 
 def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_process(
-    docker, world, image, registered
+    docker, world, image, registered, request
 ):
     import mlflow
 
@@ -257,6 +257,8 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_proces
     assert found["image"] == image and found["volumeMounts"][0]["mountPath"] == VOLUME
     values = {("mlflow", "tracking-uri"): world.tracking, ("mlflow-login", "password"): "not asked for"}
     name = f"served-{uuid4().hex[:8]}"
+    # It outlives its client when that one is killed.
+    request.addfinalizer(lambda: subprocess.run(["docker", "rm", "--force", name], capture_output=True))
     command = ["docker", "run", "--rm", "--name", name, *world.mounted]
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     # PORT is for the image's own health check alone; the object has probes.

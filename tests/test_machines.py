@@ -165,16 +165,16 @@ def postgres(tmp_path_factory):
     initdb, server = shutil.which("initdb", path=path), shutil.which("postgres", path=path)
     if not (initdb and server):
         pytest.skip("no PostgreSQL on this machine. On Debian or Ubuntu: sudo apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres") / HARD_TO_QUOTE
+    # Outside pytest's folders: each session that starts closes them to other users.
+    outer = tempfile.TemporaryDirectory()
+    folder = Path(outer.name) / HARD_TO_QUOTE
     folder.mkdir()
     user = []
     if os.geteuid() == 0:  # as root it refuses to run
         names = {entry.pw_name: entry for entry in pwd.getpwall()}
         other = names.get("postgres") or names["nobody"]
-        os.chown(folder, other.pw_uid, other.pw_gid)
-        for parent in folder.parents:  # pytest's folders are closed to everybody else
-            if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
-                parent.chmod(parent.stat().st_mode | 0o011)
+        for owned in (folder.parent, folder):
+            os.chown(owned, other.pw_uid, other.pw_gid)
         user = ["setpriv", f"--reuid={other.pw_uid}", f"--regid={other.pw_gid}", "--clear-groups"]
     make = [*user, initdb, "-D", folder / "data", "-U", OWNER, "-A", "trust", "--no-sync", "--encoding=UTF8"]
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
@@ -182,7 +182,8 @@ def postgres(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     command = [*user, server, "-D", folder / "data", "-p", "{port}", "-c", f"listen_addresses={HOST}"]
     command += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
-    with Service("PostgreSQL", command, health=None, log=folder.parent / "postgres.log") as running:
+    log = tmp_path_factory.mktemp("postgres") / "log"
+    with outer, Service("PostgreSQL", command, health=None, log=log) as running:
         place = {"host": HOST, "port": running.port, "user": OWNER, "dbname": "postgres"}
         for attempt in range(100):  # it accepts connections a moment before it answers them
             try:
@@ -269,7 +270,7 @@ def test_a_model_registered_over_http_is_loaded_from_postgres_and_the_servers_fi
     log = tmp_path / "mlflow.log"
     with Service("MLflow", command, health="/health", log=log, **PATIENTLY).wait() as server:
         monkeypatch.setattr(utils, "_tracking_uri", server.url)
-        monkeypatch.setattr(fluent, "_active_experiment_id", None)
+        monkeypatch.setattr(fluent, "_active_experiment_id", mlflow.create_experiment("over http"))
         rows = np.random.default_rng(0).normal(size=(200, 3))
         model = LogisticRegression().fit(rows, rows[:, 0] > 0)
         with mlflow.start_run() as run:

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,17 @@ from types import SimpleNamespace
 
 import jsonschema
 import kfp_server_api
+import nbformat
 import pytest
 import yaml
 from feast.repo_config import RepoConfig
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from optuna import distributions
 
-from helpers.workspace import REPOSITORY
-from lifecycle import manifests, retrain
+from helpers.capture import captured_trainer
+from helpers.workspace import REPOSITORY, Workspace
+from lifecycle import katib, manifests, retrain, shipped
 from lifecycle.cluster import LOGIN, REDIS_ADDRESS, STORES, USER, VOLUME
 from lifecycle.inference_service import container
 
@@ -88,6 +92,26 @@ def test_the_committed_files_are_the_rendered_ones(tmp_path):
     committed = {name: (CLUSTER / name).read_text() for name in rendered}
     assert rendered == committed, "run `python cluster/render.py`"
     assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), CLUSTER / "recurring_run.yaml"}
+
+
+def run_cells(number: str, ids: list[str], names: dict) -> dict:
+    """The names that cells of a notebook bind, run on ``names`` with all that the notebook imports."""
+    [path] = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
+    cells = {cell.id: cell.source for cell in nbformat.read(path, as_version=4).cells}
+    for identity in ids:
+        exec(cells[identity], names)
+    return names
+
+
+def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
+    names = {"yaml": yaml, "VOLUME": VOLUME, "Code": lambda text, language: text}
+    names["contract"] = SimpleNamespace(feature_service="rates_and_rating", label="label")
+    of_05 = {**names, **vars(distributions), "katib": katib}
+    of_05 = run_cells("05", ["n05-01", "n05-32", "n05-76"], of_05)
+    assert of_05["experiment"] == DOCUMENTS["Experiment/driver-sweep"]
+    of_09 = {**names, "shutil": shutil, "shipped": shipped, "captured_trainer": captured_trainer}
+    of_09 = run_cells("09", ["train-021", "train-064"], {**of_09, "workspace": Workspace(tmp_path)})
+    assert of_09["train_job"] == DOCUMENTS["TrainJob/driver-training"]
 
 
 def test_the_official_classes_read_every_manifest_unchanged():
