@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import hypothesis
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.unit
 ASOF = "lifecycle.asof_store.AsofOfflineStore"
 # Clocks go forward in Europe in the hours to come.
 NOON = pd.Timestamp("2025-03-30 00:00", tz="UTC").as_unit("us")
+# DuckDB keeps what it has read of a file until its second of change differs: each file gets one of its own.
+CHANGED = count(1_700_000_000)
 HOUR, MICROSECOND = pd.Timedelta("1h"), pd.Timedelta("1us")
 driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
 city = Entity(name="city", join_keys=["city"], value_type=ValueType.STRING)
@@ -65,7 +68,9 @@ class Table:
         columns[f"{self.name}_s"] = pa.string(), [f"{self.name} {number}" for number in range(len(rows))]
         back = {new: old for old, new in self.mapping.items()}
         arrays = {back.get(name, name): _array(values, kind) for name, (kind, values) in columns.items()}
-        pq.write_table(pa.table(arrays), folder / f"{self.name}.parquet")
+        path, moment = folder / f"{self.name}.parquet", next(CHANGED)
+        pq.write_table(pa.table(arrays), path)
+        os.utime(path, (moment, moment))
 
     def view(self, folder: Path) -> FeatureView:
         schema = [Field(name=key.join_key, dtype=KINDS[key.join_key][1]) for key in self.keys]
