@@ -112,17 +112,6 @@ def test_corrections_silent_drivers_and_double_labels_are_planted(seed, tmp_path
     assert 1 <= (pairs["nunique"] == 2).sum() < len(pairs)
 
 
-def test_the_command_writes_three_files_of_the_size_asked_for(tmp_path, capsys):
-    out = tmp_path / "made here" / "small"
-    assert data.main(["--drivers", "25", "--days", "30", "--seed", "3", "--out", str(out)]) == 0
-    assert "25/25" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == sorted(data.FILES)
-    stats = pq.read_table(out / "driver_stats.parquet").to_pandas()
-    assert stats.driver_id.nunique() == 25
-    assert stats.event_timestamp.min() == data.NOW - pd.Timedelta(days=30)
-    assert data.seed_of(out) == 3
-
-
 def card_table(heading: str) -> dict[int, list[float]]:
     """The rows of the table below a heading of the data card, by seed."""
     _, _, section = (COMMITTED / "README.md").read_text().partition(f"## {heading}\n")

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import random
 import shutil
 import threading
 import time
@@ -108,16 +107,6 @@ def test_rejects_a_log_that_cannot_be_written(store):
     service.logging_config = None
     with pytest.raises(ContractError, match="'rates' has no logging_config"):
         Layout(store, service)
-
-
-def test_the_sample_rate_takes_whole_requests(store, layout):
-    random.seed(2025)
-    log, layout.sample_rate = PredictionLog("sampled", print), 0.5
-    for _ in range(100):
-        log.add(answer(layout, 1, 2, 3))
-    log.close()
-    sizes = read_log(store, "rates", *ALWAYS).groupby("__request_id").size()
-    assert set(sizes) == {3} and 20 < len(sizes) < 80
 
 
 def test_the_log_has_join_keys_and_what_only_the_caller_knows(store):
