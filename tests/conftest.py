@@ -48,10 +48,12 @@ STRICT = bool(os.environ.get("CI")) and sys.platform == "linux"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one worker, and start with what takes longest."""
+    """Keep a file's tests in one worker, start with what takes longest, and take the rest for unit tests."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if not KINDS & {marker.name for marker in item.iter_markers()}:
+            item.add_marker(pytest.mark.unit)
 
     def start(item) -> int:
         group = item.get_closest_marker("xdist_group").args[0]
@@ -82,7 +84,7 @@ def pytest_make_collect_report():
 def settings(monkeypatch, request):
     """The settings as a new terminal has them, and restored after the test, whatever it or a helper sets."""
     kinds = KINDS & {marker.name for marker in request.node.iter_markers()}
-    assert len(kinds) == 1, "mark the test unit, course or system: pyproject.toml says what they mean"
+    assert len(kinds) == 1, "a test is one of unit, course and system: pyproject.toml says what they mean"
     monkeypatch.chdir(Path.cwd())
     for name in SETTINGS:
         monkeypatch.setenv(name, "")

@@ -20,8 +20,6 @@ from helpers.workspace import REPOSITORY, WorkshopError, create_home
 from workshop import commands, course
 from workshop.runner import NOTEBOOKS
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.system
 def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(applied):

@@ -21,7 +21,6 @@ from helpers.workspace import WorkshopError
 from workshop import extras as added
 from workshop import runner
 
-pytestmark = pytest.mark.unit
 UV = shutil.which("uv") or Path(sys.executable).with_name("uv")
 
 

@@ -22,7 +22,6 @@ from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate
 from lifecycle.cluster import VOLUME
 
-pytestmark = pytest.mark.unit
 STATS, PROFILE, LABELS = data.FILES
 
 
