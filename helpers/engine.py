@@ -98,8 +98,10 @@ class SparkCluster:
         end = time.monotonic() + 60
         while self.alive() < workers:
             if time.monotonic() > end:
-                found = f"{self.alive()} of {workers} Spark workers found their master"
-                raise WorkshopError(f"{found}. The end of its log:\n{self.processes[0].tail()}")
+                raise WorkshopError(
+                    f"{self.alive()} of {workers} Spark workers found their master. The end of its log:\n"
+                    f"{self.processes[0].tail()}"
+                )
             time.sleep(0.2)
 
     def alive(self) -> int:

@@ -42,7 +42,8 @@ def messages() -> tuple[set[str], set[str]]:
     echoed = re.findall(r'echo "(.*?)"(?: >&2)?;', (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
     of_make = {re.sub(r"\$\$?(\((?:[^()]|\([^()]*\))*\)|\w+)", VARIES, message) for message in echoed}
     needed = {message for message in needed | of_make if re.search("[a-z]{2}", message)}
-    return everything | of_make, {message for message in needed if "is ready. Data seed" not in message}
+    progress = re.compile("is ready. Data seed|to run, about")
+    return everything | of_make, {message for message in needed if not progress.search(message)}
 
 
 def quotes() -> list[str]:
