@@ -272,8 +272,8 @@ def test_a_disk_that_fills_during_a_run_is_told_once_and_what_was_complete_stays
     code = runs(tmp_path, **{"00_fits": ["1"], "01_fills": [BALLAST, "'x' * 100_000"]})
     (tmp_path / "disk").mkdir()
     mount = f'mount -t tmpfs -o size={ROOM // 10**6 + 10}m tmpfs "$1"'
-    kept = "Path(__import__('os').environ['WORKSHOP_HOME'], 'workspace/run/workspace/executed')"
-    code += f"print([path.name for path in {kept}.glob('*.ipynb')]); raise SystemExit(code)"
+    kept = str(tmp_path / "disk" / "home" / "workspace" / "run" / "workspace" / "executed")
+    code += f"print([path.name for path in Path({kept!r}).glob('*.ipynb')]); raise SystemExit(code)"
     done = mounted(mount, code, tmp_path / "disk" / "home")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.count("the disk is full: 0 MB are free at ") == 1, done.stderr
