@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from helpers.workspace import REPOSITORY
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("wheels")]
 NOT_PART = shutil.ignore_patterns(".git", ".venv", "workspace", "wheels", "__pycache__", ".*_cache")
 OF_THE_USER = ("PIP_", "UV_", "XDG_", "MAKE", "VIRTUAL_ENV", "WHEELS")
 
