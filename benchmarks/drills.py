@@ -85,7 +85,8 @@ class Ground:
         log = self.workspace.path / "logs" / "drills.log"
         command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", self.workspace.feature_repo]
         command += ["--model", MODEL, "--port", "{port}", "--now", data.NOW.timestamp()]
-        self.server = Service("model server", command, health=f"/v2/models/{MODEL}/ready", log=log)
+        ready = f"/v2/models/{MODEL}/ready"
+        self.server = Service("model server", command, health=ready, log=log, timeout=600)
         [process] = psutil.Process(self.server._keeper.pid).children()
         self.process = process
 

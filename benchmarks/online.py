@@ -83,7 +83,8 @@ def over_http(workspace: Workspace, requests: int) -> dict:
     command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", workspace.feature_repo]
     command += ["--model", MODEL, "--alias", ALIAS, "--port", "{port}", "--now", data.NOW.timestamp()]
     log = workspace.path / "logs" / "benchmark_server.log"
-    with Service("model server", command, health=f"/v2/models/{MODEL}/ready", log=log) as server:
+    ready = f"/v2/models/{MODEL}/ready"
+    with Service("model server", command, health=ready, log=log, timeout=600) as server:
         connection = http.client.HTTPConnection(HOST, server.port, timeout=30)
 
         def ask(driver: dict) -> float:

@@ -39,8 +39,7 @@ def ranked(feature: pd.Series, label: pd.Series) -> float:
 
 @cache
 def scores(seed: int) -> dict[str, float]:
-    """AUC on the later quarter of the labels, with pandas alone: no tool of the course is needed to see the
-    plan."""
+    """AUC on the later quarter of the labels, with pandas alone."""
     made = tables(seed)
     labels = made.labels.assign(probability=made.probability)
     hourly = latest(made.stats)

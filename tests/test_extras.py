@@ -1,5 +1,4 @@
-"""A notebook that needs more than the default installation: it is left out, and its extra is added and
-remembered."""
+"""A notebook that needs an extra: it is left out without it, and the extra is added and remembered."""
 
 import os
 import shutil
@@ -70,8 +69,7 @@ def wheel(folder: Path, number: str, content: str = "") -> None:
 
 @pytest.fixture
 def installs(tmp_path, monkeypatch):
-    """A project whose extra is one small package, locked against an index of this machine: what adding it
-    installs."""
+    """Installs the extra of a project: one small package, locked against an index of this machine."""
     wheel(tmp_path / "index", "1.0")
     folder = tmp_path / "project"
     folder.mkdir()

@@ -205,6 +205,19 @@ SHOWS = {
 }
 
 
+IN_FRONT = """text => {
+    const has = part => part.textContent.toLowerCase().includes(text.toLowerCase());
+    const smallest = part => has(part) && ![...part.children].some(has) && part.checkVisibility();
+    return [...document.querySelectorAll("body *")].filter(smallest).some(part => {
+        part.scrollIntoView({block: "nearest"});
+        const box = part.getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + Math.min(box.width, 20) / 2, box.y + box.height / 2);
+        return Boolean(top) && (part.contains(top) || top.contains(part));
+    });
+}"""
+"""Whether a text is on the page, and nothing lies over it."""
+
+
 def test_each_address_that_make_ui_prints_lands_on_its_page_in_a_new_browser(page, addresses):
     """MLflow's assistant opens beside the first page, and stays closed once it was closed."""
     assert {name for name in addresses if not name.startswith("runs of ")} <= {*SHOWS, "MLflow"}
@@ -214,8 +227,7 @@ def test_each_address_that_make_ui_prints_lands_on_its_page_in_a_new_browser(pag
         page.goto("about:blank")
         page.goto(addresses[name])
         for text in SHOWS[name]:
-            # Waits until nothing covers the text, and looks for it again when the page draws it anew.
-            page.get_by_text(text).locator("visible=true").first.click(trial=True)
+            page.wait_for_function(IN_FRONT, arg=text)  # asks again while the page is drawn
         if name == first:
             close.click()
             close.wait_for(state="hidden")

@@ -1,5 +1,4 @@
-"""The six weeks after the clock: what is planted in them, and a home of their own that leaves the workspace
-as it was."""
+"""The six weeks after the clock: what is planted in them, and a home that leaves the workspace as it was."""
 
 import hashlib
 from functools import cache
@@ -56,8 +55,7 @@ def of_weeks(seed: int, *numbers: int) -> pd.DataFrame:
 
 @cache
 def scores(seed: int) -> dict[str, float]:
-    """What the champion of notebooks 04 to 07 scores in the six weeks, and one trained on the first two
-    changed ones."""
+    """What the champion scores in the six weeks, and a model of the first two changed ones."""
 
     def fit(frame: pd.DataFrame):
         return new_model(C=1.0, degree=1).fit(frame[COLUMNS], frame.label)
