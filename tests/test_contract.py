@@ -30,9 +30,9 @@ MISTAKES = [
     ("on stderr", "seed = 2025", {"output_type": "stream", "name": "stderr", "text": "hm"}),
     ("alt text has fewer", "seed = 2025", {"output_type": "display_data", "data": PNG, "metadata": {}}),
     (
-        "an absolute path: '/root/'",
+        "an absolute path: '/home/'",
         "seed = 2025",
-        {"output_type": "stream", "name": "stdout", "text": "/root/x"},
+        {"output_type": "stream", "name": "stdout", "text": "/home/x"},
     ),
     ("a color code", "seed = 2025", {"output_type": "stream", "name": "stdout", "text": "\x1b[31mred"}),
     (
