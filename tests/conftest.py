@@ -33,6 +33,12 @@ SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
 def pytest_configure(config):
     # A test that starts a program gives it this environment; byte code on disk keeps its start short.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPATH"] = str(Path(__file__).with_name("quick"))
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than cores: tests wait for servers, browsers, and containers."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 def pytest_report_header():
