@@ -28,6 +28,7 @@ HOST = "127.0.0.1"
 MONITORING = REPOSITORY / "cluster" / "monitoring"
 """What a cluster's Prometheus and Grafana get: scrape settings, alert rules, a dashboard."""
 _KEEPER = Path(__file__).resolve().with_name("_keeper.py")
+_FEAST = Path(__file__).resolve().with_name("_feast.py")
 
 
 def free_port() -> int:
@@ -42,7 +43,8 @@ class Service:
 
     The server also ends when this process does, however that happens: it runs under a keeper (``_keeper.py``)
     that holds a pipe from here and ends the server when the pipe closes. A killed notebook kernel leaves
-    nothing behind.
+    nothing behind. A command that starts with ``feast`` runs Feast's command line with a check of the host
+    that a caller names (``_feast.py``); MLflow's server and ``lifecycle.serving`` have their own.
 
     Args:
         name: for messages and the log file.
@@ -86,6 +88,8 @@ class Service:
                 ) from None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(argument).replace("{port}", str(self.port)) for argument in command]
+        if Path(arguments[0]).name == "feast":
+            arguments = [sys.executable, "-P", str(_FEAST), *arguments[1:]]
         with self.log.open("wb") as output:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-P", str(_KEEPER), *arguments],

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import resource
+import sqlite3
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import anyio
 from fastapi import HTTPException
+from kserve.errors import InvalidInput
 from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,7 +28,13 @@ MOST_WAITING = 128
 THREADS = 4
 """That score at a time, each waiting for an online store on another machine."""
 SECONDS = 10.0
-"""For a request's headers to arrive, and again for its body."""
+"""For a request's headers to arrive, again for its body, and for an answer to be read; and between two
+requests of a connection."""
+PATIENCE = 5.0
+"""Seconds that a request may wait for a thread: as long as SQLite waits for a lock."""
+MOST_CONNECTIONS = 1000
+BACKLOG = 100
+"""Connections that are taken before any of them is looked at; so many descriptors are kept free."""
 REFUSED = Counter(
     "lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"]
 )
@@ -36,30 +43,34 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Limits:
-    """ASGI middleware: the host by which the server is called, a body's size, the time it takes to arrive.
+    """ASGI middleware: whose request it is, a body's size, the time it takes to arrive.
 
-    The body is read here, whole and within its limits, before anything parses it.
+    The body is read here, whole and within its limits, before anything parses it. Starlette's
+    ``TrustedHostMiddleware`` stands before it.
 
     Args:
         app: what answers the requests that pass.
-        hosts: names without a port by which the server may be called; ``*`` for any. A page in a browser can
-            make other names point at this machine.
     """
 
-    def __init__(self, app: Callable, hosts: Collection[str]) -> None:
-        self.app, self.hosts = app, {host.lower() for host in hosts}
+    def __init__(self, app: Callable) -> None:
+        self.app = app
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        """Pass a request on, or refuse it with 400, 408 or 413."""
+        """Pass a request on, or refuse it with 400, 403, 408 or 413."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
-        if "*" not in self.hosts and _host(headers) not in self.hosts:
-            return await _refuse(send, 400, "host", "this server is not called by that host name")
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            return await _refuse(send, 400, "host", "a request has one Host")
         if scope["method"] in ("GET", "HEAD"):
             return await self.app(scope, receive, send)
+        # A browser names the page that sends a request, and sends some without asking the server first.
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
+            return await _refuse(send, 403, "origin", "this server answers no page of another host")
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MOST_BYTES:
+        # Python refuses to read a number of more than 4,300 digits.
+        if not length.isdigit() or len(length) > 20 or int(length) > MOST_BYTES:
             return await _refuse(
                 send, 413, "too large", f"a body has at most {MOST_BYTES:,} bytes; split the request"
             )
@@ -86,10 +97,6 @@ class Limits:
         await self.app(scope, again, send)
 
 
-def _host(headers: dict[bytes, bytes]) -> str:
-    return re.sub(r":\d+$", "", headers.get(b"host", b"").decode("latin-1").lower())
-
-
 async def _refuse(send: Callable, status: int, reason: str, said: str) -> None:
     REFUSED.labels(reason).inc()
     body = json.dumps({"error": said}).encode()
@@ -107,41 +114,74 @@ class Pool:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._threads = anyio.CapacityLimiter(threads)
         self._open, self._most = 0, threads + MOST_WAITING
 
     async def run(self, task: Callable, *arguments: Any) -> Any:
-        """What ``task`` returns or raises, from one of the threads.
+        """What ``task`` returns, or refuses with ``HTTPException`` or ``InvalidInput``, from a thread.
 
         Raises:
-            HTTPException: 503 with ``Retry-After`` when the queue is full.
+            HTTPException: 503 with ``Retry-After`` when the queue is full, or the online store was locked for
+                too long.
+            RuntimeError: whatever else ``task`` raised, as text.
         """
         if self._open >= self._most:
-            REFUSED.labels("busy").inc()
-            raise HTTPException(503, f"{self._open} requests are waiting already", {"Retry-After": "1"})
+            raise _later("busy", f"{self._open} requests are waiting already")
         self._open += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(task, *arguments))
+            return await anyio.to_thread.run_sync(
+                _run, time.monotonic(), task, arguments, limiter=self._threads
+            )
         finally:
             self._open -= 1
+
+
+def _run(began: float, task: Callable, arguments: tuple) -> Any:
+    """In the thread: ``task``, unless it waited too long.
+
+    An error of the store ends here. It holds a cursor, and to let go of that means to wait for whoever works
+    on the same connection: in the event loop, the whole server would wait.
+    """
+    if time.monotonic() - began > PATIENCE:
+        raise _later("busy", "the requests before this one take too long")
+    try:
+        return task(*arguments)
+    except (HTTPException, InvalidInput):
+        raise
+    except Exception as error:
+        locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        said = "".join(traceback.format_exception(error))
+        traceback.clear_frames(error.__traceback__)
+    # Not above: an error that is raised there would bring the other one along.
+    raise _later("locked", "the online store is locked") if locked else RuntimeError(said)
+
+
+def _later(reason: str, said: str) -> HTTPException:
+    REFUSED.labels(reason).inc()
+    return HTTPException(503, said, {"Retry-After": "1"})
 
 
 class Impatient(HttpToolsProtocol):
     """uvicorn's HTTP with limits.
 
-    Alone, it waits for ever for a request's headers, and takes connections until no descriptor is left.
+    Alone, it waits for ever for a request's headers and for whoever reads no answer, and takes connections
+    until no descriptor is left.
+
+    A connection waits while no answer of it is being made, and while an answer is not read. It may wait for
+    ``SECONDS``. When there are too many connections, the one that has waited longest makes room.
     """
 
-    _patience: asyncio.TimerHandle | None = None
+    _waits: ClassVar[dict[Impatient, asyncio.TimerHandle]] = {}
 
     def connection_made(self, transport: Any) -> None:
-        """Close the connection at once when there are too many."""
+        """Make room when there are too many connections."""
         super().connection_made(transport)
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if most != resource.RLIM_INFINITY and len(self.connections) > max(most - 100, most // 2):
-            transport.abort()
-        else:
-            self._wait()
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        few = descriptors != resource.RLIM_INFINITY and descriptors < MOST_CONNECTIONS + 2 * BACKLOG
+        if len(self.connections) > (max(descriptors - 2 * BACKLOG, 16) if few else MOST_CONNECTIONS):
+            REFUSED.labels("connections").inc()
+            next(iter(self._waits), self)._give_up()
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Start a deadline again: bytes outside a request cancel uvicorn's own for an idle connection."""
@@ -159,19 +199,39 @@ class Impatient(HttpToolsProtocol):
         self._waited()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """The next request has its time; so has a closing connection, to take the rest of the answer."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        """The caller does not read."""
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        super().resume_writing()
+        if not (self.cycle is None or self.cycle.response_complete):
+            self._waited()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone."""
         self._waited()
         super().connection_lost(exc)
 
     def _wait(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(SECONDS, self.transport.abort)
+        if self not in self._waits:
+            self._waits[self] = self.loop.call_later(SECONDS, self._give_up)
 
     def _waited(self) -> None:
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
+        if timer := self._waits.pop(self, None):
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._waited()
+        self.transport.abort()
 
 
 def one_line(text: str, most: int = 2000) -> str:
@@ -191,7 +251,10 @@ class OneLine(logging.Formatter):
 
 
 class Seldom(logging.Filter):
-    """At most ``most`` records a minute. What a caller can cause may not fill a disk."""
+    """At most ``most`` records a minute, of all handlers that share it.
+
+    What a caller can cause may not fill a disk.
+    """
 
     def __init__(self, most: int = 60) -> None:
         super().__init__()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from lifecycle import model_file
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -32,9 +33,6 @@ TYPES = frozenset(
 
 Another estimator brings its own to this list.
 """
-_NODES = frozenset(f"{kind}Node" for kind in ("Dict", "Json", "List", "NdArray", "Object", "Tuple", "Type"))
-MOST_BYTES = 200_000_000
-"""Of a model's files, and of what they unpack to."""
 
 
 def new_model(C: float = 1.0, degree: int = 1, weights: str = "equal") -> Pipeline:
@@ -145,56 +143,14 @@ def save(model: Pipeline, path: str | Path) -> None:
     skops.io.dump(model, path)
 
 
-def load(path: str | Path) -> Pipeline:
-    """Read a model that ``save`` wrote, or MLflow in the format skops. Reading executes no code.
+def load(path: str | Path | BinaryIO, types: Collection[str] = TYPES) -> Pipeline:
+    """Read a model that ``save`` wrote, or MLflow in the format skops, as ``lifecycle.model_file.load`` does.
 
-    A skops file names the type of each of its parts. All of them must be in ``TYPES``: skops itself would
-    also build what it trusts, functions of NumPy and scikit-learn among them, and what a file's own metadata
-    asks to be trusted counts for nothing here.
+    Args:
+        path: of the file; or the file itself, open for reading.
+        types: full names of the types that it may hold.
 
     Raises:
-        ValueError: the file is no skops file, is absurdly large, or holds a type that is not in ``TYPES``;
-            the message names it.
+        ValueError: see ``lifecycle.model_file.load``.
     """
-    import skops.io
-
-    unknown = sorted(_types(Path(path)) - TYPES)
-    if unknown:
-        raise ValueError(
-            f"the model holds types that nobody vouches for: {', '.join(unknown)[:300]}. It was not loaded."
-        )
-    return skops.io.load(path, trusted=[])
-
-
-def _types(path: Path) -> set[str]:
-    """The names of all types that a skops file would build."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            sizes = {part.filename: part.file_size for part in file.infolist()}
-            if sum(sizes.values()) > MOST_BYTES:
-                raise ValueError(
-                    f"the model takes {sum(sizes.values()):,} bytes, and at most {MOST_BYTES:,} are read."
-                )
-            schema = json.loads(file.read("schema.json"))
-    except (zipfile.BadZipFile, KeyError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"this is no model file: skops cannot read it ({type(error).__name__}: {error})."
-        ) from None
-    size, found, open_ = 0, set(), [schema]
-    while open_:
-        node = open_.pop()
-        if isinstance(node, dict):
-            open_ += node.values()
-            if "__loader__" in node:
-                # skops reads a part again for each node that names it.
-                size += sizes.get(str(node.get("file")), 0)
-                if size > MOST_BYTES:
-                    raise ValueError(
-                        f"the model unpacks to more than the {MOST_BYTES:,} bytes that are read."
-                    )
-                name = f"{node.get('__module__')}.{node.get('__class__')}"
-                loader = str(node["__loader__"])
-                found.add(name if loader in _NODES else f"{name} ({loader})")
-        elif isinstance(node, list):
-            open_ += node
-    return found
+    return model_file.load(path, types)

@@ -8,17 +8,12 @@ The same class runs as a process on a laptop and as the container of an Inferenc
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import math
 import os
-import tempfile
-import threading
 import time
 import uuid
 import warnings
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,155 +23,24 @@ from typing import Any
 if importlib.util.find_spec("IPython"):
     import IPython.core.history  # noqa: F401  # isort: skip
 
-import mlflow
 import numpy as np
 from fastapi import HTTPException
-from feast import FeatureStore, RepoConfig, ValueType
-from feast.types import PrimitiveFeastType
 from kserve import InferOutput, InferRequest, InferResponse, Model
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Histogram
 
-from lifecycle.contract import ContractError, FeatureContract
-from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool, one_line
-from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows, Server, rows_of_v1, rows_of_v2
-from lifecycle.prediction_log import Answer, Layout, PredictionLog
-from lifecycle.versions import Version, VersionRefused, behind_alias, read
+from lifecycle.inference_server import Server
+from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool
+from lifecycle.open_inference import Rows, rows_of_v1, rows_of_v2
+from lifecycle.prediction_log import Answer, PredictionLog
+from lifecycle.watching import AGE, Follower, Loaded
 
 SKEW = 60.0
 """Seconds that a stored feature may lie in the future, as clocks of two machines differ.
 
 Further ahead, it would never grow stale."""
-FOLLOWS = 15.0
-"""Seconds since the last successful look at both registries up to which the server follows them."""
-_SERVED = Info("lifecycle_served_version", "The model version that serves.", ["model_name"])
-_LOOK = Gauge(
-    "lifecycle_registry_look_timestamp_seconds", "Last successful look at both registries.", ["model_name"]
-)
-_FOLLOWS = Gauge("lifecycle_follows", "1 while the registries are looked at.", ["model_name"])
-_READY = Gauge("lifecycle_ready", "0 while a definition is not that of the training.", ["model_name"])
-_AGE = Gauge("lifecycle_feature_age_seconds", "Oldest value of the last request.", ["model_name", "feature"])
-_AGE_LIMIT = Gauge(
-    "lifecycle_feature_age_limit_seconds",
-    "Time to live of a stored feature, if it has one.",
-    ["model_name", "feature"],
-)
 _SCORE = Histogram(
     "lifecycle_score", "Scores.", ["model_name"], buckets=[tenth / 10 for tenth in range(1, 11)]
 )
-_KEPT_OUT = Counter(
-    "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
-)
-_TYPES = {
-    ValueType.INT32: INTEGER,
-    ValueType.INT64: INTEGER,
-    ValueType.FLOAT: NUMBER,
-    ValueType.DOUBLE: NUMBER,
-    ValueType.STRING: TEXT,
-}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One version of the model, with all that a request needs.
-
-    Attributes:
-        version: in the model registry.
-        model: the fitted estimator.
-        contract: its feature contract.
-        inputs: what a request names, by the protocol's type: join keys and request fields.
-        features: references to read: those of the contract, and one of each view that has no other, for its
-            age.
-        oldest: seconds that a stored feature may be old, by name.
-        store: the feature store with the definitions of the moment of loading; see ``pinned``.
-        folder: holds the copy of the registry.
-        store_file: what tells one online store in a file from another that takes its place; None for a store
-            that is a server.
-        layout: of the prediction log; None when the feature service has no ``logging_config``.
-    """
-
-    version: Version
-    model: Any
-    contract: FeatureContract
-    inputs: dict[str, str]
-    features: list[str]
-    oldest: dict[str, float]
-    store: FeatureStore
-    folder: tempfile.TemporaryDirectory
-    store_file: tuple[int, int] | None
-    layout: Layout | None
-
-
-def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
-    """A feature store that keeps the definitions that ``store`` has read, whatever is applied later.
-
-    Feast would pick up a changed definition in the middle of serving, and make a function of each on-demand
-    view of the project, whoever needs it.
-
-    Args:
-        store: with the registry to copy.
-        folder: for the copy; it must last as long as the store is used.
-        views: names of the feature views to take along.
-    """
-    path, proto = folder / "registry.db", type(store.registry.proto())()
-    proto.CopyFrom(store.registry.proto())
-    for found in (proto.feature_views, proto.stream_feature_views, proto.on_demand_feature_views):
-        kept = [view for view in found if view.spec.name in views]
-        del found[:]
-        found.extend(kept)
-    for view in proto.on_demand_feature_views:
-        function = view.spec.feature_transformation.user_defined_function
-        # Feast would unpickle the body where the text cannot be executed; the text is what was compared.
-        if function.body_text:
-            function.body = b""
-    path.write_bytes(proto.SerializeToString())
-    settings = store.config.model_dump(by_alias=True, exclude_none=True)
-    # A time to live of 0 means for ever: by default Feast would read the copy again every ten minutes.
-    settings |= {"registry": {"path": str(path), "cache_ttl_seconds": 0}, "repo_path": store.config.repo_path}
-    return FeatureStore(config=RepoConfig(**settings))
-
-
-def online_file(store: FeatureStore) -> tuple[int, int] | None:
-    """Device and number of the file that holds an SQLite online store; None for any other store.
-
-    Raises:
-        FileNotFoundError: there is no such file. (Feast would create an empty one.)
-    """
-    if store.config.online_store.type != "sqlite":
-        return None
-    try:
-        found = (Path(store.config.repo_path or ".") / store.config.online_store.path).stat()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            "the online store's file is gone; materialize the feature views, or restore it"
-        ) from None
-    return found.st_dev, found.st_ino
-
-
-def input_types(store: FeatureStore, contract: FeatureContract) -> dict[str, str]:
-    """The Open Inference Protocol's type of each join key and request field of a contract.
-
-    Raises:
-        ContractError: a type that a request cannot carry, such as a list.
-    """
-    found: dict[str, Any] = {}
-    for name in contract.base_views(store):
-        for field in store.get_feature_view(name).entity_columns:
-            found[field.name] = field.dtype
-    for view in store.list_on_demand_feature_views():
-        for source in view.source_request_sources.values():
-            found |= {
-                field.name: field.dtype for field in source.schema if field.name in contract.request_fields
-            }
-    types = {}
-    for name in (*contract.join_keys, *contract.request_fields):
-        dtype = found.get(name)
-        kind = _TYPES.get(dtype.to_value_type()) if isinstance(dtype, PrimitiveFeastType) else None
-        if kind is None:
-            raise ContractError(
-                f"{name} is of type {dtype}; a request can carry whole numbers, numbers and text."
-            )
-        types[name] = kind
-    return types
 
 
 class FeatureModel(Model):
@@ -214,138 +78,36 @@ class FeatureModel(Model):
         self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.5
     ):
         super().__init__(name)
-        self.alias, self.now = alias, now
-        self.not_ready = ""  # why not; read by the server before each request
-        self._refusal = self._said = ""
-        self.store = FeatureStore(repo_path=str(feature_repo))
-        self.registry = mlflow.MlflowClient()
+        self.now = now
+        self.follower = Follower(name, feature_repo, alias, watch)
         # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the
         # next would wait for the connection and hold Python's own lock meanwhile: the whole server would
         # stand still.
-        self.pool = Pool(1 if self.store.config.online_store.type == "sqlite" else THREADS)
-        self.log = PredictionLog(name, self._say)
-        self._take(self._load(behind_alias(self.registry, name, alias)))
-        self._wanted = self.loaded.version
-        self._noted()
-        _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
-        _READY.labels(name).set_function(lambda: float(not self.not_ready))
-        # 0 from the first look on: a counter that begins with its first event has no increase.
-        _KEPT_OUT.labels(name)
-        self.ready, self._end = True, threading.Event()
-        threading.Thread(target=self._follow, args=(watch,), daemon=True).start()
-
-    def _load(self, version: Version) -> Loaded:
-        model, contract = read(self.name, version)
-        folder, file = tempfile.TemporaryDirectory(prefix="definitions-"), online_file(self.store)
-        self.store.refresh_registry()
-        store = pinned(self.store, Path(folder.name), contract.definitions)
-        contract.check(store)  # what is compared is what serves
-        inputs = input_types(store, contract)
-        layout = Layout.of_service(store, contract.feature_service)
-        loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file, layout)
-        # The first read opens the store, and is not on a customer's time.
-        self._features(loaded, [{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])
-        return loaded
-
-    def _take(self, loaded: Loaded, measured: Collection[str] = ()) -> None:
-        self.loaded, self.not_ready, self._refusal = loaded, "", ""
-        for feature in measured:  # by the version before
-            _AGE_LIMIT.remove(self.name, feature)
-            if feature not in loaded.oldest:
-                _AGE.remove(self.name, feature)
-        for feature, limit in loaded.oldest.items():
-            if math.isfinite(limit):
-                _AGE_LIMIT.labels(self.name, feature).set(limit)
-        _SERVED.labels(self.name).info(
-            {"version": loaded.version.number, "model_id": loaded.version.model_id}
-        )
-
-    def _noted(self) -> None:
-        self._looked, self._since = time.time(), time.monotonic()
-        _LOOK.labels(self.name).set(self._looked)
+        self.pool = Pool(1 if self.follower.store.config.online_store.type == "sqlite" else THREADS)
+        self.log = PredictionLog(name, self.follower.say)
+        self.ready = True
 
     @property
-    def follows(self) -> bool:
-        """Whether the last successful look at both registries was a moment ago."""
-        return time.monotonic() - self._since < FOLLOWS
+    def loaded(self) -> Loaded:
+        """The version that serves."""
+        return self.follower.loaded
 
-    def _follow(self, watch: float) -> None:
-        pause = watch
-        while not self._end.wait(pause):
-            try:
-                self._look()
-                pause = watch
-            except BaseException as error:  # whatever it is, SystemExit included: this thread must not end
-                serves = self.loaded.version.number
-                self._say(f"still serving version {serves}: {error or type(error).__name__}")
-                pause = min(2 * pause, 5)
-
-    def stop(self) -> None:
-        """Stop looking, and write what the log still holds. KServe calls this when the server ends."""
-        self._end.set()
-        self.log.close()
-
-    def _look(self) -> None:
-        """Compare what serves with what both registries and the online store say now."""
-        self.store.refresh_registry()
-        try:
-            self.loaded.contract.check_definitions(self.store)
-        except ContractError as error:
-            self.not_ready = str(error)
-            self._say(f"stopped, not ready: {error}")
-        else:
-            if self.not_ready:
-                self.not_ready = ""
-                self._say(f"ready again, with version {self.loaded.version.number}")
-        self._wanted = wanted = behind_alias(self.registry, self.name, self.alias)
-        self._noted()
-        if wanted == self.loaded.version and online_file(self.store) == self.loaded.store_file:
-            self._refusal = ""
-            if not self.not_ready:
-                self._said = ""  # the next trouble is news, even if it is the same
-            return
-        try:
-            self._take(self._load(wanted), measured=self.loaded.oldest)
-        except BaseException as error:
-            # Any caller may read the status: what is not a refusal of ours may name files of this machine,
-            # and is for the log.
-            ours = isinstance(error, VersionRefused | ContractError)
-            said = one_line(str(error), 500) if ours else f"{type(error).__name__} while it was loaded"
-            if self._refusal != (refusal := f"version {wanted.number} must not serve: {said}"):
-                self._refusal = refusal
-                _KEPT_OUT.labels(self.name).inc()
-                if not ours:
-                    self._say(f"version {wanted.number}: {type(error).__name__}: {error}")
-            raise RuntimeError(refusal) from error
-        self._say(f"serving version {wanted.number}")
-
-    def _say(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            # Nobody may read the standard output any more, or it has no room.
-            with contextlib.suppress(OSError, ValueError):
-                print(one_line(text), flush=True)
+    @property
+    def not_ready(self) -> str:
+        """Why not; read by the server before each request."""
+        return self.follower.not_ready
 
     def status(self) -> dict[str, Any]:
         """Which version is wanted, which serves and why; whether the server is ready and follows."""
-        serves, wanted = (
-            {"version": v.number, "model_id": v.model_id} for v in (self.loaded.version, self._wanted)
-        )
-        return {
-            "alias": self.alias,
-            "wanted": wanted,
-            "serves": serves,
-            "refused": self._refusal or None,
-            "ready": not self.not_ready,
-            "not_ready": self.not_ready or None,
-            "follows": self.follows,
-            "last_look": self._looked,
-            "definitions": self.loaded.contract.definitions,
-        }
+        return self.follower.status()
+
+    def stop(self) -> None:
+        """Stop looking, and write what the log still holds. KServe calls this when the server ends."""
+        self.follower.stop()
+        self.log.close()
 
     def _features(self, loaded: Loaded, rows: Rows) -> dict[str, list]:
-        response = loaded.store.get_online_features(features=loaded.features, entity_rows=rows)
-        return response.to_dict(include_event_timestamps=True)
+        return loaded.read(rows)
 
     def score(self, rows: Rows, loaded: Loaded | None = None) -> tuple[np.ndarray, str]:
         """The probability of the outcome 1 for each entity, and the model version that says so.
@@ -369,7 +131,7 @@ class FeatureModel(Model):
         for name in loaded.oldest:
             # A request that began before the alias moved must not bring back what was removed then.
             if loaded is self.loaded and (times := [found for found in values[f"{name}__ts"] if found]):
-                _AGE.labels(self.name, name).set(now - min(times))
+                AGE.labels(self.name, name).set(now - min(times))
         if reasons:
             raise _no_valid_features(rows, reasons)
         table = np.array([values[name] for name in columns], dtype="float64").T

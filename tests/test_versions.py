@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pickle
+import resource
+import sys
 import threading
 import time
 import zipfile
@@ -17,6 +19,7 @@ import mlflow
 import numpy as np
 import pytest
 import skops.io
+import yaml
 from feast import FeatureStore
 from served import eventually, training
 from sklearn.linear_model import LogisticRegression
@@ -26,7 +29,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from helpers.data import NOW
 from helpers.workspace import configure
 from lifecycle import model as lifecycle_model
-from lifecycle import serving, versions
+from lifecycle import model_file, serving, trial, versions, watching
 from lifecycle.contract import FeatureContract
 from lifecycle.versions import Version, VersionRefused, behind_alias, read
 
@@ -120,25 +123,18 @@ def hostile(path: Path, evidence: Path) -> None:
     """A skops file whose first step calls ``pty.spawn(["touch", evidence], ...)`` to compute a score."""
     last = LogisticRegression().fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
     skops.io.dump(make_pipeline(FunctionTransformer(func=len), last), path)
-    with zipfile.ZipFile(path) as file:
-        parts = {name: file.read(name) for name in file.namelist()}
-    schema = json.loads(parts["schema.json"])
-
-    def node(value: object) -> dict:
-        with zipfile.ZipFile(io.BytesIO(skops.io.dumps(value))) as file:
-            return json.loads(file.read("schema.json"))
-
     function = {"__class__": "spawn", "__module__": "pty", "__loader__": "FunctionNode"}
     partial = {"__class__": "partial", "__module__": "functools", "__loader__": "PartialNode"}
     arguments = {"args": node((["touch", str(evidence)],)), "kwds": node({}), "namespace": node({})}
     partial["content"] = {"func": function, **arguments}
-    text = json.dumps(schema)
-    planted = json.loads(text, object_hook=lambda node: partial if node.get("__class__") == "len" else node)
-    assert json.dumps(planted) != text, "no place for the payload was found"
-    parts["schema.json"] = json.dumps(planted).encode()
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in parts.items():
-            file.writestr(name, data)
+
+    def planted(found: dict) -> dict:
+        called = lambda node: partial if node.get("__class__") == "len" else node  # noqa: E731
+        changed = json.loads(json.dumps(found), object_hook=called)
+        assert changed != found, "no place for the payload was found"
+        return changed
+
+    rewrite(path, planted)
 
 
 def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is_refused_here(
@@ -158,6 +154,121 @@ def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is
     assert not evidence.exists()
 
 
+def files(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewrite(path: Path, change) -> None:
+    """Change the schema of a skops file."""
+    parts = files(path)
+    parts["schema.json"] = json.dumps(change(json.loads(parts["schema.json"]))).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+def node(value: object) -> dict:
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(value))) as archive:
+        return json.loads(archive.read("schema.json"))
+
+
+def attribute(schema: dict, name: str, value: dict) -> dict:
+    """The pipeline of a schema with one more stored attribute."""
+    schema["content"]["content"][name] = value
+    return schema
+
+
+def tenfold(schema: dict) -> dict:
+    """Ten levels of lists: each holds the next one, and names it nine times more."""
+    kind = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode"}
+    inner = {**kind, "content": [], "__id__": 1}
+    for level in range(2, 12):
+        inner = {**kind, "__id__": level, "content": [inner, *[{**kind, "__id__": level - 1}] * 9]}
+    return attribute(schema, "extra", inner)
+
+
+def mlmodel(**changes: object):
+    def changed(folder: Path) -> None:
+        stored = yaml.safe_load((folder / "MLmodel").read_text())
+        (folder / "MLmodel").write_text(yaml.safe_dump(stored | changes))
+
+    return changed
+
+
+def text(content: str):
+    return lambda folder: (folder / "MLmodel").write_text(content)
+
+
+def schema(change):
+    return lambda folder: rewrite(folder / "model.skops", change)
+
+
+def example(path: str):
+    return mlmodel(saved_input_example_info={"artifact_path": path, "type": "dataframe"})
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{f'*a{n}, ' * 9}]\n" for n in range(9))
+PROBABILITY = {"__class__": "float64", "__module__": "numpy", "__loader__": "TypeNode"}
+HOSTILE = {
+    "ten times longer a level": ("have one id, .* and differ", schema(tenfold)),
+    "aliases in aliases": ("its MLmodel has aliases", text(LAUGHS)),
+    "an MLmodel of 1.1 MB": ("its file MLmodel takes more than 1,000,000 bytes", text("x" * 1_100_000)),
+    "an MLmodel that crashes its reader": ("not YAML|signal 11", text("[" * 900_000)),
+    "metadata of no text": (
+        "stored as a value of type list;",
+        mlmodel(flavors={"sklearn": {"serialization_format": ["x"] * 10}}),
+    ),
+    "an example without an end": ("a file that is not in it: ../../", example("../../../../../../dev/zero")),
+    "an example elsewhere": ("a file that is not in it: /etc/passwd", example("/etc/passwd")),
+    "resources elsewhere": ("a file that is not in it: ../../etc", mlmodel(resources="../../etc/passwd")),
+    "a schema of 180 MB": (
+        "schema.json takes more than 10,000,000 bytes",
+        schema(lambda found: attribute(found, "extra", {"content": [0] * 60_000_000})),
+    ),
+    "a type in the place of a method": (
+        "an attribute Pipeline.predict_proba, in the place of the method",
+        schema(lambda found: attribute(found, "predict_proba", PROBABILITY)),
+    ),
+    "a link to a device": (
+        "something else than plain files",
+        lambda folder: (folder / "more.bin").symlink_to("/dev/zero"),
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_version_is_refused_in_a_moment_and_little_memory(log, fitted, attack):
+    says, plant = HOSTILE[attack]
+    version = log(fitted)
+    read(NAME, version)  # the child has its imports
+    plant(folder_of(version))
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VersionRefused, match=says) as refusal:
+        read(NAME, version)
+    assert time.monotonic() - began < 30 and len(str(refusal.value)) <= 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit of memory")
+def test_the_child_has_limits_of_time_memory_and_files(monkeypatch, tmp_path):
+    """Three questions that nothing else stops: what a reader does is up to the file."""
+    for code, says in (
+        ("while True: pass", "more than 1 s"),
+        ("bytearray(2_000_000_000)", "more than 1,000,000,000 bytes of memory"),
+        ("open('large', 'wb').write(b'x' * 10)", "cannot be read: OSError.*File too large"),
+    ):
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys\nsys.path.insert(0, sys.argv[1]) if 0 else None\n"
+        )
+        hook = f"trial._tried = lambda *_: exec({code!r}); trial.CPU_SECONDS = 1; trial.main()"
+        monkeypatch.setattr(trial, "_child", None)
+        monkeypatch.setattr(trial, "_MAIN", hook)
+        with pytest.raises(VersionRefused, match=says):
+            trial.vouch(tmp_path, "m-1", lifecycle_model.TYPES)
+        trial._end()
+
+
 def test_a_type_that_skops_trusts_and_lifecycle_does_not_is_refused(tmp_path):
     model = make_pipeline(FunctionTransformer(np.square), LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
     lifecycle_model.save(model, tmp_path / "model.skops")
@@ -167,7 +278,7 @@ def test_a_type_that_skops_trusts_and_lifecycle_does_not_is_refused(tmp_path):
 
 
 def test_a_model_file_that_would_fill_the_memory_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(lifecycle_model, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(model_file, "MOST_BYTES", 1_000_000)
     # skops reads a part of the file again for each node that names it.
     node = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "file": "part.npy"}
     for size, times, says in ((2_000_000, 1, "at most 1,000,000 are read"), (80_000, 99, "unpacks to more")):
@@ -195,12 +306,12 @@ def test_a_version_that_would_fill_the_disk_or_brings_code_is_not_copied(log, fi
 def test_only_the_views_of_the_contract_become_functions(served, store, rows, tmp_path):
     """Feast makes a function of each on-demand view of a project; a server needs those of its contract."""
     contract = rows[1]
-    own = serving.pinned(store, tmp_path, contract.definitions)
+    own = watching.pinned(store, tmp_path, contract.definitions)
     assert [view.name for view in own.list_all_feature_views()] == ["driver_hourly_stats"]
     assert len(store.list_on_demand_feature_views()) == 2
     contract.check(own)
     (tmp_path / "other").mkdir()
-    other = serving.pinned(store, tmp_path / "other", ["driver_hourly_stats", "driver_ratios"])
+    other = watching.pinned(store, tmp_path / "other", ["driver_hourly_stats", "driver_ratios"])
     [ratios] = other.registry.proto().on_demand_feature_views
     function = ratios.spec.feature_transformation.user_defined_function
     assert function.body == b"" and "conv_log_odds" in function.body_text
@@ -289,6 +400,25 @@ def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(
     eventually(lambda: not follower.status()["refused"], "the refusal stays although the alias is back")
 
 
+def test_a_refused_version_is_read_again_only_when_it_changes(follower, log, fitted, monkeypatch):
+    reads: list[str] = []
+
+    def counted(name: str, version: Version):
+        reads.append(version.number)
+        return read(name, version)
+
+    monkeypatch.setattr(watching, "read", counted)
+    bad = log(fitted, name=follower.name)
+    kept = (folder_of(bad) / "model.skops").read_bytes()
+    (folder_of(bad) / "model.skops").write_bytes(kept[:-100])
+    eventually(lambda: follower.status()["refused"], "nothing was refused")
+    read_before, looked = len(reads), follower.status()["last_look"]
+    eventually(lambda: follower.status()["last_look"] > looked + 3, "it looks no more")
+    assert len(reads) == read_before, "the same files were read again"
+    (folder_of(bad) / "model.skops").write_bytes(kept)
+    eventually(lambda: follower.loaded.version == bad, "it does not see that the files are whole again")
+
+
 def test_a_number_that_comes_to_mean_another_model_is_noticed(follower, log, rows):
     frame, contract = rows
     before = follower.loaded.version
@@ -306,9 +436,9 @@ def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fit
     def failing(*_):
         raise SystemExit(3)
 
-    monkeypatch.setattr(serving, "read", failing)
+    monkeypatch.setattr(watching, "read", failing)
     wanted = log(fitted, name=follower.name)
     eventually(lambda: follower.status()["refused"], "nothing was refused")
     assert follower.loaded.version == before and threads_that_follow() == running
-    monkeypatch.setattr(serving, "read", read)
+    monkeypatch.setattr(watching, "read", read)
     eventually(lambda: follower.loaded.version == wanted, "the server has stopped following")
