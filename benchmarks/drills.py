@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,7 +44,7 @@ class Seen:
     """What the clients of one drill saw; times in milliseconds."""
 
     milliseconds: list[float] = field(default_factory=list)
-    later: int = 0  # 503 with Retry-After: the queue was full
+    later: int = 0  # 503 with Retry-After: the queue was full, or the store locked
     stopped: int = 0  # 503 of a server that says that it is not ready
     failures: list[str] = field(default_factory=list)
     wrong: int = 0
@@ -243,6 +245,46 @@ def pickle(ground: Ground, _: float) -> str:
     return _refused(ground, version) + ("; its code RAN" if evidence.exists() else "; nothing of it ran")
 
 
+def _tenfold(schema: dict) -> dict:
+    """Ten levels of lists, each naming the next one ten times."""
+    kind = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode"}
+    inner = {**kind, "content": [], "__id__": 1}
+    for level in range(2, 12):
+        inner = {**kind, "__id__": level, "content": [inner, *[{**kind, "__id__": level - 1}] * 9]}
+    schema["content"]["content"]["extra"] = inner
+    return schema
+
+
+def hostile_files(ground: Ground, _: float) -> str:
+    """Three versions whose files would hang the server, or fill its memory."""
+    import mlflow
+    import yaml
+
+    laughs = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{f'*a{n}, ' * 9}]\n" for n in range(9))
+    took = []
+    for plant in ("levels", "aliases", "device"):
+        version = ground.register(ground.model)
+        number = ground.registry.get_model_version(MODEL, version).source.removeprefix("models:/")
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{number}"))
+        if plant == "levels":
+            with zipfile.ZipFile(folder / "model.skops") as file:
+                parts = {name: file.read(name) for name in file.namelist()}
+            parts["schema.json"] = json.dumps(_tenfold(json.loads(parts["schema.json"]))).encode()
+            with zipfile.ZipFile(folder / "model.skops", "w") as file:
+                for name, data in parts.items():
+                    file.writestr(name, data)
+        elif plant == "aliases":
+            (folder / "MLmodel").write_text(laughs)
+        else:
+            stored = yaml.safe_load((folder / "MLmodel").read_text())
+            stored["saved_input_example_info"]["artifact_path"] = "../../../../../../../../dev/zero"
+            (folder / "MLmodel").write_text(yaml.safe_dump(stored))
+        began = time.monotonic()
+        _refused(ground, version)
+        took.append(time.monotonic() - began)
+    return f"each was refused, and the alias back, within {max(took):.0f} s; version 1 served on"
+
+
 def not_a_number(ground: Ground, _: float) -> str:
     """A version whose scores are NaN."""
     import copy
@@ -308,15 +350,15 @@ def features_replaced(ground: Ground, _: float) -> str:
     return "the new file was opened" if held == [str(path)] else f"the server holds {', '.join(held)}"
 
 
-def features_locked(ground: Ground, _: float) -> str:
-    """Another program holds the online store for two seconds."""
+def features_locked(ground: Ground, seconds: float) -> str:
+    """Another program holds the online store."""
     lock = sqlite3.connect(ground.workspace.path / "online_store.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    time.sleep(2)
+    time.sleep(seconds)
     lock.rollback()
     lock.close()
-    time.sleep(1)
-    return "each client waited once, up to 2 s: too few to show in the p99"
+    time.sleep(2)
+    return "who had waited 5 s was asked to come back" if seconds > 5 else "each client waited once"
 
 
 def registry_gone(ground: Ground, _: float) -> str:
@@ -386,29 +428,81 @@ def half_requests(ground: Ground, _: float) -> str:
     return f"after 12 s the server had hung up on {closed} of 300"
 
 
+def _descriptors() -> None:
+    """As many for this process as the system lets it have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+
+
+def silent_connections(ground: Ground, _: float) -> str:
+    """1,500 callers connect and say nothing; 300 more ask 200 times at once and read no answer."""
+    _descriptors()
+    size, most = ground.server.log.stat().st_size, 0
+    ask = b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 200
+    with contextlib.ExitStack() as held:
+        for number in range(1800):
+            connection = socket.create_connection(("127.0.0.1", ground.server.port), timeout=30)
+            held.enter_context(connection)
+            if number >= 1500:
+                connection.setblocking(False)
+                with contextlib.suppress(OSError):
+                    connection.send(ask)
+            if number % 100 == 0:
+                most = max(most, len(ground.process.net_connections()))
+        time.sleep(12)
+        left = len(ground.process.net_connections())
+    grown = ground.server.log.stat().st_size - size
+    return f"the server held {most:,} at most, and {left} after 12 s; its log grew by {grown:,} bytes"
+
+
+def wrong_callers(ground: Ground, _: float) -> str:
+    """Requests of pages that rebind a name, and of broken clients."""
+    body = b'{"instances": [{"driver_id": 1001}]}'
+    port = ground.server.port
+    tries = {
+        "another host": b"host: evil.org",
+        "two hosts": b"host: 127.0.0.1\r\nhost: evil.org",
+        "a foreign page": b"host: 127.0.0.1\r\norigin: http://evil.org",
+        "a length of 4,401 digits": b"host: 127.0.0.1\r\ncontent-length: " + b"9" * 4401,
+    }
+    seen = []
+    for name, lines in tries.items():
+        length = b"" if b"content-length" in lines else b"content-length: %d\r\n" % len(body)
+        head = f"POST /v1/models/{MODEL}:predict HTTP/1.1\r\n".encode() + lines + b"\r\n" + length + b"\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(head + body)
+            seen.append(f"{name} {connection.recv(64).split(b' ')[1].decode()}")
+    return ", ".join(seen)
+
+
 LOADS = [
     ("one client", 1, quiet, 20.0),
     ("50 clients, the alias moves", 50, moving, 60.0),
     ("500 clients", 500, quiet, 30.0),
 ]
-FAULTS: list[tuple[str, Callable[[Ground, float], str]]] = [
-    ("a hostile version is promoted", pickle),
-    ("a version with NaN scores is promoted", not_a_number),
-    ("a definition changes", definition),
-    ("`mlflow.db` is replaced", models_replaced),
-    ("`online_store.db` is replaced", features_replaced),
-    ("the online store is locked", features_locked),
-    ("the feature registry is gone", registry_gone),
-    ("the alias is deleted", alias_gone),
-    ("the process is paused", paused),
-    ("bodies of 95 MB", large_bodies),
-    ("300 half requests", half_requests),
+FAULTS: list[tuple[str, Callable[[Ground, float], str], float]] = [
+    ("a version that executes is promoted", pickle, 0),
+    ("versions that would hang or fill the server", hostile_files, 0),
+    ("a version with NaN scores is promoted", not_a_number, 0),
+    ("a definition changes", definition, 0),
+    ("`mlflow.db` is replaced", models_replaced, 0),
+    ("`online_store.db` is replaced", features_replaced, 0),
+    *((f"the online store is locked for {n} s", features_locked, float(n)) for n in (2, 8, 15)),
+    ("the feature registry is gone", registry_gone, 0),
+    ("the alias is deleted", alias_gone, 0),
+    ("the process is paused", paused, 0),
+    ("bodies of 95 MB", large_bodies, 0),
+    ("300 half requests", half_requests, 0),
+    ("1,800 silent connections", silent_connections, 0),
+    ("wrong callers", wrong_callers, 0),
 ]
 SHORT = {
     "50 clients, the alias moves",
     "a definition changes",
     "a version with NaN scores is promoted",
+    "the online store is locked for 8 s",
     "bodies of 95 MB",
+    "wrong callers",
 }
 
 
@@ -450,9 +544,11 @@ def run(short: bool) -> list[dict]:
         ground = Ground(Path(folder) / "home")
         with ground.server:
             rows = []
-            for name, clients, what, seconds in [*LOADS, *((name, 8, what, 0) for name, what in FAULTS)]:
+            faults = [(name, 8, what, seconds) for name, what, seconds in FAULTS]
+            loads = [(*load[:3], min(load[3], 3)) if short else load for load in LOADS]
+            for name, clients, what, seconds in [*loads, *faults]:
                 if not short or name in SHORT:
-                    rows.append(drill(ground, name, clients, what, min(seconds, 3) if short else seconds))
+                    rows.append(drill(ground, name, clients, what, seconds))
             return rows
 
 
@@ -481,7 +577,7 @@ Measured on {machine}; the clients ran on the same cores.
 
 Each client asks without a pause, on its own connection, and waits as long as a 503 tells it to.
 Each score is compared with the one that its version gives for that driver without a server.
-*Later* counts the answers 503 with `Retry-After` of a full queue.
+*Later* counts the answers 503 with `Retry-After`, of a full queue or a locked store.
 *Stopped* counts the answers of a server that says why it is not ready.
 Liveness is asked ten times a second; the column has its slowest answer.
 Memory is how much more the server process held at the end of the drill than at its start.

@@ -172,7 +172,7 @@ class Server(ModelServer):
 
         rest = self._rest_server
         rest.config.host, rest.config.http, rest.config.ws = self.host, Impatient, "none"
-        rest.config.timeout_keep_alive, rest.config.backlog = SECONDS, BACKLOG
+        rest.config.timeout_keep_alive, rest.config.backlog = int(SECONDS), BACKLOG
         # In place of KServe's own: they log each request with its timing, and each refusal with a traceback.
         rest._add_middlewares = middlewares
         rest._add_exception_handlers = handlers

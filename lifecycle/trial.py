@@ -13,6 +13,7 @@ of time, have to do.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
@@ -65,33 +66,11 @@ def vouch(folder: Path, model_id: str, types: Collection[str]) -> dict[str, Any]
         RuntimeError: the child does not work; the message says why.
     """
     with _lock:
-        return _ask([str(folder), model_id, sorted(types)])
-
-
-_MAIN = "trial.main()"
-_lock = threading.Lock()
-_child: subprocess.Popen | None = None
-
-
-def _ask(question: list) -> dict[str, Any]:
-    global _child
-    if _child is None or _child.poll() is not None:
-        _child = _started()
-    child, deadline, text = _child, time.monotonic() + SECONDS, b""
-    assert child.stdin and child.stdout, "both are pipes"
-    try:
-        child.stdin.write(json.dumps(question).encode() + b"\n")
-        child.stdin.flush()
-    except BrokenPipeError:  # it ended at this moment
-        _child = None
-        return _ask(question)
-    while text.count(b"\n") < 2:  # an answer, which may be empty; how the process that gave it ended
-        ready, _, _ = select.select([child.stdout], [], [], max(deadline - time.monotonic(), 0))
-        if not ready:
-            _end()
-            raise TimeoutError(f"no answer within {SECONDS:.0f} s")
-        part = os.read(child.stdout.fileno(), 1 << 16)
-        text += part or b"\n%d\n" % -child.wait()
+        for _ in range(2):  # it may end, for nobody asked, at the moment of the question
+            if text := _ask(json.dumps([str(folder), model_id, sorted(types)]).encode() + b"\n"):
+                break
+        else:
+            raise RuntimeError("the process that tries versions does not stay alive")
     said, ended, _ = text.split(b"\n")
     if not said:
         why = f"more than {CPU_SECONDS} s" if int(ended) == signal.SIGXCPU else "more than it may"
@@ -102,6 +81,38 @@ def _ask(question: list) -> dict[str, Any]:
     if "refused" in answer:
         raise VersionRefused(answer["refused"])
     return answer
+
+
+_MAIN = "trial.main()"
+_FORKS = sys.platform != "darwin"  # there, what numpy calls does not survive a fork: a child answers once
+_lock = threading.Lock()
+_child: subprocess.Popen | None = None
+
+
+def _ask(question: bytes) -> bytes:
+    """Two lines: an answer, empty if there is none; and the signal that ended its process. Or nothing."""
+    global _child
+    if _child is None or _child.poll() is not None:
+        _child = _started()
+    child, deadline, text = _child, time.monotonic() + SECONDS, b""
+    assert child.stdin and child.stdout, "both are pipes"
+    try:
+        child.stdin.write(question)
+        child.stdin.flush()
+    except BrokenPipeError:
+        _end()
+        return b""
+    while text.count(b"\n") < 2:
+        ready, _, _ = select.select([child.stdout], [], [], max(deadline - time.monotonic(), 0))
+        if not ready:
+            _end()
+            raise TimeoutError(f"no answer within {SECONDS:.0f} s")
+        if not (part := os.read(child.stdout.fileno(), 1 << 16)):
+            number = -child.wait()
+            _end()
+            return text + b"\n%d\n" % number if text or (number > 0 and not _FORKS) else b""
+        text += part
+    return text
 
 
 def _started() -> subprocess.Popen:
@@ -122,11 +133,15 @@ def _started() -> subprocess.Popen:
 def _end() -> None:
     global _child
     child, _child = _child, None
-    if child and child.poll() is None:
+    if child is None:
+        return
+    if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-    for pipe in (child.stdin, child.stdout) if child else ():
-        pipe.close()  # type: ignore[union-attr]
+    for pipe in (child.stdin, child.stdout):
+        if pipe:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 # In the child.
@@ -149,9 +164,7 @@ def main() -> None:
         _write(answers, json.dumps(failed).encode() + b"\n0\n")
         return
     while select.select([0], [], [], IDLE)[0] and (question := _line()):
-        # On macOS, what numpy calls does not survive a fork: there, a child answers once.
-        forks = sys.platform != "darwin"
-        if forks and (process := os.fork()):
+        if _FORKS and (process := os.fork()):
             _, status = os.waitpid(process, 0)
             _write(answers, b"\n%d\n" % (status & 0x7F))
             continue

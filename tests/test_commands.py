@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import lab
 import nbformat
 import pytest
+import requests
 from browser import chromium, needs_chromium
 from conftest import listening
 
@@ -36,6 +37,10 @@ def test_the_pages_of_mlflow_and_feast_answer_on_loopback_alone_until_ctrl_c(app
             assert set(pages) == {"MLflow", "Feast"}, "".join(said)
             assert {urllib.request.urlopen(page, timeout=60).status for page in pages.values()} == {200}
             assert {socket.laddr.ip for socket in listening(door.pid)} == {HOST}
+            for name, path in (("MLflow", "/api/2.0/mlflow/runs/create"), ("Feast", "/api/v1/entities")):
+                for header in ({"host": "evil.org"}, {"origin": "http://evil.org"}):
+                    answer = requests.post(pages[name] + path, json={}, headers=header, timeout=60)
+                    assert answer.status_code in (400, 403), (name, header, answer.text)
             door.send_signal(signal.SIGINT)
             assert door.wait(120) == 0
         finally:

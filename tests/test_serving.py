@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import resource
 import shutil
 import socket
 import sqlite3
@@ -214,6 +215,10 @@ def test_feasts_feature_server_returns_the_values_of_its_library(served, server,
     with Service("feature server", command, health="/health", log=log, timeout=600) as feast_server:
         answer = requests.post(f"{feast_server.url}/get-online-features", json=body, timeout=60)
         assert sockets(feast_server) == sockets(server) == {HOST}, "both listen on loopback alone"
+        for header in ({"host": "evil.org"}, {"origin": "http://evil.org"}):
+            for path in ("/get-online-features", "/write-to-online-store", "/push", "/materialize"):
+                refused = requests.post(feast_server.url + path, json=body, headers=header, timeout=60)
+                assert refused.status_code in (400, 403), (path, header)
     assert answer.status_code == 200, answer.text
     names, results = answer.json()["metadata"]["feature_names"], answer.json()["results"]
     over_http = {name: result["values"] for name, result in zip(names, results, strict=True)}
@@ -346,6 +351,17 @@ def test_a_killed_server_loses_only_the_rows_since_its_last_write(kept, kept_sto
     assert Counter(log.driver_id) == Counter(answered[: len(log)]), "not the last ones are lost"
 
 
+@contextlib.contextmanager
+def descriptors(most: int):
+    """What is started meanwhile has so many; this process keeps its own."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def raw(server, *parts: bytes) -> bytes:
     """What the server answers to bytes on a socket; empty when it hangs up."""
     with socket.create_connection((HOST, server.port), timeout=120) as connection:
@@ -408,9 +424,56 @@ def test_answers_only_to_its_own_host_names(server):
     port = server.port
     for host in ("127.0.0.1", f"localhost:{port}", f"127.0.0.1:{port}", "LOCALHOST", "[::1]:80"):
         assert get(server, "/v2", headers={"host": host})[0] == 200, host
-    refused = (400, {"error": "this server is not called by that host name"})
     for host in ("example.org", "127.0.0.1.example.org", ""):
-        assert get(server, "/v2", headers={"host": host}) == refused
+        assert requests.get(f"{server.url}/v2", headers={"host": host}, timeout=60).status_code == 400
+
+
+WRONG_CALLERS = {
+    "two hosts": (b"host: 127.0.0.1\r\nhost: evil.org", b"400", b"one Host"),
+    "a foreign page": (b"host: 127.0.0.1\r\norigin: http://evil.org", b"403", b"page of another host"),
+    "a page without a name": (b"host: 127.0.0.1\r\norigin: null", b"403", b"page of another host"),
+    "a length of 4,401 digits": (b"host: 127.0.0.1\r\ncontent-length: " + b"9" * 4401, b"4", b""),
+}
+
+
+@pytest.mark.parametrize("caller", WRONG_CALLERS)
+def test_refuses_wrong_callers_and_logs_no_traceback(alive, caller):
+    lines, status, says = WRONG_CALLERS[caller]
+    body, size = instances(DRIVER).encode(), alive.log.stat().st_size
+    length = b"" if b"content-length" in lines else b"content-length: %d\r\n" % len(body)
+    answer = raw(
+        alive, b"POST " + PREDICT.encode() + b" HTTP/1.1\r\n" + lines + b"\r\n" + length + b"\r\n" + body
+    )
+    assert answer.split(b" ")[1].startswith(status) and says in answer
+    assert b"Traceback" not in alive.log.read_bytes()[size:]
+
+
+def test_a_page_of_its_own_is_answered(alive):
+    headers = {"origin": alive.url}
+    answer = requests.post(alive.url + PREDICT, instances(DRIVER), headers=headers, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_bounds_silent_idle_and_unread_connections_and_what_they_log(served):
+    """300 descriptors; 600 callers: silent, idle after an answer, or with 5,000 answers that nobody reads."""
+    with descriptors(300):
+        server = start(served, log="connections.log")
+    with server, contextlib.ExitStack() as held:
+        size, live = server.log.stat().st_size, b"GET /v2/health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+        for number in range(600):
+            connection = held.enter_context(socket.create_connection((HOST, server.port), timeout=120))
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                connection.send((b"", live, live.replace(b"/v2/health/live", b"/metrics") * 5000)[number % 3])
+        began = time.monotonic()
+        assert get(server, "/v2/health/live")[0] == 200
+        assert time.monotonic() - began < 10, "liveness waits for those who are silent"
+        process = process_of(server)
+        assert len(process.net_connections("tcp")) < 200
+        few = lambda: len(process.net_connections("tcp")) < 10  # noqa: E731
+        eventually(few, "connections are held for ever", seconds=60)
+        assert v1(server, DRIVER).status_code == 200
+        assert server.log.stat().st_size - size < 20_000
 
 
 def test_a_request_leaves_no_line_in_the_log(server):
@@ -429,6 +492,42 @@ def test_a_request_leaves_no_line_in_the_log(server):
     assert not any(line.startswith((b"forged", b"WARNING forged")) for line in new.splitlines())
 
 
+class Held:
+    """What an error of a store holds, and who lets go of it."""
+
+    def __init__(self, seen: list):
+        self.seen = seen
+
+    def __del__(self):
+        self.seen.append(threading.current_thread())
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"), [("database is locked", HTTPException), ("no such table: x", RuntimeError)]
+)
+def test_an_error_of_the_store_ends_in_its_thread(says, expected):
+    """In the event loop's, a cursor waits for whoever works on its connection, and the loop with it."""
+    seen: list = []
+
+    def task():
+        held = Held(seen)
+        raise sqlite3.OperationalError(says, held)
+
+    async def ask():
+        try:
+            await limits.Pool(threads=1).run(task)
+        except Exception as error:
+            return error
+
+    error = asyncio.run(ask())
+    assert isinstance(error, expected) and error.__context__ is None
+    assert len(seen) == 1 and seen[0] is not threading.main_thread()
+    if expected is HTTPException:
+        assert (error.status_code, error.headers) == (503, {"Retry-After": "1"})
+    else:
+        assert says in str(error)
+
+
 def test_a_full_queue_asks_to_come_back():
     async def crowd() -> tuple:
         pool, leave = limits.Pool(threads=2), threading.Event()
@@ -444,16 +543,22 @@ def test_a_full_queue_asks_to_come_back():
     assert asyncio.run(crowd()) == (503, {"Retry-After": "1"})
 
 
-def test_health_answers_while_the_online_store_is_locked(server, served):
+def test_a_locked_store_answers_503_and_never_holds_the_event_loop(server, served):
+    """Longer than the 5 s that SQLite waits; liveness is asked all the time."""
     lock = sqlite3.connect(served.path / "online_store.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     with ThreadPoolExecutor(6) as clients:
         try:
-            waiting = [clients.submit(v1, server, DRIVER) for _ in range(6)]
-            for _ in range(5):
+            waiting, live = [clients.submit(v1, server, DRIVER) for _ in range(6)], []
+            end = time.monotonic() + 12
+            while time.monotonic() < end:
+                began = time.monotonic()
                 assert get(server, "/v2/health/live")[0] == 200
-            assert not any(answer.done() for answer in waiting), "health waits for the store"
+                live.append(time.monotonic() - began)
+            answers = [answer.result() for answer in waiting]
         finally:
             lock.rollback()
             lock.close()
-        assert [answer.result().status_code for answer in waiting] == [200] * 6
+        assert {(a.status_code, a.headers.get("retry-after")) for a in answers} == {(503, "1")}
+        assert max(live) < 2, "health waits for the store"  # seconds of a busy machine, not of the lock
+        assert v1(server, DRIVER).status_code == 200
