@@ -175,7 +175,9 @@ def node(value: object) -> dict:
 
 def attribute(schema: dict, name: str, value: dict) -> dict:
     """The pipeline of a schema with one more stored attribute."""
+    text = {"__class__": "str", "__module__": "builtins", "__loader__": "TypeNode"}
     schema["content"]["content"][name] = value
+    schema["content"]["key_types"]["content"].append(text)
     return schema
 
 
