@@ -45,6 +45,6 @@ def _checked(get_app: Callable) -> Callable:
 
 
 if __name__ == "__main__":
-    for module in (feast.ui_server, feast.feature_server):
-        module.get_app = _checked(module.get_app)
+    feast.ui_server.get_app = _checked(feast.ui_server.get_app)
+    feast.feature_server.get_app = _checked(feast.feature_server.get_app)
     cli(prog_name="feast")

@@ -195,9 +195,15 @@ class Impatient(HttpToolsProtocol):
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """From here on, ``Limits`` enforces a deadline."""
+        """From here on, ``Limits`` enforces a deadline; still, this connection can make room."""
         self._waited()
         super().on_headers_complete()
+        self._wait(2 * SECONDS)
+
+    def on_message_complete(self) -> None:
+        """The body is here."""
+        super().on_message_complete()
+        self._waited()
 
     def on_response_complete(self) -> None:
         """The next request has its time; so has a closing connection, to take the rest of the answer."""
@@ -221,9 +227,9 @@ class Impatient(HttpToolsProtocol):
         self._waited()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float = SECONDS) -> None:
         if self not in self._waits:
-            self._waits[self] = self.loop.call_later(SECONDS, self._give_up)
+            self._waits[self] = self.loop.call_later(seconds, self._give_up)
 
     def _waited(self) -> None:
         if timer := self._waits.pop(self, None):

@@ -32,7 +32,8 @@ from lifecycle.inference_server import Server
 from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool
 from lifecycle.open_inference import Rows, rows_of_v1, rows_of_v2
 from lifecycle.prediction_log import Answer, PredictionLog
-from lifecycle.watching import AGE, Follower, Loaded
+from lifecycle.watching import AGE as _AGE
+from lifecycle.watching import Follower, Loaded
 
 SKEW = 60.0
 """Seconds that a stored feature may lie in the future, as clocks of two machines differ.
@@ -131,7 +132,7 @@ class FeatureModel(Model):
         for name in loaded.oldest:
             # A request that began before the alias moved must not bring back what was removed then.
             if loaded is self.loaded and (times := [found for found in values[f"{name}__ts"] if found]):
-                AGE.labels(self.name, name).set(now - min(times))
+                _AGE.labels(self.name, name).set(now - min(times))
         if reasons:
             raise _no_valid_features(rows, reasons)
         table = np.array([values[name] for name in columns], dtype="float64").T

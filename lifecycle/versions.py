@@ -77,7 +77,7 @@ def stored_files(name: str, version: Version) -> list[tuple[str, int]]:
             "the disk"
         )
     # On a file system, a link may lead to a device without an end.
-    if local := getattr(repository.repo, "artifact_dir", None):
+    if local := getattr(getattr(repository, "repo", None), "artifact_dir", None):
         for file in files:
             if not stat.S_ISREG((Path(local) / file.path).lstat().st_mode):
                 raise VersionRefused("it holds something else than plain files")

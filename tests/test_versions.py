@@ -169,8 +169,10 @@ def rewrite(path: Path, change) -> None:
 
 
 def node(value: object) -> dict:
+    """That of a skops file, without its ids: they are addresses, and could be those of another file."""
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(value))) as archive:
-        return json.loads(archive.read("schema.json"))
+        text = archive.read("schema.json")
+    return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k != "__id__"})
 
 
 def attribute(schema: dict, name: str, value: dict) -> dict:
