@@ -472,8 +472,8 @@ def test_bounds_silent_idle_and_unread_connections_and_what_they_log(served):
         assert get(server, "/v2/health/live")[0] == 200
         assert time.monotonic() - began < 10, "liveness waits for those who are silent"
         process = process_of(server)
-        assert len(process.net_connections("tcp")) < 200
-        few = lambda: len(process.net_connections("tcp")) < 10  # noqa: E731
+        assert len(process.connections("tcp")) < 200
+        few = lambda: len(process.connections("tcp")) < 10  # noqa: E731
         eventually(few, "connections are held for ever", seconds=60)
         assert v1(server, DRIVER).status_code == 200
         assert server.log.stat().st_size - size < 20_000
