@@ -8,6 +8,7 @@ backend starts a job of the framework torch.
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import shutil
@@ -110,8 +111,11 @@ class LocalRuntime:
 
         The backend deletes only that of a job that completed.
         """
+        # `tempfile.mkdtemp(prefix=job)` adds eight characters: those of `job10` begin with `job1`, and are longer.
         left = [
-            path for path in Path(tempfile.gettempdir()).glob(f"{job}*") if (path / "pyvenv.cfg").exists()
+            path
+            for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(job)}{'?' * 8}")
+            if (path / "pyvenv.cfg").exists()
         ]
         for path in left:
             shutil.rmtree(path)

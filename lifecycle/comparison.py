@@ -1,16 +1,19 @@
-"""Challenger against champion on the same rows: an interval for the difference of their AUC."""
+"""Challenger against champion on the same rows: an interval for the difference of their metric."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, rankdata
+from scipy.stats import rankdata
+
+from lifecycle.labels import check_values
+from lifecycle.recipe import scorer
 
 FEWEST = 20
-"""Entities with each outcome below which no comparison is made.
+"""Entities with each outcome, or entities of a regression, below which no comparison is made.
 
 With so many, a resample that draws none of them does not happen (exp(-20)).
 """
@@ -27,10 +30,11 @@ class Comparison:
 
     Attributes:
         rows: labelled rows that both scored.
-        champion: AUC of the model that serves.
-        challenger: AUC of the new one.
+        champion: metric of the model that serves.
+        challenger: metric of the new one.
         low: lower end of the 95% interval for ``challenger - champion``.
         high: its upper end.
+        metric: name of the scikit-learn scorer; higher is better.
     """
 
     rows: int
@@ -38,6 +42,7 @@ class Comparison:
     challenger: float
     low: float
     high: float
+    metric: str = "roc_auc"
 
     @property
     def better(self) -> bool:
@@ -46,14 +51,15 @@ class Comparison:
 
     def __str__(self) -> str:
         gain = self.challenger - self.champion
+        name = "AUC" if self.metric == "roc_auc" else self.metric
         return (
-            f"AUC {self.challenger:.3f} against {self.champion:.3f}, a gain of {gain:+.3f} "
+            f"{name} {self.challenger:.3f} against {self.champion:.3f}, a gain of {gain:+.3f} "
             f"({self.low:+.3f} to {self.high:+.3f}) on {self.rows} rows"
         )
 
     def figures(self) -> dict[str, float]:
         """As metrics of a run."""
-        return {name: float(value) for name, value in asdict(self).items()}
+        return {name: float(value) for name, value in asdict(self).items() if name != "metric"}
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -66,18 +72,37 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((rankdata(scores)[ones].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
 
 
-def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame) -> None:
+def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame, task: str = "binary") -> None:
     """Raise TooFewLabels when an interval from these rows would say nothing.
 
     Args:
-        labels: n outcomes, 0 or 1.
+        labels: n outcomes.
         entities: n rows of join keys.
+        task: ``binary`` or ``regression``.
     """
+    _check_keys(entities)
+    if task == "regression":
+        if (number := len(entities.drop_duplicates())) < FEWEST:
+            raise TooFewLabels(f"{number} entities have a label, and a comparison needs {FEWEST}.")
+        return
     ones, zeros = (len(entities[np.asarray(labels) == outcome].drop_duplicates()) for outcome in (1, 0))
     if min(ones, zeros) < FEWEST:
         raise TooFewLabels(
             f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {FEWEST} "
             "of each."
+        )
+
+
+def _check_keys(entities: pd.DataFrame) -> None:
+    if entities.columns.empty:
+        raise ValueError(
+            "the table of keys has no column, and a comparison draws entities: give it the join keys. If no row "
+            "has to do with another, number them: pd.DataFrame({'row': range(n)})."
+        )
+    empty = [str(name) for name in entities if len(entities) and entities[name].isna().all()]
+    if empty:
+        raise ValueError(
+            f"the join key {', '.join(empty)} is missing in every row: there is no entity to draw."
         )
 
 
@@ -97,31 +122,37 @@ def _check_order(*given: object) -> None:
 
 
 def compare(
-    labels: Sequence[int] | np.ndarray,
+    labels: Sequence[float] | np.ndarray,
     champion: Sequence[float] | np.ndarray,
     challenger: Sequence[float] | np.ndarray,
     entities: pd.DataFrame,
     seed: int = 0,
+    metric: str = "roc_auc",
+    task: str = "binary",
 ) -> Comparison:
     """Compare two models by a paired bootstrap: each resample draws the same rows for both.
 
     What is drawn are entities, each with all its rows: rows of one entity resemble each other, and drawing
-    single rows would make the interval too narrow.
+    single rows would make the interval too narrow. No metric needs a formula of its own for that: it is
+    calculated anew on the rows of each resample. The AUC has one, by which 20,000 entities take less than a
+    second; another metric takes about as long as scikit-learn takes 2,000 times for it.
 
     Source: the percentile interval of Efron and Tibshirani, *An Introduction to the Bootstrap* (1993),
     chapter 13; drawing clusters: Davison and Hinkley, *Bootstrap Methods and their Application* (1997),
     section 3.8.
 
     Args:
-        labels: n outcomes, 0 or 1.
+        labels: n outcomes, 0 or 1, or n numbers of a regression.
         champion: n scores of the model that serves.
         challenger: n scores of the new one.
         entities: n rows of join keys.
         seed: of the resamples, so that the same rows give the same interval.
+        metric: name of a scikit-learn scorer; for a binary task it judges probabilities of 1.
+        task: ``binary`` or ``regression``.
 
     Raises:
-        ValueError: not as many of each; the same index in another order; a label other than 0 and 1; a score
-            that is no number.
+        ValueError: not as many of each; the same index in another order; a label that is none; a score that is
+            no number; no join key.
         TooFewLabels: see ``check_enough``.
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)
@@ -131,28 +162,61 @@ def compare(
             "needs as many of each."
         )
     _check_order(labels, champion, challenger, entities)
-    strange = pd.unique(y[~pd.Series(y).isin([0, 1])]).tolist()
-    if strange:
-        raise ValueError(f"labels must be 0 or 1; there is {', '.join(map(repr, strange[:5]))}.")
+    if pd.isna(y).any():
+        raise ValueError("a label is missing: compare rows that have one.")
+    check_values(pd.Series(y, name="label"), task)
     if not (np.isfinite(old).all() and np.isfinite(new).all()):
         raise ValueError("a score is missing or infinite: compare rows that both models score.")
-    check_enough(y, entities)
-    groups = list(
-        entities.reset_index(drop=True).groupby(list(entities.columns), dropna=False).indices.values()
+    check_enough(y, entities, task)
+    names = list(entities.columns)
+    numbers = entities.reset_index(drop=True).groupby(names, dropna=False, sort=False).ngroup().to_numpy()
+    count = int(numbers.max()) + 1
+    gain = (
+        _auc_gain(y, old, new, numbers) if metric == "roc_auc" else _gain(y, old, new, numbers, metric, task)
     )
+    rng = np.random.default_rng(seed)
+    # How often each entity is drawn says all about a resample.
+    gains = [gain(np.bincount(rng.integers(0, count, count), minlength=count)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(gains, [2.5, 97.5])
+    judge = auc if metric == "roc_auc" else scorer(metric, task)
+    return Comparison(len(y), judge(y, old), judge(y, new), float(low), float(high), metric)
 
-    def gain(drawn: np.ndarray) -> float:
-        rows = np.concatenate([groups[number] for number in drawn])
-        return auc(y[rows], new[rows]) - auc(y[rows], old[rows])
 
-    numbers = np.arange(len(groups))
-    found = bootstrap(
-        (numbers,),
-        gain,
-        n_resamples=RESAMPLES,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = found.confidence_interval
-    return Comparison(len(y), auc(y, old), auc(y, new), float(low), float(high))
+def _auc_gain(
+    y: np.ndarray, old: np.ndarray, new: np.ndarray, numbers: np.ndarray
+) -> Callable[[np.ndarray], float]:
+    """The gain in AUC of a resample, from how often it draws each entity. Rows are sorted once."""
+    ones, zeros = numbers[y == 1], numbers[y == 0]
+
+    def pairs(scores: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        below = np.sort(scores[y == 0])
+        order = np.argsort(scores[y == 0], kind="stable")
+        sorted_zeros = zeros[order]
+        lower, upper = (np.searchsorted(below, scores[y == 1], side) for side in ("left", "right"))
+
+        def won(times: np.ndarray, weights: np.ndarray) -> float:
+            drawn = np.concatenate([[0], np.cumsum(times[sorted_zeros])])
+            return float(weights @ (drawn[lower] + drawn[upper])) / 2  # a tie counts half
+
+        return won
+
+    won_old, won_new = pairs(old), pairs(new)
+
+    def gain(times: np.ndarray) -> float:
+        weights = times[ones]
+        return (won_new(times, weights) - won_old(times, weights)) / (weights.sum() * times[zeros].sum())
+
+    return gain
+
+
+def _gain(
+    y: np.ndarray, old: np.ndarray, new: np.ndarray, numbers: np.ndarray, metric: str, task: str
+) -> Callable[[np.ndarray], float]:
+    """The gain in any other metric, on the rows of a resample."""
+    judge = scorer(metric, task)
+
+    def gain(times: np.ndarray) -> float:
+        rows = np.repeat(np.arange(len(y)), times[numbers])
+        return judge(y[rows], new[rows]) - judge(y[rows], old[rows])
+
+    return gain

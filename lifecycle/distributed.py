@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lifecycle.contract import METADATA, FeatureContract
+from lifecycle.contract import FeatureContract
+from lifecycle.labels import LabelsRefused, declared_types, in_words, missing_values, usable_rows
 from lifecycle.model import new_model, selection_ends
+from lifecycle.recipe import Recipe
+from lifecycle.registering import log_model
 from lifecycle.retrieval import historical_features
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"
 """The checkpoint's name in a job's folder."""
 ROW = "row"
-"""The column of a shard's file that says which row of the labels a row is, counted from 0."""
+"""The column of a shard's file that says which row of the label file a row is, counted from 0."""
 
 
 class NotTrained(ValueError):
@@ -131,14 +134,22 @@ def work(
         NotTrained: more workers than rows; a worker without a row to train on; labels other than 0 and 1;
             PyTorch is missing; a checkpoint of another training.
     """
+    from feast import FeatureStore
+
     torch = _torch()
     rank, workers = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     questions = pd.read_parquet(labels)
+    # From here on the index is the position in the file.
+    questions = questions.reset_index(drop=True)
+    store = FeatureStore(repo_path=feature_repo)
+    contract = FeatureContract.of_service(store, feature_service, label)
+    try:
+        questions, dropped = usable_rows(questions, contract, declared_types(store, feature_service))
+    except LabelsRefused as error:
+        raise NotTrained(str(error)) from None
     mine = questions.iloc[list(shard(len(questions), rank, workers))]
-    if not set(questions[label].unique()) <= {0, 1}:
-        raise NotTrained(f"column {label!r} holds other values than 0 and 1.")
 
     if rank == 0:
         _forget(place, workers)
@@ -149,13 +160,12 @@ def work(
         meeting = torch.distributed.FileStore(shared, workers) if shared else None
         torch.distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=workers)
     try:
-        from feast import FeatureStore
-
-        store = FeatureStore(repo_path=feature_repo)
-        contract = FeatureContract.of_service(store, feature_service, label)
         table = historical_features(store, mine, store.get_feature_service(feature_service))
         table.assign(**{ROW: mine.index}).to_parquet(place / f"shard_{rank}.parquet")
         _say(f"worker {rank} of {workers}: {len(table)} rows retrieved")
+        dropped |= missing_values(table[contract.columns])
+        if dropped:
+            _say(f"worker {rank} of {workers}: left out: {in_words(dropped)}")
 
         # The cut is that of all rows: each shard on its own would find another.
         later = table.event_timestamp > selection_ends(questions.event_timestamp)
@@ -407,10 +417,7 @@ def _log(
     workers, the model with its contract.
     """
     import mlflow
-    import sklearn
-    import skops
     from mlflow.entities import Metric
-    from mlflow.models import infer_signature
     from sklearn.metrics import roc_auc_score
 
     example = pd.DataFrame([outcome.mean], columns=contract.columns)
@@ -423,15 +430,7 @@ def _log(
         curve = [Metric("loss", value, 0, step) for step, value in enumerate(outcome.losses)]
         for start in range(0, len(curve), 1000):  # MLflow takes no more at a time
             mlflow.MlflowClient().log_batch(run.info.run_id, metrics=curve[start : start + 1000])
-        logged = mlflow.sklearn.log_model(
-            model,
-            name="model",
-            signature=infer_signature(example, model.predict_proba(example)[:, 1]),
-            input_example=example,
-            pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
-            metadata={METADATA: contract.to_dict()},
-            serialization_format="skops",
-        )
+        logged = log_model(model, contract, Recipe(hyperparameters={"C": C}), example)
         mlflow.log_metric("held_out_auc", roc_auc_score(scored.label, scored.score), model_id=logged.model_id)
 
 

@@ -1,13 +1,10 @@
 """A sweep as Katib runs it on a cluster: one search space, a job per trial. Rendered here; a cluster runs it.
 
-``python -m lifecycle.katib --C 0.5 --degree 2 --weights equal ...`` is one trial, as the container of such a
-job starts it.
+What a job runs is ``lifecycle.trial``.
 """
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,45 +14,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from lifecycle import IMAGE
 from lifecycle.cluster import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
+from lifecycle.recipe import Recipe
+from lifecycle.trial import trial
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
     from kubeflow.trainer import Runtime
     from kubernetes.client import CustomObjectsApi
-
-
-def trial(
-    C: str, degree: str, weights: str, feature_repo: str, labels: str, feature_service: str, label: str
-) -> float:
-    """One trial. Arguments arrive as text, and the score leaves as a line of output, where Katib's collector
-    reads it.
-
-    The SDK ships the source text of this function, so it imports all it needs in its own body.
-
-    Args:
-        C: a hyperparameter of ``lifecycle.model.new_model``, as text.
-        degree: the same.
-        weights: the same.
-        feature_repo: folder of ``feature_store.yaml``.
-        labels: parquet file with join keys, ``event_timestamp`` and the label.
-        feature_service: name of the features to train on.
-        label: the column to predict.
-    """
-    import pandas as pd
-    from feast import FeatureStore
-
-    from lifecycle.contract import FeatureContract
-    from lifecycle.model import new_model, split, validation_scores
-    from lifecycle.retrieval import historical_features
-
-    store = FeatureStore(repo_path=feature_repo)
-    contract = FeatureContract.of_service(store, feature_service, label)
-    table = historical_features(store, pd.read_parquet(labels), store.get_feature_service(feature_service))
-    rows, _ = split(table)
-    model = new_model(C=float(C), degree=int(degree), weights=weights)
-    scores = validation_scores(model, rows[contract.columns], rows[label])
-    print(f"auc={scores.mean():.6f}")
-    return float(scores.mean())
 
 
 def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1ParameterSpec:
@@ -146,7 +111,8 @@ def experiment(
     """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share
     of ``space``.
 
-    The metrics collector reads ``auc=...`` from the job's output, which is Katib's default.
+    The metrics collector reads ``auc=...``, or the name of another metric, from the job's output, which is
+    Katib's default.
 
     Args:
         name: of the Experiment on the cluster.
@@ -161,14 +127,14 @@ def experiment(
     arguments = [f"--{choice}=${{trialParameters.{choice}}}" for choice in space]
     arguments += [f"--{given}={value}" for given, value in inputs.items()]
     container: dict[str, Any] = {"name": "trial", "image": IMAGE}
-    container |= {"command": ["python", "-m", "lifecycle.katib"], "args": arguments}
+    container |= {"command": ["python", "-m", "lifecycle.trial"], "args": arguments}
     container |= {"resources": resources("500m", "1Gi", "1", "2Gi"), "securityContext": CONTAINER_SECURITY}
     container |= {"volumeMounts": [MOUNT]}
     pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [VOLUMES]}
     job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": {"spec": pod}}}
     references = [models.V1beta1TrialParameterSpec(name=choice, reference=choice) for choice in space]
     spec = models.V1beta1ExperimentSpec(
-        objective=models.V1beta1ObjectiveSpec(type="maximize", objectiveMetricName="auc"),
+        objective=models.V1beta1ObjectiveSpec(type="maximize", objectiveMetricName=_score_name(inputs)),
         algorithm=models.V1beta1AlgorithmSpec(algorithmName="tpe"),
         maxTrialCount=trials,
         parallelTrialCount=parallel,
@@ -182,6 +148,10 @@ def experiment(
     return models.V1beta1Experiment(
         apiVersion="kubeflow.org/v1beta1", kind="Experiment", metadata=metadata, spec=spec
     ).to_dict()
+
+
+def _score_name(inputs: Mapping[str, str]) -> str:
+    return Recipe(metric=inputs.get("metric", Recipe.metric)).score_name
 
 
 def finished(
@@ -283,14 +253,7 @@ def optimize(
     return client.optimize(
         TrainJobTemplate(runtime=runtime(), trainer=trainer),
         search_space={choice: search(distribution) for choice, distribution in space.items()},
-        objectives=[Objective(metric="auc", direction=Direction.MAXIMIZE)],
+        objectives=[Objective(metric=_score_name(inputs), direction=Direction.MAXIMIZE)],
         trial_config=TrialConfig(num_trials=trials, parallel_trials=2),
         algorithm=RandomSearch(),
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m lifecycle.katib", description="One trial of the sweep.")
-    for argument in inspect.signature(trial).parameters:
-        parser.add_argument(f"--{argument}", required=True)
-    trial(**vars(parser.parse_args()))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from lifecycle import model_file
+from lifecycle.labels import check_values
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -107,50 +110,110 @@ def _complete(rows: pd.DataFrame) -> pd.DataFrame:
     return complete
 
 
-def validation_scores(model: Pipeline, X: pd.DataFrame, y: pd.Series, blocks: int = 5) -> ndarray:
-    """AUC on each of ``blocks`` later stretches of time, by a model that was fitted on all rows before.
+def check_features(X: pd.DataFrame) -> None:
+    """Refuse a feature column that holds no numbers.
+
+    Raises:
+        ValueError: a column holds text or anything else that is no number; the message names it.
+    """
+    for name in X.columns:
+        values = X[name].dropna()
+        kind = pd.api.types.infer_dtype(values, skipna=True)
+        if kind in ("floating", "integer", "boolean", "mixed-integer-float", "decimal", "empty"):
+            continue
+        example = next((value for value in values if isinstance(value, str)), values.iloc[0])
+        raise ValueError(
+            f"the feature {name} holds values that are no numbers, such as {example!r}, and a model here is "
+            "trained and served on numbers. "
+            "Leave it out of the feature service, or compute numbers from it in an on-demand feature view."
+        )
+
+
+def validation_scores(
+    model: BaseEstimator,
+    X: pd.DataFrame,
+    y: pd.Series,
+    blocks: int = 5,
+    metric: str = "roc_auc",
+    task: str = "binary",
+) -> ndarray:
+    """The metric on each of ``blocks`` later stretches of time, by a model that was fitted on all rows before.
 
     Args:
         model: an estimator; it is cloned, not changed.
         X: n rows in the order of time, as ``split`` gives them.
-        y: n labels, 0 or 1, with the index of ``X``.
+        y: n labels with the index of ``X``.
         blocks: number of scores.
+        metric: name of a scikit-learn scorer; AUC when left out.
+        task: ``binary`` or ``regression``; see ``lifecycle.labels.check_values``.
 
     Raises:
-        ValueError: ``y`` has another index; a block, or what lies before it, has one label alone; a value
-            that the model cannot take.
+        ValueError: ``y`` has another index, or values that are no labels of the task; a block, or what lies
+            before it, has one label alone; a value that the model cannot take.
     """
     if not X.index.equals(y.index):
         raise ValueError(
             "the labels are of other rows than X, or in another order: take both from one table."
         )
+    check_values(y, task)
+    check_features(X)
     folds = list(TimeSeriesSplit(blocks).split(X))
-    for number, (before, block) in enumerate(folds, 1):
+    for number, (before, block) in enumerate(folds if task == "binary" else [], 1):
         for rows, place in ((before, "before it"), (block, "in it")):
             if y.iloc[rows].nunique() < 2:
                 raise ValueError(
-                    f"block {number} of {blocks} has no AUC: the {len(rows)} rows {place} all have the "
+                    f"block {number} of {blocks} has no score: the {len(rows)} rows {place} all have the "
                     f"label {y.iloc[rows[0]]}. "
                     "Give more rows, or fewer blocks."
                 )
-    return cross_val_score(model, X, y, cv=folds, scoring="roc_auc", error_score="raise")
+    return cross_val_score(model, X, y, cv=folds, scoring=metric, error_score="raise")
 
 
-def save(model: Pipeline, path: str | Path) -> None:
-    """Write a fitted model as a skops file."""
+def save(model: BaseEstimator, path: str | Path) -> None:
+    """Write a fitted model as a skops file.
+
+    Raises:
+        ValueError: skops cannot hold a part of it, such as a function that was made inside another.
+    """
     import skops.io
 
-    skops.io.dump(model, path)
+    try:
+        skops.io.dump(model, path)
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "") or "no reason given"
+        raise ValueError(
+            f"skops cannot hold this {type(model).__name__} ({type(error).__name__}: {line}). A stored model "
+            "is read without executing code, so all its parts must be classes and functions that Python can "
+            "import by name, with plain values inside: no lambda, no function or class inside another."
+        ) from error
 
 
-def load(path: str | Path | BinaryIO, types: Collection[str] = TYPES) -> Pipeline:
+def needed_types(model: BaseEstimator) -> list[str]:
+    """The types that a fitted model holds beyond ``TYPES``.
+
+    Look at them: whoever may write a model file can have any of them built, with any values. What you accept
+    belongs into the project's setting ``types``.
+
+    Args:
+        model: a fitted estimator.
+
+    Raises:
+        ValueError: skops cannot hold it; see ``save``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.skops"
+        save(model, path)
+        return sorted(model_file.types_of(path) - TYPES)
+
+
+def load(path: str | Path | BinaryIO, types: Collection[str] = ()) -> Pipeline:
     """Read a model that ``save`` wrote, or MLflow in the format skops, as ``lifecycle.model_file.load`` does.
 
     Args:
         path: of the file; or the file itself, open for reading.
-        types: full names of the types that it may hold.
+        types: full names of the types that it may hold beyond ``TYPES``.
 
     Raises:
         ValueError: see ``lifecycle.model_file.load``.
     """
-    return model_file.load(path, types)
+    return model_file.load(path, TYPES | set(types))

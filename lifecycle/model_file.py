@@ -38,18 +38,18 @@ def load(file: str | Path | BinaryIO, types: Collection[str]) -> Any:
     """
     import skops.io
 
-    unknown = sorted(_types(file) - set(types))
+    unknown = sorted(types_of(file) - set(types))
     if unknown:
         raise ValueError(
             f"the model holds types that nobody vouches for: {', '.join(unknown)[:300]}. It was not loaded."
         )
-    model = skops.io.load(file, trusted=sorted(types))
+    model = skops.io.load(file, trusted=sorted({name.partition(" (")[0] for name in types}))
     if shadow := _shadowed_method(model):
         raise ValueError(f"the model stores an attribute {shadow}, in the place of the method of that name.")
     return model
 
 
-def _types(file: str | Path | BinaryIO) -> set[str]:
+def types_of(file: str | Path | BinaryIO) -> set[str]:
     """The names of all types that a skops file would build."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -61,7 +61,7 @@ def _types(file: str | Path | BinaryIO) -> set[str]:
             if sizes["schema.json"] > MOST_SCHEMA_BYTES:
                 raise ValueError(f"the model's schema.json takes more than {MOST_SCHEMA_BYTES:,} bytes.")
             schema = json.loads(archive.read("schema.json"))
-        return _types_of(schema, sizes)
+        return _types_in(schema, sizes)
     except (zipfile.BadZipFile, KeyError, RecursionError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"this is no model file: skops cannot read it ({type(error).__name__}: {str(error)[:200]})."
@@ -70,7 +70,7 @@ def _types(file: str | Path | BinaryIO) -> set[str]:
         raise ValueError("this is no model file: its schema.json is not text.") from None
 
 
-def _types_of(schema: Any, sizes: dict[str, int]) -> set[str]:
+def _types_in(schema: Any, sizes: dict[str, int]) -> set[str]:
     size, count, found, open_ = 0, 0, set(), [schema]
     named: dict[Any, dict] = {}
     while open_:

@@ -5,68 +5,16 @@ shares nothing with its neighbours except what it declares. The tracking address
 finds it in ``MLFLOW_TRACKING_URI``.
 """
 
-import builtins
-import logging
-import re
-import shlex
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import TextIOBase
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 from kfp import components, dsl, kubernetes
 
 from lifecycle import IMAGE
 from lifecycle.cluster import CLAIM, LOGIN, TRACKING, VOLUME
+from lifecycle.local_runner import local_run
 
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
-
-
-class _Log(TextIOBase):
-    """A log that prints a line to ``shown`` for each step whose end the runner notes in it."""
-
-    def __init__(self, file: TextIO, shown: TextIO) -> None:
-        self.file, self.shown = file, shown
-
-    def write(self, text: str) -> int:
-        if ended := re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*(SUCCESS|FAILURE)", text):
-            self.shown.write(f"{ended[1]}: {ended[2].lower()}\n")
-            self.shown.flush()
-        return self.file.write(text)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-@contextmanager
-def local_run(log: Path, show_steps: bool = False) -> Iterator[None]:
-    """What Kubeflow's local runner (2.17) needs around it; its output goes to the file ``log``.
-
-    It pastes the path of Python into a shell script without quotes, so a path with a space would end at the
-    space. And it indents by replacing Python's own ``print``, and logs by replacing the root logger's
-    handlers: with parallel steps it may not put the right ones back.
-
-    Args:
-        log: file to append to.
-        show_steps: print a line when a step has ended. Parallel steps share one logger, and some of their
-            ends are lost.
-    """
-    log.parent.mkdir(exist_ok=True)
-    own_print, own_path = builtins.print, sys.executable
-    root = logging.getLogger()
-    own_handlers, own_level = root.handlers[:], root.level
-    sys.executable = shlex.quote(own_path)
-    try:
-        with log.open("a") as file:
-            output = _Log(file, sys.stdout) if show_steps else file
-            with redirect_stdout(output), redirect_stderr(output):
-                yield
-    finally:
-        builtins.print, sys.executable = own_print, own_path
-        root.handlers[:] = own_handlers  # a handler that stays writes to a log that is closed
-        root.setLevel(own_level)
 
 
 def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps: bool = False) -> None:
@@ -105,24 +53,27 @@ def retrieve_features(
     experiment: str,
     run_name: str,
     table: dsl.Output[dsl.Dataset],
+    task: str = "binary",
 ) -> str:
-    """Point-in-time features for the labels, and the MLflow run that all steps nest under; gives its id."""
+    """Point-in-time features for the usable labels, and the MLflow run that all steps nest under; gives its id."""
     import mlflow
     import pandas as pd
     from feast import FeatureStore
 
     from lifecycle.contract import FeatureContract
-    from lifecycle.retrieval import historical_features
+    from lifecycle.labels import in_words, training_table
+    from lifecycle.outcome import add_to_record
 
-    store = FeatureStore(repo_path=feature_repo)
-    contract = FeatureContract.of_service(store, feature_service, label)
     experiment_id = mlflow.set_experiment(experiment).experiment_id
     parent = mlflow.MlflowClient().create_run(experiment_id, run_name=run_name).info.run_id
     with mlflow.start_run(run_name="retrieve", parent_run_id=parent):
-        frame = historical_features(
-            store, pd.read_parquet(labels), store.get_feature_service(feature_service)
-        )
-        mlflow.log_metric("rows", len(frame))
+        store = FeatureStore(repo_path=feature_repo)
+        contract = FeatureContract.of_service(store, feature_service, label)
+        frame, dropped = training_table(store, pd.read_parquet(labels), contract, task)
+        rows = len(frame.dropna())
+        mlflow.log_metrics({"rows": len(frame), "complete_rows": rows})
+    print(f"{rows} complete rows; left out: {in_words(dropped) or 'none'}")
+    add_to_record(parent, rows=rows, dropped=dropped)
     frame.to_parquet(table.path)
     table.metadata.update(contract.to_dict())
     return parent
@@ -168,25 +119,32 @@ def train_model(
     parent_run: str,
     experiment: str,
     checked: bool,
-    C: float,
-    degree: int,
-    weights: str,
+    hyperparameters: str,
     model: dsl.Output[dsl.Model],
+    estimator: str = "lifecycle.model:new_model",
+    task: str = "binary",
+    metric: str = "roc_auc",
+    types: list = [],  # noqa: B006
 ) -> None:
     """Fit on the selection days. ``checked`` only makes this step wait for validation."""
+    import json
+
     import mlflow
     import pandas as pd
 
     from lifecycle.contract import FeatureContract
-    from lifecycle.model import new_model, save, split
+    from lifecycle.model import check_features, save, split
+    from lifecycle.recipe import Recipe
 
     contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe(estimator, task, metric, types, json.loads(hyperparameters))
     rows, _ = split(pd.read_parquet(table.path))
-    fitted = new_model(C=C, degree=degree, weights=weights).fit(rows[contract.columns], rows[contract.label])
-    save(fitted, model.path)
+    check_features(rows[contract.columns])
+    save(recipe.new_estimator().fit(rows[contract.columns], rows[contract.label]), model.path)
+    model.metadata["recipe"] = json.dumps(recipe.to_dict())
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="train", parent_run_id=parent_run):
-        mlflow.log_params({"C": C, "degree": degree, "weights": weights, "rows": len(rows)})
+        mlflow.log_params({**recipe.hyperparameters, "estimator": estimator, "rows": len(rows)})
 
 
 @component
@@ -195,27 +153,44 @@ def evaluate_model(
     model: dsl.Input[dsl.Model],
     parent_run: str,
     experiment: str,
+    threshold: float,
     metrics: dsl.Output[dsl.Metrics],
 ) -> float:
-    """AUC on the held-out days, which training did not see."""
+    """The metric on the held-out days, which training did not see."""
+    import json
+
     import mlflow
     import pandas as pd
-    from sklearn.metrics import accuracy_score, roc_auc_score
 
     from lifecycle.contract import FeatureContract
     from lifecycle.model import load, split
+    from lifecycle.outcome import add_to_record
+    from lifecycle.recipe import Recipe, scorer
 
     contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     _, rows = split(pd.read_parquet(table.path))
-    scores = load(model.path).predict_proba(rows[contract.columns])[:, 1]
-    auc = float(roc_auc_score(rows[contract.label], scores))
-    accuracy = float(accuracy_score(rows[contract.label], scores > 0.5))
-    metrics.log_metric("auc", auc)
-    metrics.log_metric("accuracy", accuracy)
+    predictions = recipe.predictions(load(model.path, recipe.types), rows[contract.columns])
+    score = recipe.score(rows[contract.label], predictions)
+    found = {recipe.score_name: score}
+    if recipe.task == "binary":
+        found["accuracy"] = scorer("accuracy", recipe.task)(rows[contract.label].to_numpy(), predictions)
+    for name, value in found.items():
+        metrics.log_metric(name, value)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="evaluate", parent_run_id=parent_run):
-        mlflow.log_metrics({"auc": auc, "accuracy": accuracy})
-    return auc
+        mlflow.log_metrics(found)
+    name = "AUC" if recipe.metric == "roc_auc" else recipe.metric
+    closed = not score >= threshold
+    add_to_record(
+        parent_run,
+        metric=recipe.metric,
+        score=score,
+        threshold=threshold,
+        gate="good-enough" if closed else "",
+        reason=f"the challenger's {name} is {score:.3f}, below {threshold}" if closed else "",
+    )
+    return score
 
 
 @component
@@ -233,29 +208,47 @@ def compare_with_champion(
     """
     if not champion:
         return True
+    import json
+
     import mlflow
     import pandas as pd
 
     from lifecycle.comparison import compare
     from lifecycle.contract import FeatureContract
     from lifecycle.model import load, split
+    from lifecycle.outcome import add_to_record
+    from lifecycle.recipe import Recipe
     from lifecycle.versions import numbered, read
 
     contract = FeatureContract.from_dict(table.metadata)
-    old, theirs = read(model_name, numbered(mlflow.MlflowClient(), model_name, champion))
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
+    version = numbered(mlflow.MlflowClient(), model_name, champion)
+    old, theirs = read(model_name, version, types=recipe.types, task=recipe.task)
     _, rows = split(pd.read_parquet(table.path))
     missing = sorted(set(theirs.columns) - set(rows.columns))
     if missing:
         raise ValueError(
             f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold."
         )
-    champion_scores = old.predict_proba(rows[theirs.columns])[:, 1]
-    scores = load(model.path).predict_proba(rows[contract.columns])[:, 1]
-    found = compare(rows[contract.label], champion_scores, scores, rows[list(contract.join_keys)])
+    found = compare(
+        rows[contract.label],
+        recipe.predictions(old, rows[theirs.columns]),
+        recipe.predictions(load(model.path, recipe.types), rows[contract.columns]),
+        rows[list(contract.join_keys)],
+        metric=recipe.metric,
+        task=recipe.task,
+    )
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="compare", parent_run_id=parent_run):
         mlflow.log_metrics(found.figures())
         mlflow.set_tags({"champion": champion, "outcome": str(found)})
+    add_to_record(
+        parent_run,
+        champion=champion,
+        champion_score=found.champion,
+        gate="" if found.better else "better",
+        reason=str(found) if found.better else f"the challenger is not better, {found}",
+    )
     return found.better
 
 
@@ -267,31 +260,28 @@ def register_model(
     experiment: str,
     model_name: str,
 ) -> int:
-    """Store the model in MLflow with signature, exact requirements and contract; gives its version."""
-    from importlib.metadata import version
+    """Store the model in MLflow with signature, exact requirements, contract and recipe; gives its version."""
+    import json
 
     import mlflow
     import pandas as pd
 
     from lifecycle.contract import FeatureContract
     from lifecycle.model import load
+    from lifecycle.outcome import add_to_record
+    from lifecycle.recipe import Recipe
+    from lifecycle.registering import log_model
 
     contract = FeatureContract.from_dict(table.metadata)
-    fitted = load(model.path)
-    inputs = pd.read_parquet(table.path)[contract.columns].dropna().astype("float64").head(100)
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
+    inputs = pd.read_parquet(table.path)[contract.columns].dropna().head(100)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="register", parent_run_id=parent_run):
-        logged = mlflow.sklearn.log_model(
-            fitted,
-            name="model",
-            signature=mlflow.models.infer_signature(inputs, fitted.predict_proba(inputs)[:, 1]),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("scikit-learn", "skops")],
-            metadata={"feast": contract.to_dict()},
-            input_example=inputs.head(5),
-            serialization_format="skops",
-        )
+        logged = log_model(load(model.path, recipe.types), contract, recipe, inputs)
     tags = {**contract.tags(), "made_by": "pipeline", "pipeline.parent_run": parent_run}
-    return int(mlflow.register_model(logged.model_uri, model_name, tags=tags).version)
+    version = int(mlflow.register_model(logged.model_uri, model_name, tags=tags).version)
+    add_to_record(parent_run, version=str(version))
+    return version
 
 
 @component
@@ -302,11 +292,15 @@ def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatu
     """
     import mlflow
 
-    client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    named = f"attributes.run_name = '{run_name}'"
-    for run in client.search_runs([found.experiment_id], named) if found else []:
-        client.set_terminated(run.info.run_id, "FINISHED" if status.state == "SUCCEEDED" else "FAILED")
+    from lifecycle.outcome import add_to_record, open_runs, read_record
+
+    for run_id in open_runs(experiment, run_name):
+        record = read_record(run_id)
+        # A step that was killed is no answer, whatever the runner says of the whole.
+        done = status.state == "SUCCEEDED" and bool(record.gate or record.version)
+        ended = "FINISHED" if done else "FAILED"
+        add_to_record(run_id, status=ended, reason=record.reason if done else "a step failed")
+        mlflow.MlflowClient().set_terminated(run_id, ended)
 
 
 @dsl.pipeline(
@@ -322,11 +316,13 @@ def training(
     experiment: str,
     run_name: str,
     model_name: str,
-    C: float,
-    degree: int,
-    weights: str,
     threshold: float,
     champion: str = "",
+    hyperparameters: str = "{}",
+    estimator: str = "lifecycle.model:new_model",
+    task: str = "binary",
+    metric: str = "roc_auc",
+    types: list = [],  # noqa: B006
 ) -> None:
     """Retrieve, validate, train, evaluate, compare; register when both gates open; close the run in any case.
 
@@ -334,17 +330,19 @@ def training(
         feature_repo: folder of ``feature_store.yaml``.
         labels: parquet file with the join keys, ``event_timestamp`` and the label.
         feature_service: name of the features to train on.
-        label: the column to predict, 0 or 1.
+        label: the column to predict.
         reference: saved dataset whose expectation suite the data must meet.
         experiment: of MLflow, for the run and its steps.
         run_name: of the parent run, new each time.
         model_name: in MLflow's model registry.
-        C: a hyperparameter, as in ``lifecycle.model.new_model``.
-        degree: the same.
-        weights: the same.
-        threshold: AUC on the held-out days that a model must reach to be registered.
+        threshold: of the metric on the held-out days, that a model must reach to be registered.
         champion: number of the version of ``model_name`` that it must beat on the same days; none when left
             out.
+        hyperparameters: of the estimator, as JSON text.
+        estimator: see ``lifecycle.recipe.Recipe``.
+        task: the same.
+        metric: the same.
+        types: the same.
     """
     # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or closes a
     # run must run each time.
@@ -358,6 +356,7 @@ def training(
             label=label,
             experiment=experiment,
             run_name=run_name,
+            task=task,
         )
         # So must this one: its inputs are paths, and the data behind them changes.
         on_cluster(retrieved).set_caching_options(False)
@@ -377,14 +376,18 @@ def training(
             parent_run=parent_run,
             experiment=experiment,
             checked=validated.outputs["Output"],
-            C=C,
-            degree=degree,
-            weights=weights,
+            hyperparameters=hyperparameters,
+            estimator=estimator,
+            task=task,
+            metric=metric,
+            types=types,
         )
         on_cluster(trained)
         model = trained.outputs["model"]
 
-        evaluated = evaluate_model(table=table, model=model, parent_run=parent_run, experiment=experiment)
+        evaluated = evaluate_model(
+            table=table, model=model, parent_run=parent_run, experiment=experiment, threshold=threshold
+        )
         on_cluster(evaluated)
 
         with dsl.If(evaluated.outputs["Output"] >= threshold, name="good-enough"):

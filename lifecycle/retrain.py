@@ -11,24 +11,29 @@ It says in one sentence what it did, and why. Whatever goes wrong, the champion 
 from __future__ import annotations
 
 import argparse
-import fcntl
+import json
 import os
 import re
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import filelock
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from lifecycle.comparison import TooFewLabels, check_enough
 from lifecycle.contract import FeatureContract
+from lifecycle.labels import declared_types, in_words, usable_rows
 from lifecycle.model import hyperparameters, split
+from lifecycle.outcome import add_to_record, read_record
+from lifecycle.recipe import DEFAULT, Recipe, RecipeError, recipe_of
 from lifecycle.versions import Version, behind_alias, read
 
 WINDOW = pd.Timedelta(days=14)
@@ -83,8 +88,11 @@ def usable_labels(
     contract: FeatureContract,
     begin: pd.Timestamp | None = None,
     end: pd.Timestamp | None = None,
-) -> tuple[pd.DataFrame, int]:
-    """The labels of a window that a model can learn from, and how many contradictory questions were left out.
+    *,
+    declared: Mapping[str, Any] | None = None,
+    task: str = "binary",
+) -> tuple[pd.DataFrame, dict[str, int], int]:
+    """The labels of a window that a model can learn from, and what was left out.
 
     Args:
         labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further
@@ -92,36 +100,39 @@ def usable_labels(
         contract: of the champion.
         begin: first moment of the window, UTC; ``WINDOW`` before its end when left out.
         end: last moment; that of the newest label when left out.
+        declared: the type of each join key and request field; see ``lifecycle.labels.declared_types``.
+        task: see ``lifecycle.labels.check_values``.
+
+    Returns:
+        The rows; how many lacked a value, by column (those without a time are of no window, and are counted
+        too); and how many questions with contradictory answers were left out.
 
     Raises:
-        NotRetrained: a column is missing; times without a time zone; a label other than 0 and 1; nothing in
-            the window; no labels at its end; too many contradictions; too few entities with each outcome
-            among the held-out rows, see ``lifecycle.comparison``.
+        NotRetrained: what ``lifecycle.labels.usable_rows`` refuses; nothing in the window; no labels at its
+            end; too many contradictions; too few entities with each outcome among the held-out rows, see
+            ``lifecycle.comparison``.
     """
     keys = list(contract.join_keys)
     question = [*keys, *contract.request_fields, "event_timestamp"]
-    missing = [name for name in (*question, contract.label) if name not in labels]
-    if missing:
-        raise NotRetrained(
-            f"the label table has no column {', '.join(missing)}; it has {', '.join(labels.columns)}."
-        )
-    if not isinstance(labels.event_timestamp.dtype, pd.DatetimeTZDtype):
-        raise NotRetrained("the times of the labels have no time zone: write them in UTC.")
-    newest = labels.event_timestamp.max()
-    if pd.isna(newest):
-        raise NotRetrained("the label table has no label.")
+    if "event_timestamp" in labels and len(labels):
+        times = labels.event_timestamp
+        inside = times.isna()
+        if isinstance(times.dtype, pd.DatetimeTZDtype) and times.notna().any():
+            last = end or times.max()
+            inside |= times.between(begin or last - WINDOW, last)
+            if not inside[times.notna()].any():
+                raise NotRetrained(
+                    f"no labels between {begin or last - WINDOW:%Y-%m-%d} and {last:%Y-%m-%d}; the newest is of "
+                    f"{times.max():%Y-%m-%d %H:%M}."
+                )
+            labels = labels[inside]
+    try:
+        rows, dropped = usable_rows(labels, contract, declared or {}, task)
+    except ValueError as error:
+        raise NotRetrained(str(error)) from None
+    newest = rows.event_timestamp.max()
     end = end or newest
     begin = begin or end - WINDOW
-    rows = labels.loc[labels.event_timestamp.between(begin, end), [*question, contract.label]]
-    if rows.empty:
-        raise NotRetrained(
-            f"no labels between {begin:%Y-%m-%d} and {end:%Y-%m-%d}; the newest is of "
-            f"{newest:%Y-%m-%d %H:%M}."
-        )
-    strange = rows.loc[~rows[contract.label].isin([0, 1]), contract.label].unique().tolist()
-    if strange:
-        raise NotRetrained(f"labels must be 0 or 1; there is {', '.join(map(repr, strange[:5]))}.")
-    newest = rows.event_timestamp.max()
     if end - newest > LATE:
         raise NotRetrained(
             f"no labels for the newest days: the window ends on {end:%Y-%m-%d}, the last label is of "
@@ -132,11 +143,12 @@ def usable_labels(
     both = asked.transform("nunique") > 1
     contradictory = len(rows[both].drop_duplicates(question))
     if contradictory > MOST_CONTRADICTIONS * asked.ngroups:
+        answers = "both answers, 0 and 1" if task == "binary" else "several answers"
         raise NotRetrained(
-            f"{contradictory} of {asked.ngroups} questions have both answers, 0 and 1. Find out which is "
-            "right before a model learns from them."
+            f"{contradictory} of {asked.ngroups} questions have {answers}. Find out which is right before a "
+            "model learns from them."
         )
-    kept = rows[~both].drop_duplicates(question).astype({contract.label: "int64"})
+    kept = rows[~both].drop_duplicates(question)
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
     _, held_out = split(kept)
     if held_out.empty:
@@ -147,23 +159,68 @@ def usable_labels(
     with _in_words(
         "wait for more labels, those of the held-out days are too few to compare on", TooFewLabels
     ):
-        check_enough(held_out[contract.label], held_out[keys])
-    return kept, contradictory
+        check_enough(held_out[contract.label], held_out[keys], task)
+    return kept, dropped, contradictory
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. The system gives it up when this process ends, however it ends."""
     with _in_words(f"{folder.name}/ cannot be written", OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".retraining.lock").open("a")
-    with file:
+        lock = filelock.FileLock(folder / ".retraining.lock", timeout=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire()
+        except filelock.Timeout:
             raise NotRetrained(
                 f"another retraining is under way in {folder.name}/; this one did nothing."
             ) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _close_dead_runs(folder: Path, experiment: str) -> None:
+    """Close what an earlier retraining left open when it was killed.
+
+    Its labels lie in ``folder``, and whoever holds the folder's lock knows that it is gone.
+    """
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    runs = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
+    dead = {run.info.run_id for run in runs if (folder / f"{run.info.run_name}.parquet").is_file()}
+    for run in runs:
+        if run.info.run_id in dead:
+            add_to_record(run.info.run_id, status="FAILED", reason="the retraining was killed")
+        elif run.data.tags.get("mlflow.parentRunId") not in dead:
+            continue
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _recipe(name: str, champion: Version, fitted: Any, wanted: Recipe) -> Recipe:
+    """``wanted`` with the champion's hyperparameters.
+
+    Only these are read from the stored model: an estimator's name is code that will be called, and the
+    project's settings say which.
+    """
+    stored = recipe_of(f"models:/{name}/{champion.number}")
+    if stored is None:
+        if wanted.estimator != DEFAULT:
+            raise RecipeError(
+                f"it was stored without a recipe, and the settings name the estimator {wanted.estimator}: "
+                "register a first version of that estimator by the pipeline"
+            )
+        return replace(wanted, hyperparameters=hyperparameters(fitted))
+    for part in ("estimator", "task"):
+        if getattr(stored, part) != getattr(wanted, part):
+            raise RecipeError(
+                f"its {part} is {getattr(stored, part)}, and the settings name {getattr(wanted, part)}: register "
+                f"a first version of the new {part} by the pipeline, or set it back"
+            )
+    return replace(wanted, hyperparameters=stored.hyperparameters)
 
 
 def promote(
@@ -218,10 +275,14 @@ def retrain(
     experiment: str = "retraining",
     threshold: float = 0.5,
     hold: bool = False,
+    estimator: str = DEFAULT,
+    task: str = "binary",
+    metric: str = "roc_auc",
+    types: Collection[str] = (),
 ) -> Outcome:
     """Run the compiled training pipeline on a window of labels, and move the alias if its model is better.
 
-    The challenger has the champion's features and hyperparameters, read from the champion itself. The
+    The challenger has the champion's features and hyperparameters, read from its contract and recipe. The
     pipeline trains on the earlier days of the window and compares both on the newest ones
     (``lifecycle.comparison``).
 
@@ -237,14 +298,21 @@ def retrain(
         end: last moment.
         reference: saved dataset whose expectation suite the data must meet.
         experiment: of MLflow, for the pipeline's runs.
-        threshold: AUC that a challenger must reach in any case.
+        threshold: of the metric, that a challenger must reach in any case.
         hold: leave the alias where it is, also for a better model, and let somebody look at it first.
+        estimator: of the champion and the challenger; see ``lifecycle.recipe.Recipe``.
+        task: the same.
+        metric: the same.
+        types: the same.
 
     Raises:
         NotRetrained: for a reason that its message gives. The alias was not moved.
     """
     outputs = outputs.resolve()
+    with _in_words("the settings of the model", RecipeError):
+        wanted = Recipe(estimator, task, metric, tuple(types))
     with _alone(outputs):
+        _close_dead_runs(outputs, experiment)
         registry = mlflow.MlflowClient()
         with _in_words(f"the champion, {alias} of {model}, was not found", MlflowException):
             champion = behind_alias(registry, model, alias)
@@ -252,10 +320,18 @@ def retrain(
             with warnings.catch_warnings():
                 # The names are compared by ``read``.
                 warnings.filterwarnings("ignore", message="X does not have valid feature names")
-                fitted, contract = read(model, champion)
-            settings = hyperparameters(fitted)
+                fitted, contract = read(model, champion, types=wanted.types, task=task)
+            recipe = _recipe(model, champion, fitted, wanted)
+            recipe.new_estimator()
+        with _in_words(f"{feature_repo.name}/ cannot be read as a feature repository", Exception):
+            from feast import FeatureStore
+
+            declared = declared_types(FeatureStore(repo_path=str(feature_repo)), contract.feature_service)
         with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
-            rows, contradictory = usable_labels(pd.read_parquet(labels), contract, begin, end)
+            table = pd.read_parquet(labels)
+            rows, dropped, contradictory = usable_labels(
+                table, contract, begin, end, declared=declared, task=task
+            )
         name = f"retraining {rows.event_timestamp.max():%Y-%m-%d} {uuid.uuid4().hex[:8]}"
         used = outputs / f"{name}.parquet"
         rows.to_parquet(used)
@@ -274,44 +350,45 @@ def retrain(
                 "model_name": model,
                 "threshold": threshold,
                 "champion": champion.number,
-                **settings,
+                "hyperparameters": json.dumps(recipe.hyperparameters),
+                "estimator": recipe.estimator,
+                "task": recipe.task,
+                "metric": recipe.metric,
+                "types": list(recipe.types),
             },
         )
         (parent,) = mlflow.search_runs(
             [], f"attributes.run_name = '{name}'", output_format="list", experiment_names=[experiment]
         )
-        made = registry.search_model_versions(
-            f"name = '{model}' and tag.`pipeline.parent_run` = '{parent.info.run_id}'"
-        )
-        steps = mlflow.search_runs(
-            filter_string=f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'",
-            output_format="list",
-            experiment_names=[experiment],
-        )
-        compared = next((step.data.tags["outcome"] for step in steps if "outcome" in step.data.tags), "")
-        without = f" ({contradictory} questions with both answers were left out)" if contradictory else ""
-        if not made:
-            said = f"the challenger is not better, {compared}"
-            if not compared:
-                auc = next(step.data.metrics["auc"] for step in steps if "auc" in step.data.metrics)
-                said = f"the challenger's AUC is {auc:.3f}, below {threshold}"
-            said = f"{_kept(registry, model, alias, champion)}: {said}"
-            return Outcome(False, f"{said}{without}.", champion.number, None, parent.info.run_id)
-        challenger = made[0].version
+        run_id = parent.info.run_id
+        record = read_record(run_id)
+        # The pipeline knows what it lost itself; what was left out before is added here.
+        dropped = {
+            column: dropped.get(column, 0) + record.dropped.get(column, 0)
+            for column in {**dropped, **record.dropped}
+        }
+        add_to_record(run_id, dropped=dropped)
+        left_out = [f"{contradictory} questions with both answers were left out"] if contradictory else []
+        left_out += [f"rows left out: {in_words(dropped)}"] if dropped else []
+        without = f" ({'; '.join(left_out)})" if left_out else ""
+        if not record.version:
+            if not record.gate:
+                raise NotRetrained(f"the run ended without an answer; its log is {outputs / f'{name}.log'}.")
+            said = f"{_kept(registry, model, alias, champion)}: {record.reason}"
+            return Outcome(False, f"{said}{without}.", champion.number, None, run_id)
+        challenger = record.version
         if hold:
-            said = (
-                f"version {challenger} is better than {champion.number} and held back: {compared}{without}."
-            )
-            return Outcome(False, said, champion.number, challenger, parent.info.run_id)
+            said = f"version {challenger} is better than {champion.number} and held back: {record.reason}"
+            return Outcome(False, f"{said}{without}.", champion.number, challenger, run_id)
         promote(registry, model, alias, champion, challenger)
-        said = f"version {challenger} took the place of {champion.number}: {compared}{without}."
-        return Outcome(True, said, champion.number, challenger, parent.info.run_id)
+        said = f"version {challenger} took the place of {champion.number}: {record.reason}{without}."
+        return Outcome(True, said, champion.number, challenger, run_id)
 
 
 def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
     from kfp import components, local
 
-    from lifecycle.pipeline import local_run
+    from lifecycle.local_runner import local_run
 
     with _in_words(f"{pipeline.name} is no compiled pipeline", Exception):
         from_file = components.load_component_from_file(str(pipeline))
@@ -352,8 +429,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reference", required=True, help="saved dataset that carries the expectation suite")
     parser.add_argument("--experiment", default="retraining")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="AUC that a challenger must reach in any case"
+        "--threshold", type=float, default=0.5, help="of the metric, that a challenger must reach in any case"
     )
+    parser.add_argument("--estimator", default=DEFAULT, help="package.module:function")
+    parser.add_argument("--task", default="binary", help="binary or regression")
+    parser.add_argument("--metric", default="roc_auc", help="name of a scikit-learn scorer")
+    parser.add_argument("--types", nargs="*", default=(), help="further types that a stored model may hold")
     parser.add_argument(
         "--hold", action="store_true", help="register a better challenger, and do not promote it"
     )
@@ -372,6 +453,10 @@ def main(argv: list[str] | None = None) -> int:
             experiment=given.experiment,
             threshold=given.threshold,
             hold=given.hold,
+            estimator=given.estimator,
+            task=given.task,
+            metric=given.metric,
+            types=given.types,
         )
     except NotRetrained as reason:
         print(f"nothing was promoted: {reason}")

@@ -19,6 +19,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 
+class SweepChanged(ValueError):
+    """The arguments do not fit the study's own trials, or each other; the message says what to do."""
+
+
 class StoresDisagree(RuntimeError):
     """Optuna's database and MLflow's are not of the same sweep: one was deleted or replaced.
 
@@ -52,8 +56,15 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
     It carries the study's id from its first moment on, so it is found even if nobody noted its own.
 
     Raises:
-        StoresDisagree: the study's trials had runs, and MLflow does not know the study. Nothing was changed.
+        StoresDisagree: the study's trials had runs, and MLflow does not know the study; or the experiment was
+            deleted in MLflow. Nothing was changed.
     """
+    stored = mlflow.MlflowClient().get_experiment_by_name(experiment)
+    if stored and stored.lifecycle_stage == "deleted":
+        raise StoresDisagree(
+            f"MLflow's experiment {experiment!r} was deleted. Bring it back, with "
+            f"`mlflow experiments restore --experiment-id {stored.experiment_id}`, or give the sweep another one."
+        )
     mlflow.set_experiment(experiment)
     of_study = {"optuna.study": study.study_name, "optuna.study_id": study.user_attrs["id"]}
     found = mlflow.search_runs(filter_string=_of(study), output_format="list")
@@ -72,7 +83,40 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
     return run
 
 
-def settle(study: optuna.Study, parent_id: str) -> None:
+def _check_space(
+    study: optuna.Study, space: Mapping[str, BaseDistribution], first: Mapping[str, object]
+) -> None:
+    """Refuse a space that is not that of the study's trials, and a first choice that is not in the space."""
+    if unknown := sorted(set(first) - set(space)):
+        raise SweepChanged(
+            f"`first` names {', '.join(unknown)}, and the search space has {', '.join(space)}: name one of these."
+        )
+    try:
+        optuna.trial.create_trial(
+            value=0.0, params=dict(first), distributions={name: space[name] for name in first}
+        )
+    except ValueError as error:
+        raise SweepChanged(f"`first` is not in the search space: {error}") from None
+    for trial in study.trials:
+        for name, then in trial.distributions.items():
+            now = space.get(name)
+            if now is None or not _compatible(then, now):
+                raise SweepChanged(
+                    f"the study {study.study_name!r} searched {name} in {then}, and is now asked to search "
+                    f"{now or 'without it'}. Another question deserves another name: give the sweep a new one, or "
+                    "the old space back."
+                )
+
+
+def _compatible(then: BaseDistribution, now: BaseDistribution) -> bool:
+    try:
+        optuna.distributions.check_distribution_compatibility(then, now)
+    except ValueError:
+        return False
+    return True
+
+
+def settle(study: optuna.Study, parent_id: str, metric: str = "auc") -> None:
     """Bring both records together after a kill.
 
     Each trial that MLflow holds finished is told to Optuna; all other open ones are closed.
@@ -80,13 +124,14 @@ def settle(study: optuna.Study, parent_id: str) -> None:
     Args:
         study: of which trials may be open.
         parent_id: id of the study's MLflow run.
+        metric: name of the score in a trial's run.
     """
     found = mlflow.search_runs(filter_string=_below(parent_id), output_format="list")
     runs = {run.info.run_id: run for run in found}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         run = runs.get(trial.user_attrs.get("mlflow_run_id"))
         if run and run.info.status == "FINISHED":  # killed just before `tell`: nothing is lost
-            study.tell(trial.number, run.data.metrics["auc"])
+            study.tell(trial.number, run.data.metrics[metric])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
     for run_id, run in runs.items():
@@ -103,6 +148,7 @@ def sweep(
     total: int,
     first: Mapping[str, object],
     seed: int,
+    metric: str = "auc",
 ) -> None:
     """Bring the study to ``total`` complete trials, each with an MLflow run under the study's.
 
@@ -111,18 +157,21 @@ def sweep(
         experiment: of MLflow, for the study's run and those of its trials.
         name: of the study; another question deserves another name.
         space: the search space, by hyperparameter.
-        score: gives the AUC of one choice of hyperparameters.
+        score: gives the score of one choice of hyperparameters; higher is better.
         total: number of complete trials to reach, those of earlier calls included.
         first: the choice to try before all others.
         seed: of the sampler.
+        metric: name of the score in MLflow; see ``lifecycle.recipe.Recipe.score_name``.
 
     Raises:
-        StoresDisagree: MLflow does not know the study, whose trials had runs.
+        SweepChanged: the space is not that of the study's trials, or ``first`` is not in it.
+        StoresDisagree: MLflow does not know the study, whose trials had runs; or its experiment was deleted.
         ValueError: a score is no number. What was complete before stays so.
     """
     study = open_study(storage, name)
+    _check_space(study, space, first)
     with parent_run(study, experiment) as parent:
-        settle(study, parent.info.run_id)
+        settle(study, parent.info.run_id, metric)
         while (done := len(complete(study))) < total:
             # Proposals depend on the seed and the complete trials: after a kill, the same is proposed.
             study.sampler = optuna.samplers.TPESampler(seed=seed + done)
@@ -132,14 +181,14 @@ def sweep(
             with mlflow.start_run(run_name=f"trial {done:03d}", nested=True) as run:
                 trial.set_user_attr("mlflow_run_id", run.info.run_id)
                 mlflow.log_params(trial.params)
-                auc = score(trial.params)
+                value = score(trial.params)
                 # To Optuna, NaN is a failed trial. The number of complete ones stays, and with it the seed:
                 # the same trial for ever.
-                if not math.isfinite(auc):
-                    raise ValueError(f"the score of {trial.params} is {auc}: a trial needs a number.")
-                mlflow.log_metric("auc", auc)
-            study.tell(trial, auc)
-        mlflow.log_metric("best_auc", study.best_value)
+                if not math.isfinite(value):
+                    raise ValueError(f"the score of {trial.params} is {value}: a trial needs a number.")
+                mlflow.log_metric(metric, value)
+            study.tell(trial, value)
+        mlflow.log_metric(f"best_{metric}", study.best_value)
         mlflow.set_tags({f"best.{choice}": value for choice, value in study.best_params.items()})
 
 

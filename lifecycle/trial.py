@@ -49,13 +49,14 @@ class VersionRefused(ValueError):
     """A version that must not serve; the message says which and why."""
 
 
-def vouch(folder: Path, model_id: str, types: Collection[str]) -> dict[str, Any]:
+def vouch(folder: Path, model_id: str, types: Collection[str], task: str = "binary") -> dict[str, Any]:
     """What the child says about the files of a version.
 
     Args:
         folder: with the files; nobody else may write to it.
         model_id: that the registry names.
         types: full names of the types that the model may hold.
+        task: ``binary`` or ``regression``.
 
     Returns:
         ``file``, the name of the model's file; ``sha256``, of its bytes; ``contract``, as stored.
@@ -67,7 +68,7 @@ def vouch(folder: Path, model_id: str, types: Collection[str]) -> dict[str, Any]
     """
     with _lock:
         for _ in range(2):  # it may end, for nobody asked, at the moment of the question
-            if text := _ask(json.dumps([str(folder), model_id, sorted(types)]).encode() + b"\n"):
+            if text := _ask(json.dumps([str(folder), model_id, sorted(types), task]).encode() + b"\n"):
                 break
         else:
             raise RuntimeError("the process that tries versions does not stay alive")
@@ -198,9 +199,9 @@ def _limit() -> None:
         resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _answer(folder: str, model_id: str, types: list[str]) -> dict[str, Any]:
+def _answer(folder: str, model_id: str, types: list[str], task: str) -> dict[str, Any]:
     try:
-        return _tried(Path(folder), model_id, types)
+        return _tried(Path(folder), model_id, types, task)
     except VersionRefused as error:
         said = str(error)
     except MemoryError:
@@ -210,7 +211,7 @@ def _answer(folder: str, model_id: str, types: list[str]) -> dict[str, Any]:
     return {"refused": said[:500]}
 
 
-def _tried(folder: Path, model_id: str, types: list[str]) -> dict[str, Any]:
+def _tried(folder: Path, model_id: str, types: list[str], task: str) -> dict[str, Any]:
     stored = _metadata(folder)
     if stored.get("model_id") != model_id:
         raise VersionRefused(
@@ -234,7 +235,7 @@ def _tried(folder: Path, model_id: str, types: list[str]) -> dict[str, Any]:
             model, contract = load(opened, types), FeatureContract.from_dict(metadata[METADATA])
         except ValueError as error:
             raise VersionRefused(str(error)) from error
-    _try(model, contract, *_example(folder, stored))
+    _try(model, contract, *_example(folder, stored), task)
     return {"file": file.name, "sha256": digest, "contract": metadata[METADATA]}
 
 
@@ -298,7 +299,7 @@ def _example(folder: Path, stored: dict) -> tuple[list, Any]:
     return columns, rows
 
 
-def _try(model: Any, contract: FeatureContract, columns: list, rows: Any) -> None:
+def _try(model: Any, contract: FeatureContract, columns: list, rows: Any, task: str) -> None:
     """Ask a model about its stored rows, as the server will ask it."""
     import numpy as np
 
@@ -308,13 +309,19 @@ def _try(model: Any, contract: FeatureContract, columns: list, rows: Any) -> Non
     if trained != contract.columns:
         raise VersionRefused(f"it was trained on {trained}, its contract says {contract.columns}")
     outcomes = [*getattr(model, "classes_", [])]
-    if outcomes != [0, 1]:
+    if task == "binary" and outcomes != [0, 1]:
         raise VersionRefused(f"it tells {len(outcomes)} outcomes apart; the two outcomes 0 and 1 are served")
+    if task == "regression" and outcomes:
+        raise VersionRefused(f"it tells {len(outcomes)} outcomes apart; a number is served")
     try:
         # As an array: a table a request costs more than the model. Names were compared above.
-        scores = model.predict_proba(rows)
+        scores = model.predict_proba(rows) if task == "binary" else np.asarray(model.predict(rows))
     except Exception as error:
         raise VersionRefused(f"it fails on its own input example: {type(error).__name__}: {error}") from error
+    if task == "regression":
+        if scores.shape != (len(rows),) or not np.isfinite(scores).all():
+            raise VersionRefused("its predictions on its own input example are not one finite number a row")
+        return
     probable = np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
     if scores.shape != (len(rows), 2) or not probable:
         raise VersionRefused(

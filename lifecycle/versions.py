@@ -63,6 +63,10 @@ def _version(found: ModelVersion) -> Version:
 def stored_files(name: str, version: Version) -> list[tuple[str, int]]:
     """Name and size of each of a version's files, without a copy of any.
 
+    Args:
+        name: of the registered model.
+        version: of it.
+
     Raises:
         VersionRefused: it holds folders or other things than files, or more than ``MOST_BYTES``.
     """
@@ -88,7 +92,9 @@ def _address(name: str, version: Version) -> str:
     return f"models:/{name}/{version.number}"
 
 
-def read(name: str, version: Version, *, types: Collection[str] = TYPES) -> tuple[Pipeline, FeatureContract]:
+def read(
+    name: str, version: Version, *, types: Collection[str] = (), task: str = "binary"
+) -> tuple[Pipeline, FeatureContract]:
     """The fitted estimator of a version, and its feature contract. Nothing in the version is executed.
 
     ``mlflow.sklearn.load_model`` would: it unpickles, and it takes the list of types that skops may build
@@ -98,19 +104,19 @@ def read(name: str, version: Version, *, types: Collection[str] = TYPES) -> tupl
     Args:
         name: of the registered model.
         version: of it.
-        types: full names of the types that the model may hold.
+        types: full names of the types that the model may hold beyond ``lifecycle.model.TYPES``.
+        task: ``binary`` or ``regression``.
 
     Raises:
         VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds
-            types that are not in ``types``, has no contract or no input example, is not the model of
-            ``version.model_id``, does not do on its own input example what a classifier of two outcomes does,
-            or takes more time or memory than ``lifecycle.trial`` gives it.
+            types that nobody vouches for, has no contract or no input example, is not the model of
+            ``version.model_id``, does not do on its own input example what its task asks for, or takes more time or memory than ``lifecycle.trial`` gives it.
         TimeoutError: the machine is too busy to try it.
     """
     stored_files(name, version)
     with tempfile.TemporaryDirectory(prefix="version-") as folder:
         path = Path(mlflow.artifacts.download_artifacts(_address(name, version), dst_path=folder)).resolve()
-        vouched = vouch(path, version.model_id, types)
+        vouched = vouch(path, version.model_id, TYPES | set(types), task)
         content = (path / vouched["file"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != vouched["sha256"]:
         raise RuntimeError("the model's file has changed since it was tried")
