@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 from helpers import data, registry
@@ -24,6 +23,8 @@ def serving_home(home: Path) -> Workspace:
 
     from lifecycle.contract import FeatureContract
     from lifecycle.model import new_model
+    from lifecycle.recipe import Recipe
+    from lifecycle.registering import log_model
     from lifecycle.retrieval import historical_features
 
     quiet()
@@ -37,15 +38,7 @@ def serving_home(home: Path) -> Workspace:
     inputs = complete[contract.columns].astype("float64")
     model = new_model().fit(inputs, complete[contract.label])
     with mlflow.start_run(run_name="served model"):
-        logged = mlflow.sklearn.log_model(
-            model,
-            name="model",
-            signature=mlflow.models.infer_signature(inputs, model.predict_proba(inputs)[:, 1]),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("scikit-learn", "skops")],
-            metadata={"feast": contract.to_dict()},
-            input_example=inputs.head(),
-            serialization_format="skops",
-        )
+        logged = log_model(model, contract, Recipe(), inputs)
     registered = mlflow.register_model(logged.model_uri, MODEL, tags=contract.tags())
     mlflow.MlflowClient().set_registered_model_alias(MODEL, ALIAS, registered.version)
     store.materialize(data.NOW - timedelta(days=7), data.NOW, feature_views=["driver_hourly_stats"])

@@ -143,7 +143,7 @@ def _waits(order: Any) -> str:
                 **both, experiment="order", feature_repo=feature_repo, reference="reference"
             )
             trained = pipeline.train_model(
-                **both, experiment="order", checked=True, C=1.0, degree=1, weights="equal"
+                **both, experiment="order", checked=True, hyperparameters="{}"
             )
             order(validated, trained)
 

@@ -96,8 +96,8 @@ def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame, task: s
 def _check_keys(entities: pd.DataFrame) -> None:
     if entities.columns.empty:
         raise ValueError(
-            "the table of keys has no column, and a comparison draws entities: give it the join keys. If no row "
-            "has to do with another, number them: pd.DataFrame({'row': range(n)})."
+            "the table of keys has no column, and a comparison draws entities: give it the join keys. If "
+            "rows are independent, number them: pd.DataFrame({'row': range(n)})."
         )
     empty = [str(name) for name in entities if len(entities) and entities[name].isna().all()]
     if empty:
@@ -151,8 +151,8 @@ def compare(
         task: ``binary`` or ``regression``.
 
     Raises:
-        ValueError: not as many of each; the same index in another order; a label that is none; a score that is
-            no number; no join key.
+        ValueError: not as many of each; the same index in another order; a value that is no label; a score
+            that is no number; no join key.
         TooFewLabels: see ``check_enough``.
     """
     y, old, new = np.asarray(labels), np.asarray(champion), np.asarray(challenger)

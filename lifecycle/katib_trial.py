@@ -1,7 +1,7 @@
 """One trial of a sweep, as the container of a Katib job starts it.
 
-``python -m lifecycle.katib_trial --feature_repo=... --labels=... --C=0.5 --degree=2`` is one: what is no argument of
-``trial`` itself is a hyperparameter of the estimator.
+``python -m lifecycle.katib_trial --feature_repo=... --labels=... --C=0.5 --degree=2`` is one: what is no argument
+of ``trial`` itself is a hyperparameter of the estimator.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The labels of a training: checked here, whichever door they come in by; what is left out is counted.
 
-The pipeline's first step, a Katib trial, a retraining and a distributed training check a label table before they
-retrieve a feature; a sweep's ``validation_scores`` checks the column of labels.
+The pipeline's first step, a Katib trial, a retraining, and a distributed training check a label table before
+they retrieve a feature; a sweep's ``validation_scores`` checks the column of labels.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def check_values(labels: pd.Series, task: str) -> None:
         infinite = int(np.isinf(values.to_numpy("float64")).sum())
         if infinite:
             raise LabelsRefused(
-                f"{infinite} of the labels in the column {name} are infinite: a regression needs finite numbers. "
-                "Leave these rows out, or cap them."
+                f"{infinite} of the labels in the column {name} are infinite, and a regression needs finite "
+                "numbers. Leave these rows out, or cap them."
             )
         return
     found = values.unique().tolist()
@@ -58,7 +58,8 @@ def check_values(labels: pd.Series, task: str) -> None:
     if len(found) > 2:
         remedy = (
             "Say which of them the model predicts, as in "
-            f"labels[{name!r}] = (labels[{name!r}] == {found[0]!r}).astype('int64'), or take task = 'regression'."
+            f"labels[{name!r}] = (labels[{name!r}] == {found[0]!r}).astype('int64'), "
+            "or take task = 'regression'."
         )
     else:
         [one] = sorted(found, key=str)[-1:]
@@ -95,7 +96,8 @@ def usable_rows(
     absent = [name for name in needed if name not in labels]
     if absent:
         raise LabelsRefused(
-            f"the label table has no column {', '.join(absent)}; it has {', '.join(map(str, labels.columns))}."
+            f"the label table has no column {', '.join(absent)}; "
+            f"it has {', '.join(map(str, labels.columns))}."
         )
     table = labels[needed]
     dropped = missing_values(table)

@@ -1,7 +1,7 @@
 """Kubeflow's local runner in a process of its own, so that this one stays as it is.
 
-The runner (2.17) replaces Python's ``print`` to indent, replaces the handlers of the root logger, with parallel
-steps in any order, and pastes the path of Python into a shell script without quotes, where a space ends it.
+The runner (2.17) replaces Python's ``print`` to indent, replaces the root logger's handlers (parallel steps
+in any order), and pastes the path of Python into a shell script without quotes, where a space ends it.
 In a child process none of that matters, and its steps end with the process that asked for them.
 """
 
@@ -145,7 +145,7 @@ def main(answer: Path) -> None:
         name, settings, specification, arguments = pickle.load(request)
         owner = os.dup(request.fileno())
     # The steps inherit standard input; the owner's end is nothing for them.
-    with open(os.devnull, "rb") as nothing:
+    with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     sys.executable = shlex.quote(sys.executable)

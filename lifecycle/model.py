@@ -137,7 +137,7 @@ def validation_scores(
     metric: str = "roc_auc",
     task: str = "binary",
 ) -> ndarray:
-    """The metric on each of ``blocks`` later stretches of time, by a model that was fitted on all rows before.
+    """The metric on each of ``blocks`` later stretches of time, by a model fitted on all rows before.
 
     Args:
         model: an estimator; it is cloned, not changed.

@@ -24,11 +24,11 @@ class Record:
         threshold: that it had to reach.
         champion: number of the version that it had to beat; empty without one.
         champion_score: of that version on the same rows.
-        gate: that stayed closed, ``good-enough`` or ``better``; empty when none did, or the run never came to one.
+        gate: that stayed closed, ``good-enough`` or ``better``; empty when none did, or none was reached.
         version: number of the version that was registered; empty when none was.
         reason: a sentence with the figures.
-        status: ``FINISHED`` when a gate stayed closed or a version was registered, else ``FAILED``; empty while
-            the run goes on.
+        status: ``FINISHED`` when a gate stayed closed or a version was registered, else ``FAILED``; empty
+            while the run goes on.
     """
 
     rows: int = 0

@@ -55,7 +55,7 @@ def retrieve_features(
     table: dsl.Output[dsl.Dataset],
     task: str = "binary",
 ) -> str:
-    """Point-in-time features for the usable labels, and the MLflow run that all steps nest under; gives its id."""
+    """Point-in-time features for the labels, and the MLflow run that all steps nest under; gives its id."""
     import mlflow
     import pandas as pd
     from feast import FeatureStore
@@ -260,7 +260,7 @@ def register_model(
     experiment: str,
     model_name: str,
 ) -> int:
-    """Store the model in MLflow with signature, exact requirements, contract and recipe; gives its version."""
+    """Store the model in MLflow with signature, requirements, contract, and recipe; gives its version."""
     import json
 
     import mlflow

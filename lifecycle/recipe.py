@@ -1,4 +1,4 @@
-"""The recipe of a model: its estimator, task, metric and hyperparameters, stored beside the feature contract."""
+"""The recipe of a model: estimator, task, metric, and hyperparameters, stored beside the feature contract."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Recipe:
     """How a model is made and judged.
 
     Attributes:
-        estimator: ``package.module:function``. The function takes the hyperparameters as keywords and returns an
-            unfitted scikit-learn estimator.
-        task: ``binary`` (labels 0 and 1, the score is the probability of 1) or ``regression`` (the score is what
-            the model predicts).
+        estimator: ``package.module:function``. The function takes the hyperparameters as keywords and returns
+            an unfitted scikit-learn estimator.
+        task: ``binary`` (labels 0 and 1, the score is the probability of 1) or ``regression`` (the score is
+            what the model predicts).
         metric: name of a scikit-learn scorer; higher is better.
-        types: what a stored model of this estimator holds beyond ``lifecycle.model.TYPES``. They come from the
-            project's settings, never from a stored model.
+        types: that a stored model of this estimator holds beyond ``lifecycle.model.TYPES``. They come from
+            the project's settings, never from a stored model.
         hyperparameters: keywords of the function, of values that JSON can hold.
 
     Raises:
@@ -96,8 +96,8 @@ class Recipe:
         """An unfitted estimator with the hyperparameters.
 
         Raises:
-            RecipeError: there is no such function, it does not take these hyperparameters, or what it returns is
-                no estimator for the task.
+            RecipeError: there is no such function, it does not take these hyperparameters, or it returns no
+                estimator for the task.
         """
         module, _, name = self.estimator.partition(":")
         try:

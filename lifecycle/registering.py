@@ -1,4 +1,4 @@
-"""A fitted model as MLflow stores it: by the recipe that ``lifecycle.versions.read`` enforces on the way back."""
+"""A fitted model as MLflow stores it, in the form that ``lifecycle.versions.read`` enforces."""
 
 from __future__ import annotations
 

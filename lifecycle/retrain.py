@@ -11,6 +11,7 @@ It says in one sentence what it did, and why. Whatever goes wrong, the champion 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -23,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -122,8 +122,8 @@ def usable_labels(
             inside |= times.between(begin or last - WINDOW, last)
             if not inside[times.notna()].any():
                 raise NotRetrained(
-                    f"no labels between {begin or last - WINDOW:%Y-%m-%d} and {last:%Y-%m-%d}; the newest is of "
-                    f"{times.max():%Y-%m-%d %H:%M}."
+                    f"no labels between {begin or last - WINDOW:%Y-%m-%d} and {last:%Y-%m-%d}; the newest "
+                    f"is of {times.max():%Y-%m-%d %H:%M}."
                 )
             labels = labels[inside]
     try:
@@ -168,17 +168,15 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The system gives it up when this process ends, however it ends."""
     with _in_words(f"{folder.name}/ cannot be written", OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".retraining.lock", timeout=0)
+        file = (folder / ".retraining.lock").open("a")
+    with file:
         try:
-            lock.acquire()
-        except filelock.Timeout:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise NotRetrained(
                 f"another retraining is under way in {folder.name}/; this one did nothing."
             ) from None
-    try:
         yield
-    finally:
-        lock.release()
 
 
 def _close_dead_runs(folder: Path, experiment: str) -> None:
@@ -217,8 +215,8 @@ def _recipe(name: str, champion: Version, fitted: Any, wanted: Recipe) -> Recipe
     for part in ("estimator", "task"):
         if getattr(stored, part) != getattr(wanted, part):
             raise RecipeError(
-                f"its {part} is {getattr(stored, part)}, and the settings name {getattr(wanted, part)}: register "
-                f"a first version of the new {part} by the pipeline, or set it back"
+                f"its {part} is {getattr(stored, part)}, and the settings name {getattr(wanted, part)}: "
+                f"register a first version of the new {part} by the pipeline, or set it back"
             )
     return replace(wanted, hyperparameters=stored.hyperparameters)
 

@@ -63,7 +63,8 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
     if stored and stored.lifecycle_stage == "deleted":
         raise StoresDisagree(
             f"MLflow's experiment {experiment!r} was deleted. Bring it back, with "
-            f"`mlflow experiments restore --experiment-id {stored.experiment_id}`, or give the sweep another one."
+            f"`mlflow experiments restore --experiment-id {stored.experiment_id}`, or give the sweep "
+            "another one."
         )
     mlflow.set_experiment(experiment)
     of_study = {"optuna.study": study.study_name, "optuna.study_id": study.user_attrs["id"]}
@@ -89,7 +90,8 @@ def _check_space(
     """Refuse a space that is not that of the study's trials, and a first choice that is not in the space."""
     if unknown := sorted(set(first) - set(space)):
         raise SweepChanged(
-            f"`first` names {', '.join(unknown)}, and the search space has {', '.join(space)}: name one of these."
+            f"`first` names {', '.join(unknown)}, and the search space has {', '.join(space)}: "
+            "name one of these."
         )
     try:
         optuna.trial.create_trial(
@@ -103,8 +105,8 @@ def _check_space(
             if now is None or not _compatible(then, now):
                 raise SweepChanged(
                     f"the study {study.study_name!r} searched {name} in {then}, and is now asked to search "
-                    f"{now or 'without it'}. Another question deserves another name: give the sweep a new one, or "
-                    "the old space back."
+                    f"{now or 'without it'}. Another question deserves another name: give the sweep a new "
+                    "one, or the old space back."
                 )
 
 

@@ -6,8 +6,10 @@ Each step's text, as compiled, is executed by Kubeflow's own executor. Only the 
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -15,6 +17,8 @@ import pytest
 from kfp.dsl.executor import Executor
 from kfp.local import subprocess_task_handler
 from mlflow.tracking import fluent
+
+from lifecycle import local_runner
 
 
 @contextlib.contextmanager
@@ -48,6 +52,16 @@ def in_process(before: dict[str, Callable[[], object]] | None = None) -> Iterato
             return 1
         return 0
 
+    def here(name: str, pipeline_spec: object, arguments: dict, log: local_runner.Log) -> dict:
+        root = logging.getLogger()
+        with pytest.MonkeyPatch.context() as patch:  # the runner puts them back in any order
+            patch.setattr(builtins, "print", print)
+            patch.setattr(root, "handlers", root.handlers[:])
+            patch.setattr(root, "level", root.level)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                return local_runner.ENTRIES[name](pipeline_spec, arguments)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_runner, "in_child", here)
         patch.setattr(subprocess_task_handler, "run_local_subprocess", execute)
         yield ran

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import harness
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 
 from helpers.capture import captured_trainer
+from helpers.trainer import LocalRuntime
 from helpers.workspace import REPOSITORY, configure
 from lifecycle import distributed, shipped
 from lifecycle.contract import FeatureContract
@@ -107,7 +110,7 @@ def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_fi
     rows = pd.read_parquet(inputs["labels"])
     # Nobody's features: worker 0 trains on fewer rows. Shards of one size would hide a mean of means.
     rows.loc[rows.index[:900:3], "driver_id"] = 9999
-    inputs = with_labels(inputs, tmp_path, rows)
+    inputs = with_labels(inputs, tmp_path, rows.set_axis(rows.index[::-1] + 7))  # a row is known by its place
     alone = distributed.work(**inputs | {"folder": str(tmp_path / "alone")})
     train_until(inputs, 30)
     logged = inputs | {"experiment": "shared", "run_name": "three"}
@@ -183,3 +186,11 @@ def test_rejects_the_checkpoint_of_another_training_and_keeps_it(inputs, tmp_pat
     checkpoint.write_bytes(content[:200])
     with pytest.raises(NotTrained, match="cannot be read as a checkpoint"):
         distributed.work(**inputs)
+
+
+def test_removes_the_environments_of_one_job_and_of_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for job in ("job1", "job10"):
+        Path(tempfile.mkdtemp(prefix=job), "pyvenv.cfg").touch()
+    assert LocalRuntime.remove(SimpleNamespace(), "job1") == 1
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["job10"]

@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from helpers.capture import captured_client
 from lifecycle import katib
 from lifecycle.cluster import NAMESPACE
+from lifecycle.trial import trial
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +68,12 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
     )
     assert done.returncode == 0, done.stderr
     [score] = re.findall(r"(?m)^auc=(0\.\d+)$", done.stdout)  # the line that Katib's collector reads
-    assert float(score) == pytest.approx(katib.trial(**CHOICE, **inputs), abs=1e-6)
+    assert float(score) == pytest.approx(trial(**CHOICE, **inputs), abs=1e-6)
+    arguments = [f"--{name}={value}" for name, value in (inputs | CHOICE).items()]
+    started = subprocess.run(
+        [sys.executable, "-m", "lifecycle.trial", *arguments], capture_output=True, text=True, check=True
+    )
+    assert f"auc={score}\n" in started.stdout
 
 
 def test_a_failed_experiment_ends_the_wait_with_the_clusters_reason():

@@ -13,11 +13,12 @@ import yaml
 from conftest import save_reference
 from google.protobuf import json_format
 from kfp import compiler, dsl, local
+from kfp.local import task_dispatcher
 from kfp.pipeline_spec import pipeline_spec_pb2
 from pipeline_steps import in_process
 
 from helpers.workspace import REPOSITORY
-from lifecycle import pipeline
+from lifecycle import local_runner, outcome, pipeline
 from workshop import commands
 
 pytestmark = pytest.mark.unit
@@ -68,13 +69,13 @@ def run(applied, store, tmp_path):
         local.init(runner, pipeline_root=str(tmp_path / "out"), raise_on_error=False)
         data = {"feature_repo": str(applied.feature_repo), "labels": str(labels), "label": "label"}
         data |= {"feature_service": "rates", "reference": reference}
-        model = {"model_name": "driver_conversion", "C": 1.0, "degree": 1, "weights": "equal"}
+        model = {"model_name": "driver_conversion", "hyperparameters": '{"C": 1.0, "degree": 1}'}
         run = {"experiment": "training_pipeline", "run_name": name, "threshold": threshold}
         log = tmp_path / "logs" / f"{name}.log"
         with in_process():
             pipeline.run_file(COMMITTED, data | model | run, log)
         named = {"experiment_names": ["training_pipeline"], "output_format": "list"}
-        (parent,) = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", **named)
+        [parent] = [r for r in mlflow.search_runs(**named) if r.info.run_name == name]
         nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
         steps = mlflow.search_runs(filter_string=nested, order_by=["attributes.start_time"], **named)
         found = {step.info.run_name: step.info.status for step in steps}
@@ -86,16 +87,41 @@ def run(applied, store, tmp_path):
 def test_a_closed_gate_registers_nothing_and_is_a_success(run, applied):
     _, parent, steps = run("closed", applied.data / "driver_labels.parquet", 0.95)
     assert parent == "FINISHED"
+    [parent] = mlflow.search_runs(
+        experiment_names=["training_pipeline"],
+        filter_string="attributes.run_name = 'closed'",
+        output_format="list",
+    )
+    record = outcome.read_record(parent.info.run_id)
+    assert record.gate == "good-enough" and record.status == "FINISHED" and record.version == ""
+    assert (
+        record.reason == f"the challenger's AUC is {record.score:.3f}, below 0.95"
+        and record.metric == "roc_auc"
+    )
+    labels = pd.read_parquet(applied.data / "driver_labels.parquet")
+    assert record.rows == len(labels) - max(record.dropped.values()) > 1000, "one column lacks them all"
     assert list(steps) == ["retrieve", "validate", "train", "evaluate"]
     assert mlflow.MlflowClient().search_model_versions("name = 'driver_conversion'") == []
 
 
-def test_broken_labels_stop_at_validation_and_the_parent_run_fails(run, applied, tmp_path):
+def test_broken_features_stop_at_validation_and_the_parent_run_fails(run, applied, tmp_path):
     broken = tmp_path / "broken labels.parquet"
-    pd.read_parquet(applied.data / "driver_labels.parquet").replace({"label": {1: 7}}).to_parquet(broken)
+    labels = pd.read_parquet(applied.data / "driver_labels.parquet")
+    labels.assign(driver_id=labels.driver_id + 5000).to_parquet(broken)  # nobody's features
     log, parent, steps = run("broken", broken, 0.65)
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"} and parent == "FAILED"
     assert "the training data breaks its expectations" in log
+
+
+def test_a_step_that_is_killed_at_register_leaves_no_finished_run_and_a_quote_in_its_name_no_open_one(
+    run, applied, monkeypatch
+):
+    """The runner may call the whole a success: the record has neither a version nor a closed gate."""
+    monkeypatch.setattr(outcome, "add_to_record", lambda run_id, **facts: None)
+    _, parent, steps = run("Tom's first run", applied.data / "driver_labels.parquet", 0.6)
+    assert steps["register"] == "FINISHED" and parent == "FAILED"
+    assert outcome.open_runs("training_pipeline", "Tom's first run") == []
+    assert outcome.open_runs("no experiment of this name", "a") == []
 
 
 def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applied):
@@ -104,31 +130,30 @@ def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applie
     assert "has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in log
 
 
-def test_the_runner_finds_python_in_a_path_with_a_space_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
+@dsl.component(base_image="python", install_kfp_package=False)
+def double(number: int) -> int:
+    if number < 0:
+        raise ValueError("negative")
+    return 2 * number
+
+
+def test_the_runner_works_in_a_child_and_leaves_this_process_alone(tmp_path, monkeypatch, capsys):
     linked = tmp_path / "an environment"
     linked.symlink_to(Path(sys.prefix))
     monkeypatch.setattr(sys, "executable", str(linked / "bin" / "python"))
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(tmp_path / "out"), raise_on_error=True)
-
-    @dsl.component(base_image="python", install_kfp_package=False)
-    def double(number: int) -> int:
-        return 2 * number
-
-    own_print = builtins.print
-    with pipeline.local_run(tmp_path / "logs" / "log", show_steps=True):
+    root, log = logging.getLogger(), tmp_path / "logs" / "of today" / "log"
+    own = builtins.print, sys.executable, sys.stdout, root.handlers[:], root.level
+    with pipeline.local_run(log, show_steps=True):
         task = double(number=21)
+        assert (builtins.print, sys.executable, sys.stdout, root.handlers, root.level) == own
+        with pytest.raises(RuntimeError, match="FAILURE"):
+            double(number=-1)
     assert task.output == 42
-    assert capsys.readouterr().out == "double: success\n", "a line per step, and nothing else"
-    assert "Executing task" in (tmp_path / "logs" / "log").read_text()
-    assert builtins.print is own_print and sys.executable == str(linked / "bin" / "python")
-
-
-def test_the_runner_leaves_no_handler_that_writes_to_a_closed_log(tmp_path):
-    """Kubeflow's threads put back the root logger's handlers in any order."""
-    root = logging.getLogger()
-    own = root.handlers[:], root.level
-    with pipeline.local_run(tmp_path / "logs" / "log"):
-        root.handlers[:] = [logging.StreamHandler(sys.stdout)]
-        root.setLevel(logging.INFO)
-    assert (root.handlers, root.level) == own
+    assert capsys.readouterr().out == "double: success\ndouble: failure\n", (
+        "a line per step, and nothing else"
+    )
+    assert "Executing task" in log.read_text() and "ValueError: negative" in log.read_text()
+    assert (builtins.print, sys.executable, sys.stdout, root.handlers, root.level) == own
+    assert task_dispatcher.run_single_task is local_runner.ENTRIES["run_single_task"]

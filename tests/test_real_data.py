@@ -5,9 +5,11 @@ The data are three weeks of the real extract. Each test damages one thing, and h
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import great_expectations as gx
@@ -19,17 +21,27 @@ from conftest import HARD_TO_QUOTE
 from fastapi import HTTPException
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource
 from feast import ValueType as Type
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
+from kfp import local
+from optuna.distributions import FloatDistribution, IntDistribution
+from pipeline_steps import in_process
 
 from helpers.workspace import REPOSITORY
+from lifecycle import pipeline
 from lifecycle.contract import FeatureContract
 from lifecycle.declared import check_files
-from lifecycle.model import new_model, split, validation_scores
-from lifecycle.retrain import usable_labels
+from lifecycle.model import needed_types, new_model, split, validation_scores
+from lifecycle.outcome import read_record
+from lifecycle.recipe import Recipe
+from lifecycle.retrain import retrain, usable_labels
 from lifecycle.retrieval import historical_features
 from lifecycle.serving import FeatureModel
-from lifecycle.validation import judge
+from lifecycle.sweep import open_study, sweep
+from lifecycle.trial import trial
+from lifecycle.validation import judge, suite_tag
+from lifecycle.versions import VersionRefused, behind_alias, read
 
 pytestmark = pytest.mark.unit
 BEGIN, END = pd.Timestamp("2013-04-01", tz="UTC"), pd.Timestamp("2013-04-22", tz="UTC")
@@ -226,10 +238,15 @@ def test_names_a_column_without_any_value(project):
 @pytest.mark.parametrize(
     "column, rows, value, says",
     [
-        ("late", slice(0, 350), 0, r"block 1 of 5 has no AUC: the \d+ rows before it all have the label 0"),
-        ("late", slice(-350, None), 0, r"block 5 of 5 has no AUC: the \d+ rows in it all have the label 0"),
+        ("late", slice(0, 350), 0, r"block 1 of 5 has no score: the \d+ rows before it all have the label 0"),
+        ("late", slice(-350, None), 0, r"block 5 of 5 has no score: the \d+ rows in it all have the label 0"),
         ("carrier_delay", slice(-100, None), np.nan, "Input X contains NaN"),
-        ("carrier_delay", slice(-100, None), "five", "could not convert string to float: 'five'"),
+        (
+            "carrier_delay",
+            slice(-100, None),
+            "five",
+            "the feature carrier_delay holds values that are no numbers, .* 'five'",
+        ),
     ],
 )
 def test_gives_no_score_for_rows_that_cannot_be_scored(project, column, rows, value, says):
@@ -276,3 +293,96 @@ def test_a_key_with_spaces_and_accents_and_an_entity_that_is_new_are_answered(pr
         assert scores == pytest.approx(expected, abs=1e-12)
     finally:
         server.stop()
+
+
+GRADIENT_BOOSTED = [
+    "numpy.random._generator.Generator (RandomGeneratorNode)",
+    "numpy.uint64",
+    "sklearn._loss._loss.CyHalfBinomialLoss (LossNode)",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.preprocessing._label.LabelEncoder",
+]
+
+
+def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retrained(
+    project, mlflow, monkeypatch, tmp_path
+):
+    """All parts get the same settings; the stored recipe carries the sweep's choice to the retraining."""
+    name, labels = "boosted", tmp_path / "labels.parquet"
+    project.labels.to_parquet(labels)
+    model = {"estimator": "sklearn.ensemble:HistGradientBoostingClassifier", "metric": "neg_log_loss"}
+    inputs = {
+        "feature_repo": str(project.repo),
+        "labels": str(labels),
+        "feature_service": "known",
+        "label": "late",
+    }
+    rows, _ = split(project.table)
+
+    def score(choice):
+        made = Recipe(**model, hyperparameters=choice).new_estimator()
+        X, y = rows[project.contract.columns], rows.late
+        return validation_scores(made, X, y, metric=model["metric"]).mean()
+
+    space = {"max_iter": IntDistribution(5, 20), "learning_rate": FloatDistribution(0.01, 0.5)}
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    first = {"max_iter": 10, "learning_rate": 0.1}
+    sweep(storage, "tests", name, space, score, total=2, first=first, seed=1, metric="neg_log_loss")
+    best = open_study(storage, name).best_params
+    as_text = {choice: str(value) for choice, value in best.items()}
+    assert trial(**inputs, **model, **as_text) == pytest.approx(open_study(storage, name).best_value)
+
+    storage = SavedDatasetFileStorage(path=str(tmp_path / "reference.parquet"))
+    asked = project.store.get_historical_features(
+        project.labels.head(300), project.store.get_feature_service("known")
+    )
+    project.store.create_saved_dataset(
+        asked, name="reference", storage=storage, tags=suite_tag(SUITE), allow_overwrite=True
+    )
+    compiled = REPOSITORY / "cluster" / "training_pipeline.yaml"
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"))
+    given = {"reference": "reference", "experiment": name, "run_name": "first", "model_name": name}
+    given |= {"threshold": -1.0, "types": GRADIENT_BOOSTED, "hyperparameters": json.dumps(best)}
+    with in_process():
+        pipeline.run_file(compiled, {**inputs, **model, **given}, tmp_path / "log")
+    client = mlflow.MlflowClient()
+    version = client.get_model_version(name, "1")
+    record = read_record(version.tags["pipeline.parent_run"])
+    assert (record.version, record.metric, record.status) == ("1", "neg_log_loss", "FINISHED")
+    assert -1 < record.score < 0 and record.rows == len(project.table.dropna())
+    client.set_registered_model_alias(name, "production", "1")
+
+    with pytest.raises(VersionRefused, match=r"types that nobody vouches for: numpy\.random"):
+        read(name, behind_alias(client, name, "production"))
+    fitted, _ = read(name, behind_alias(client, name, "production"), types=GRADIENT_BOOSTED)
+    assert set(needed_types(fitted)) <= set(GRADIENT_BOOSTED)
+    project.store.materialize(END - timedelta(hours=6), END, feature_views=["carrier"])
+    monkeypatch.setattr("lifecycle.serving.read", partial(read, types=GRADIENT_BOOSTED))
+    server = FeatureModel(name, project.repo, "production", now=END.timestamp())
+    try:
+        question = {"origin": "JFK", "carrier": ACCENTED, "scheduled_hour": 17.0}
+        history = project.retrieve(pd.DataFrame([question | {"event_timestamp": END}]))
+        expected = fitted.predict_proba(history[project.contract.columns].astype("float64"))[:, 1]
+        assert server.score([question])[0] == pytest.approx(expected.tolist(), abs=1e-12)
+    finally:
+        server.stop()
+
+    how = {
+        "reference": "reference",
+        "experiment": name,
+        "threshold": -1.0,
+        "types": GRADIENT_BOOSTED,
+        **model,
+    }
+    with in_process() as ran:
+        outcome = retrain(compiled, project.repo, labels, name, "production", tmp_path / "weekly", **how)
+    assert "compare_with_champion" in ran and not outcome.promoted and " neg_log_loss -0." in outcome.said
+    record = read_record(outcome.run_id)
+    assert (record.champion, record.gate) == ("1", "better") and record.champion_score < 0
+    steps = mlflow.search_runs(experiment_names=[name], filter_string="attributes.run_name = 'train'")
+    assert set(steps["params.max_iter"]) == {str(best["max_iter"])}, "the champion's choice"

@@ -11,14 +11,27 @@ import pandas as pd
 import pytest
 from conftest import HARD_TO_QUOTE, apply, save_reference
 from feast import FeatureStore
+from feast.types import Int64
 from pipeline_steps import in_process
 from served import eventually, register
 
 from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home
+from lifecycle import retrain as retrain_module
 from lifecycle.model import hyperparameters, new_model
-from lifecycle.retrain import NotRetrained, _alone, _kept, main, promote, usable_labels
+from lifecycle.outcome import read_record
+from lifecycle.recipe import Recipe, RecipeError
+from lifecycle.retrain import (
+    NotRetrained,
+    _alone,
+    _close_dead_runs,
+    _kept,
+    _recipe,
+    main,
+    promote,
+    usable_labels,
+)
 from lifecycle.serving import FeatureModel
 from lifecycle.versions import behind_alias, read
 from workshop import commands
@@ -120,7 +133,7 @@ def contract(client):
     [
         (lambda rows: rows.drop(columns="label"), "has no column label; it has driver_id, event_timestamp."),
         (lambda rows: rows.assign(event_timestamp=rows.event_timestamp.dt.tz_localize(None)), "no time zone"),
-        (lambda rows: rows.head(0), "the label table has no label."),
+        (lambda rows: rows.head(0), "the label table has no label: of its 0 rows none has any row."),
         (
             lambda rows: before(rows, "2025-03-20"),
             "no labels between 2025-03-22 and 2025-04-04; the newest is",
@@ -129,8 +142,12 @@ def contract(client):
             lambda rows: before(rows, "2025-04-01"),
             "ends on 2025-04-04, the last label is of 2025-03-31 06:00.",
         ),
-        (lambda rows: rows.replace({"label": {1: 7}}), "labels must be 0 or 1; there is 7."),
-        (lambda rows: rows.assign(label=rows.label.where(rows.index % 9 > 0)), "0 or 1; there is nan."),
+        (lambda rows: rows.replace({"label": {1: 7}}), "labels must be 0 or 1; the column label holds 0, 7."),
+        (lambda rows: rows.assign(driver_id=rows.driver_id + 0.5), "driver_id holds 1001.5, and the feature"),
+        (
+            lambda rows: rows.assign(driver_id=rows.driver_id.astype(str)),
+            "driver_id of the entity table holds text",
+        ),
         (lambda rows: twice(rows, 0.06), "questions have both answers, 0 and 1. Find out which is right"),
         (lambda rows: rows[rows.event_timestamp > WINDOW[1].floor("D")], "they leave no held-out days"),
         (lambda rows: rows.assign(label=1), "148 of the entities have a label 1 and 0 a label 0"),
@@ -138,13 +155,17 @@ def contract(client):
 )
 def test_refuses_labels_that_no_model_should_learn_from(spoil, words, contract, labels):
     with pytest.raises(NotRetrained) as refusal:
-        usable_labels(spoil(labels), contract, *WINDOW)
+        usable_labels(spoil(labels), contract, *WINDOW, declared={"driver_id": Int64})
     assert words in str(refusal.value)
 
 
 def test_leaves_out_a_few_contradictions_and_counts_a_repeated_label_once(contract, labels):
     rows = twice(labels, 0.04)
-    kept, left_out = usable_labels(pd.concat([rows, labels]).assign(note="dropped"), contract, *WINDOW)
+    lost = labels[labels.event_timestamp.between(*WINDOW)].tail(9).index
+    table = pd.concat([rows, labels]).assign(note=None)
+    lacking = [labels.loc[lost].assign(event_timestamp=pd.NaT), labels.loc[lost].assign(label=np.nan)]
+    kept, dropped, left_out = usable_labels(pd.concat([table, *lacking]), contract, *WINDOW)
+    assert dropped == {"event_timestamp": 9, "label": 9}, "counted, and no row for the empty note"
     key = ["driver_id", "event_timestamp"]
     doubtful = rows.tail(len(rows) - len(labels))
     assert left_out == len(doubtful) > 40
@@ -154,7 +175,7 @@ def test_leaves_out_a_few_contradictions_and_counts_a_repeated_label_once(contra
 
 
 def test_takes_the_newest_two_weeks_without_a_window(contract, labels):
-    kept, _ = usable_labels(labels.assign(label=labels.label == 1), contract)
+    kept, *_ = usable_labels(labels.assign(label=labels.label == 1), contract)
     assert kept.event_timestamp.max() == labels.event_timestamp.max()
     assert kept.event_timestamp.min() == labels.event_timestamp.max() - pd.Timedelta(days=14)
     assert kept.label.dtype == "int64", "true and false are 1 and 0"
@@ -247,7 +268,8 @@ def test_promotes_a_better_model_that_the_server_follows_and_can_be_rolled_back(
     said, new = capsys.readouterr().out, in_production(client)
     assert int(new) == max(numbers(client)) > 2
     assert said.startswith(f"version {new} took the place of 1: AUC 0.7")
-    assert said.endswith(f"({len(few) - len(labels)} questions with both answers were left out).\n")
+    assert f" ({len(few) - len(labels)} questions with both answers were left out; rows left out: " in said
+    assert said.endswith(" without acc_rate).\n") or " without " in said
 
     run = client.get_run(client.get_model_version(MODEL, new).tags["pipeline.parent_run"])
     assert run.info.status == "FINISHED"
@@ -303,6 +325,37 @@ def test_leaves_an_alias_alone_that_was_moved_while_the_pipeline_ran(later, clie
         f"Version {new} is registered, and was compared with 1 alone, so the alias stays as it is.\n"
     )
     assert in_production(client) == "2"
+
+
+def test_closes_the_runs_of_a_retraining_that_was_killed_and_no_other(later, client):
+    mlflow.set_experiment("killed")
+    experiment = client.get_experiment_by_name("killed").experiment_id
+    folder = later.path / "killed"
+    folder.mkdir()
+    (folder / "retraining dead.parquet").touch()
+    dead, alive = (client.create_run(experiment, run_name=f"retraining {name}") for name in ("dead", "alive"))
+    parent = {"mlflow.parentRunId": dead.info.run_id}
+    step = client.create_run(experiment, run_name="train", tags=parent)
+    _close_dead_runs(folder, "killed")
+    assert [client.get_run(run.info.run_id).info.status for run in (dead, alive, step)] == [
+        "KILLED",
+        "RUNNING",
+        "KILLED",
+    ]
+    assert read_record(dead.info.run_id).reason == "the retraining was killed"
+
+
+def test_calls_only_the_estimator_that_the_settings_name(client, monkeypatch):
+    """A stored model names one too: whoever writes it must not choose the code of the next retraining."""
+    champion, wanted = behind_alias(client, MODEL, "production"), Recipe()
+    fitted = new_model(C=0.3)
+    assert _recipe(MODEL, champion, fitted, wanted).hyperparameters["C"] == 0.3, "stored without a recipe"
+    stored = Recipe(hyperparameters={"degree": 2})
+    monkeypatch.setattr(retrain_module, "recipe_of", lambda uri: stored)
+    assert _recipe(MODEL, champion, fitted, wanted) == stored
+    stored = Recipe(estimator="os:system", hyperparameters={"command": "true"})
+    with pytest.raises(RecipeError, match="its estimator is os:system, and the settings name"):
+        _recipe(MODEL, champion, fitted, wanted)
 
 
 def test_does_nothing_while_another_retraining_is_under_way(later, client, capsys):

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from helpers.worker import in_a_process
 from helpers.workspace import configure, create_home
-from lifecycle.sweep import StoresDisagree, complete, open_study, records, sweep
+from lifecycle.sweep import StoresDisagree, SweepChanged, complete, open_study, records, sweep
 
 pytestmark = pytest.mark.unit
 TOTAL = 13  # ten at random, then the sampler learns
@@ -230,3 +230,39 @@ def test_a_sweep_whose_optuna_trials_were_lost_begins_a_new_run(place):
     parent, children = records(open_study(arguments["storage"], arguments["name"]), "sweep")
     assert len(runs(place, f"tags.`optuna.study` = '{arguments['name']}'")) == 2, "the old run stays"
     assert parent.status == "FINISHED" and len(children) == 2
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"first": {"c": 1.0}}, "`first` names c, and the search space has C, degree, weights"),
+        ({"first": {"C": 99.0}}, "`first` is not in the search space"),
+        (
+            {"space": SPACE | {"weights": CategoricalDistribution(["equal", "by age"])}},
+            r"searched weights in .*, and is now asked .*: give the sweep a new one, or the old space back",
+        ),
+        ({"space": {"C": SPACE["C"]}, "first": {"C": 1.0}}, "and is now asked to search without it"),
+    ],
+)
+def test_refuses_another_question_under_the_name_of_a_study(place, change, says):
+    arguments = {**task(place, "asked before"), "total": 1}
+    sweep(**arguments)
+    before = len(runs(place, ""))
+    with pytest.raises(SweepChanged, match=says):
+        sweep(**arguments | change)
+    assert len(runs(place, "")) == before
+
+
+def test_says_how_to_bring_a_deleted_experiment_back(place):
+    client = mlflow.MlflowClient()
+    number = client.create_experiment("deleted in the pages")
+    client.delete_experiment(number)
+    arguments = {**task(place, "of a deleted experiment"), "experiment": "deleted in the pages"}
+    with pytest.raises(StoresDisagree, match=f"mlflow experiments restore --experiment-id {number}`"):
+        sweep(**arguments)
+
+
+def test_the_score_has_the_name_of_its_metric(place):
+    sweep(**{**task(place, "another metric"), "total": 1, "metric": "neg_log_loss"})
+    parent, children = records(open_study(task(place, "")["storage"], "another metric"), "sweep")
+    assert parent["metrics.best_neg_log_loss"] == children["metrics.neg_log_loss"].iloc[0]
