@@ -1,6 +1,6 @@
 """A sweep as Katib runs it on a cluster: one search space, a job per trial. Rendered here; a cluster runs it.
 
-What a job runs is ``lifecycle.trial``.
+What a job runs is ``lifecycle.katib_trial``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from lifecycle import IMAGE
 from lifecycle.cluster import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
+from lifecycle.katib_trial import trial
 from lifecycle.recipe import Recipe
-from lifecycle.trial import trial
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
@@ -127,7 +127,7 @@ def experiment(
     arguments = [f"--{choice}=${{trialParameters.{choice}}}" for choice in space]
     arguments += [f"--{given}={value}" for given, value in inputs.items()]
     container: dict[str, Any] = {"name": "trial", "image": IMAGE}
-    container |= {"command": ["python", "-m", "lifecycle.trial"], "args": arguments}
+    container |= {"command": ["python", "-m", "lifecycle.katib_trial"], "args": arguments}
     container |= {"resources": resources("500m", "1Gi", "1", "2Gi"), "securityContext": CONTAINER_SECURITY}
     container |= {"volumeMounts": [MOUNT]}
     pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [VOLUMES]}

@@ -103,8 +103,8 @@ def usable_rows(
     dropped = missing_values(table)
     rows = table.dropna()
     if rows.empty:
-        what = ", ".join(dropped) if len(table) else "any row"
-        raise LabelsRefused(f"the label table has no label: of its {len(table)} rows none has {what}.")
+        lacking = f": {in_words(dropped)}" if dropped else ""
+        raise LabelsRefused(f"none of the {len(table)} rows of the label table is complete{lacking}.")
     check_entity_table(rows, {name: dtype for name, dtype in declared.items() if name in rows})
     for name in contract.join_keys:
         if str(declared.get(name, "")).upper() in _WHOLE:

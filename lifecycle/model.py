@@ -206,14 +206,14 @@ def needed_types(model: BaseEstimator) -> list[str]:
         return sorted(model_file.types_of(path) - TYPES)
 
 
-def load(path: str | Path | BinaryIO, types: Collection[str] = ()) -> Pipeline:
+def load(path: str | Path | BinaryIO, types: Collection[str] = TYPES) -> Pipeline:
     """Read a model that ``save`` wrote, or MLflow in the format skops, as ``lifecycle.model_file.load`` does.
 
     Args:
         path: of the file; or the file itself, open for reading.
-        types: full names of the types that it may hold beyond ``TYPES``.
+        types: full names of the types that it may hold; see ``needed_types``.
 
     Raises:
         ValueError: see ``lifecycle.model_file.load``.
     """
-    return model_file.load(path, TYPES | set(types))
+    return model_file.load(path, types)

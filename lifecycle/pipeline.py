@@ -170,7 +170,7 @@ def evaluate_model(
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     _, rows = split(pd.read_parquet(table.path))
-    predictions = recipe.predictions(load(model.path, recipe.types), rows[contract.columns])
+    predictions = recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns])
     score = recipe.score(rows[contract.label], predictions)
     found = {recipe.score_name: score}
     if recipe.task == "binary":
@@ -223,7 +223,7 @@ def compare_with_champion(
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     version = numbered(mlflow.MlflowClient(), model_name, champion)
-    old, theirs = read(model_name, version, types=recipe.types, task=recipe.task)
+    old, theirs = read(model_name, version, types=recipe.allowed_types, task=recipe.task)
     _, rows = split(pd.read_parquet(table.path))
     missing = sorted(set(theirs.columns) - set(rows.columns))
     if missing:
@@ -233,7 +233,7 @@ def compare_with_champion(
     found = compare(
         rows[contract.label],
         recipe.predictions(old, rows[theirs.columns]),
-        recipe.predictions(load(model.path, recipe.types), rows[contract.columns]),
+        recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns]),
         rows[list(contract.join_keys)],
         metric=recipe.metric,
         task=recipe.task,
@@ -277,7 +277,7 @@ def register_model(
     inputs = pd.read_parquet(table.path)[contract.columns].dropna().head(100)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="register", parent_run_id=parent_run):
-        logged = log_model(load(model.path, recipe.types), contract, recipe, inputs)
+        logged = log_model(load(model.path, recipe.allowed_types), contract, recipe, inputs)
     tags = {**contract.tags(), "made_by": "pipeline", "pipeline.parent_run": parent_run}
     version = int(mlflow.register_model(logged.model_uri, model_name, tags=tags).version)
     add_to_record(parent_run, version=str(version))

@@ -13,6 +13,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 
+from lifecycle.model import TYPES
+
 METADATA = "lifecycle"
 """The key of a model's metadata under which its recipe is stored."""
 DEFAULT = "lifecycle.model:new_model"
@@ -86,6 +88,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as text, lists and a dictionary."""
         return {**asdict(self), "types": list(self.types)}
+
+    @property
+    def allowed_types(self) -> frozenset[str]:
+        """All that a stored model of this recipe may hold."""
+        return TYPES | frozenset(self.types)
 
     @property
     def score_name(self) -> str:

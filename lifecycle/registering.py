@@ -35,7 +35,7 @@ def log_model(
             server would read; a column holds no numbers.
     """
     check_features(inputs)
-    unnamed = [kind for kind in needed_types(model) if kind not in recipe.types]
+    unnamed = [kind for kind in needed_types(model) if kind not in recipe.allowed_types]
     if unnamed:
         raise ValueError(
             f"a stored {type(model).__name__} holds types that the settings do not name, and no server would "

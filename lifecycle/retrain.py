@@ -188,6 +188,11 @@ def _close_dead_runs(folder: Path, experiment: str) -> None:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return
+    if found.lifecycle_stage == "deleted":
+        raise NotRetrained(
+            f"MLflow's experiment {experiment!r} was deleted. Bring it back, with `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`, or give another name."
+        )
     runs = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
     dead = {run.info.run_id for run in runs if (folder / f"{run.info.run_name}.parquet").is_file()}
     for run in runs:
@@ -318,7 +323,7 @@ def retrain(
             with warnings.catch_warnings():
                 # The names are compared by ``read``.
                 warnings.filterwarnings("ignore", message="X does not have valid feature names")
-                fitted, contract = read(model, champion, types=wanted.types, task=task)
+                fitted, contract = read(model, champion, types=wanted.allowed_types, task=task)
             recipe = _recipe(model, champion, fitted, wanted)
             recipe.new_estimator()
         with _in_words(f"{feature_repo.name}/ cannot be read as a feature repository", Exception):

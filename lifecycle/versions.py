@@ -93,7 +93,7 @@ def _address(name: str, version: Version) -> str:
 
 
 def read(
-    name: str, version: Version, *, types: Collection[str] = (), task: str = "binary"
+    name: str, version: Version, *, types: Collection[str] = TYPES, task: str = "binary"
 ) -> tuple[Pipeline, FeatureContract]:
     """The fitted estimator of a version, and its feature contract. Nothing in the version is executed.
 
@@ -104,19 +104,19 @@ def read(
     Args:
         name: of the registered model.
         version: of it.
-        types: full names of the types that the model may hold beyond ``lifecycle.model.TYPES``.
+        types: full names of the types that the model may hold.
         task: ``binary`` or ``regression``.
 
     Raises:
         VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds
-            types that nobody vouches for, has no contract or no input example, is not the model of
+            types that are not in ``types``, has no contract or no input example, is not the model of
             ``version.model_id``, does not do on its own input example what its task asks for, or takes more time or memory than ``lifecycle.trial`` gives it.
         TimeoutError: the machine is too busy to try it.
     """
     stored_files(name, version)
     with tempfile.TemporaryDirectory(prefix="version-") as folder:
         path = Path(mlflow.artifacts.download_artifacts(_address(name, version), dst_path=folder)).resolve()
-        vouched = vouch(path, version.model_id, TYPES | set(types), task)
+        vouched = vouch(path, version.model_id, types, task)
         content = (path / vouched["file"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != vouched["sha256"]:
         raise RuntimeError("the model's file has changed since it was tried")

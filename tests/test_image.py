@@ -174,7 +174,7 @@ def registered(world) -> SimpleNamespace:
             threshold=0.5,
             **ON_VOLUME,
             **INPUTS,
-            **CHOICE,
+            hyperparameters=json.dumps(CHOICE),
         )
     [version] = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'")
     return SimpleNamespace(version=version, log=log.read_text(), outputs=outputs)

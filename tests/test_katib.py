@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from helpers.capture import captured_client
 from lifecycle import katib
 from lifecycle.cluster import NAMESPACE
-from lifecycle.trial import trial
+from lifecycle.katib_trial import trial
 
 pytestmark = pytest.mark.unit
 
@@ -71,7 +71,10 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
     assert float(score) == pytest.approx(trial(**CHOICE, **inputs), abs=1e-6)
     arguments = [f"--{name}={value}" for name, value in (inputs | CHOICE).items()]
     started = subprocess.run(
-        [sys.executable, "-m", "lifecycle.trial", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "lifecycle.katib_trial", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"auc={score}\n" in started.stdout
 

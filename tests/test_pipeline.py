@@ -120,6 +120,7 @@ def test_a_step_that_is_killed_at_register_leaves_no_finished_run_and_a_quote_in
     monkeypatch.setattr(outcome, "add_to_record", lambda run_id, **facts: None)
     _, parent, steps = run("Tom's first run", applied.data / "driver_labels.parquet", 0.6)
     assert steps["register"] == "FINISHED" and parent == "FAILED"
+    mlflow.MlflowClient().delete_registered_model("driver_conversion")
     assert outcome.open_runs("training_pipeline", "Tom's first run") == []
     assert outcome.open_runs("no experiment of this name", "a") == []
 

@@ -32,14 +32,14 @@ from helpers.workspace import REPOSITORY
 from lifecycle import pipeline
 from lifecycle.contract import FeatureContract
 from lifecycle.declared import check_files
-from lifecycle.model import needed_types, new_model, split, validation_scores
+from lifecycle.katib_trial import trial
+from lifecycle.model import TYPES, needed_types, new_model, split, validation_scores
 from lifecycle.outcome import read_record
 from lifecycle.recipe import Recipe
 from lifecycle.retrain import retrain, usable_labels
 from lifecycle.retrieval import historical_features
 from lifecycle.serving import FeatureModel
 from lifecycle.sweep import open_study, sweep
-from lifecycle.trial import trial
 from lifecycle.validation import judge, suite_tag
 from lifecycle.versions import VersionRefused, behind_alias, read
 
@@ -359,10 +359,10 @@ def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retra
 
     with pytest.raises(VersionRefused, match=r"types that nobody vouches for: numpy\.random"):
         read(name, behind_alias(client, name, "production"))
-    fitted, _ = read(name, behind_alias(client, name, "production"), types=GRADIENT_BOOSTED)
+    fitted, _ = read(name, behind_alias(client, name, "production"), types=TYPES | {*GRADIENT_BOOSTED})
     assert set(needed_types(fitted)) <= set(GRADIENT_BOOSTED)
     project.store.materialize(END - timedelta(hours=6), END, feature_views=["carrier"])
-    monkeypatch.setattr("lifecycle.serving.read", partial(read, types=GRADIENT_BOOSTED))
+    monkeypatch.setattr("lifecycle.serving.read", partial(read, types=TYPES | {*GRADIENT_BOOSTED}))
     server = FeatureModel(name, project.repo, "production", now=END.timestamp())
     try:
         question = {"origin": "JFK", "carrier": ACCENTED, "scheduled_hour": 17.0}
