@@ -11,8 +11,8 @@ from typing import Any
 from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec, V1beta1PredictorSpec
 from kubernetes import client
 
-from lifecycle import IMAGE
-from lifecycle.cluster import MOUNT, POD_SECURITY, VOLUME, VOLUMES, resources, tracking_environment
+from lifecycle.cluster import POD_SECURITY, kubernetes_name, mount, tracking_environment, volume
+from lifecycle.settings import Settings
 
 PORT = 8080
 """Where the server listens in its container: KServe's own default, and that of the image's health check."""
@@ -20,34 +20,25 @@ CONTAINER = "kserve-container"
 """KServe looks for the model server under this name."""
 
 
-def inference_service(
-    name: str,
-    model: str,
-    alias: str = "production",
-    replicas: int = 1,
-    port: int = PORT,
-    now: float | None = None,
-) -> dict[str, Any]:
-    """An InferenceService: the image with the command line of ``lifecycle.serving``, on the volume of the
+def inference_service(settings: Settings, port: int = PORT, now: float | None = None) -> dict[str, Any]:
+    """An InferenceService: the image with the command line ``lifecycle serve``, on the volume of the
     pipeline's steps.
 
     Args:
-        name: of the object on the cluster: lower case, with hyphens.
-        model: name in MLflow's model registry.
-        alias: which version serves.
-        replicas: servers at least; more than one needs an online store that they share.
+        settings: of the project.
         port: where the server listens.
         now: clock for the age of features, seconds since 1970; the wall clock when left out.
     """
-    arguments = ["--feature-repo", f"{VOLUME}/feature_repo", "--model", model, "--alias", alias]
+    cluster, model = settings.cluster, settings.model
+    arguments = ["--feature-repo", cluster.on_volume(settings.feature_repo), "--model", model]
     # In a pod, callers come by the pod's address and by names that the cluster gives.
-    arguments += ["--host", "0.0.0.0", "--hosts", "*", "--port", str(port)]
+    arguments += ["--alias", settings.alias, "--host", "0.0.0.0", "--hosts", "*", "--port", str(port)]
     if now is not None:
         arguments += ["--now", str(now)]
     server = client.V1Container(
         name=CONTAINER,
-        image=IMAGE,
-        command=["python", "-m", "lifecycle.serving"],
+        image=cluster.image,
+        command=["lifecycle", "serve"],
         args=arguments,
         env=tracking_environment(),
         ports=[client.V1ContainerPort(container_port=port, protocol="TCP")],
@@ -55,28 +46,30 @@ def inference_service(
         startup_probe=_asks(f"/v2/models/{model}/ready", port, period_seconds=5, failure_threshold=60),
         readiness_probe=_asks(f"/v2/models/{model}/ready", port),
         liveness_probe=_asks("/v2/health/live", port),
-        resources=resources("500m", "1Gi", "1", "2Gi"),
+        resources=cluster.server.manifest(),
         security_context=client.V1SecurityContext(
             allow_privilege_escalation=False,
             run_as_non_root=True,
             capabilities=client.V1Capabilities(drop=["ALL"]),
             seccomp_profile=client.V1SeccompProfile(type="RuntimeDefault"),
         ),
-        volume_mounts=[MOUNT],
+        volume_mounts=[mount(cluster)],
     )
     predictor = V1beta1PredictorSpec(
-        min_replicas=replicas,
+        min_replicas=cluster.replicas,
         security_context=POD_SECURITY,
         # Else variables of each Service in the namespace would be settings to MLflow.
         enable_service_links=False,
         containers=[server],
-        volumes=[VOLUMES],
+        volumes=[volume(cluster)],
     )
     service = V1beta1InferenceService(
         api_version="serving.kserve.io/v1beta1",
         kind="InferenceService",
         # Standard: a Deployment and a Service, without Knative.
-        metadata=client.V1ObjectMeta(name=name, annotations={"serving.kserve.io/deploymentMode": "Standard"}),
+        metadata=client.V1ObjectMeta(
+            name=kubernetes_name(model), annotations={"serving.kserve.io/deploymentMode": "Standard"}
+        ),
         spec=V1beta1InferenceServiceSpec(predictor=predictor),
     )
     return client.ApiClient().sanitize_for_serialization(service)

@@ -1,4 +1,4 @@
-"""What a cluster gets, as Kubernetes objects: ``write(folder, render(Project(...)))``.
+"""What a cluster gets, as Kubernetes objects: ``write(folder, render(settings, ...))``.
 
 Plain dictionaries, with the field names of Kubernetes' own documentation. ``round_trip`` reads them with the
 official Python classes. ``read`` is for looking at rendered files; nothing is configured from them.
@@ -7,91 +7,85 @@ official Python classes. ``read`` is for looking at rendered files; nothing is c
 import copy
 import json
 import posixpath
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
-from lifecycle import IMAGE
 from lifecycle.cluster import (
-    CLAIM,
     CONTAINER_SECURITY,
-    MLFLOW_PORT,
-    MLFLOW_URI,
-    MOUNT,
-    NAMESPACE,
     POD,
     POD_SECURITY,
-    REDIS_ADDRESS,
-    REDIS_PORT,
     SETTINGS,
     STORES,
     TRACKING,
-    VOLUME,
-    VOLUMES,
     kubernetes_name,
-    resources,
+    mount,
     tracking_environment,
+    volume,
 )
 from lifecycle.inference_service import inference_service
+from lifecycle.settings import Cluster, Settings
 
 Manifest = dict[str, Any]
 
-REDIS_IMAGE = "docker.io/library/redis:7.4.2"
-FEATURE_REPO = f"{VOLUME}/feature_repo"
+MLFLOW_PORT = 5000
+REDIS_PORT = 6379
 READ_ONLY: Manifest = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
 _SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
 
 
-def namespace() -> Manifest:
+def namespace(cluster: Cluster) -> Manifest:
     """The namespace. The label lets Katib put its metrics collector beside each trial."""
     labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
 
 
-def volume_claim() -> Manifest:
+def volume_claim(cluster: Cluster) -> Manifest:
     """The volume that all share: feature repository, data, registry, MLflow's database and artifacts."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": CLAIM},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}},
+        "metadata": {"name": cluster.claim},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": cluster.storage}}},
     }
 
 
-def tracking_config() -> Manifest:
+def tracking_config(cluster: Cluster) -> Manifest:
     """The ConfigMap in which each step finds MLflow's address."""
     name, key = TRACKING
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: MLFLOW_URI}}
+    data = {key: cluster.mlflow_uri}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
-def cluster_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def cluster_settings(feast: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
     """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the
     cluster's MLflow.
 
     The registry's place is relative to the feature repository, so it lands on the volume.
 
     Args:
-        settings: of this machine, as read from the file.
+        feast: ``feature_store.yaml`` of this machine, as read.
+        cluster: the settings of that name.
     """
-    changed = copy.deepcopy(dict(settings))
-    changed["online_store"] = {"type": "redis", "connection_string": REDIS_ADDRESS}
+    changed = copy.deepcopy(dict(feast))
+    changed["online_store"] = {"type": "redis", "connection_string": cluster.redis}
     if "mlflow" in changed:
-        changed["mlflow"]["tracking_uri"] = MLFLOW_URI
+        changed["mlflow"]["tracking_uri"] = cluster.mlflow_uri
     return changed
 
 
-def settings_config(settings: Mapping[str, Any]) -> Manifest:
+def settings_config(feast: Mapping[str, Any], cluster: Cluster) -> Manifest:
     """The ConfigMap with Feast's settings for the cluster.
 
     Args:
-        settings: of this machine, as read from ``feature_store.yaml``.
+        feast: ``feature_store.yaml`` of this machine, as read.
+        cluster: the settings of that name.
     """
     name, key = SETTINGS
-    text = yaml.safe_dump(cluster_settings(settings), sort_keys=False)
+    text = yaml.safe_dump(cluster_settings(feast, cluster), sort_keys=False)
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
 
 
@@ -120,23 +114,23 @@ def _deployment(name: str, server: Manifest, volumes: list[Manifest]) -> Manifes
     }
 
 
-def redis() -> list[Manifest]:
+def redis(cluster: Cluster) -> list[Manifest]:
     """Redis as online store, in memory alone: materializing again fills it."""
     server = {
         "name": "redis",
-        "image": REDIS_IMAGE,
+        "image": cluster.redis_image,
         "args": ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"],
         "ports": [{"containerPort": REDIS_PORT}],
         "readinessProbe": {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": REDIS_PORT}, "periodSeconds": 20},
-        "resources": resources("100m", "256Mi", "1", "1Gi"),
+        "resources": cluster.store.manifest(),
         "securityContext": READ_ONLY,
         "volumeMounts": [{"name": "scratch", "mountPath": "/data"}],
     }
     return [_deployment("redis", server, [_SCRATCH]), _service("redis", REDIS_PORT)]
 
 
-def mlflow_server() -> list[Manifest]:
+def mlflow_server(cluster: Cluster) -> list[Manifest]:
     """MLflow's server, with its database and its artifacts on the volume.
 
     It asks for no login: reach it from inside the cluster only.
@@ -145,8 +139,8 @@ def mlflow_server() -> list[Manifest]:
     # calls by the pod's address.
     names = [
         "mlflow",
-        f"mlflow.{NAMESPACE}",
-        f"mlflow.{NAMESPACE}.svc.cluster.local",
+        f"mlflow.{cluster.namespace}",
+        f"mlflow.{cluster.namespace}.svc.cluster.local",
         "localhost",
         "127.0.0.1",
     ]
@@ -155,14 +149,14 @@ def mlflow_server() -> list[Manifest]:
     health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [host]}}
     server = {
         "name": "mlflow",
-        "image": IMAGE,
+        "image": cluster.image,
         "command": ["mlflow", "server"],
         "args": [
             "--host=0.0.0.0",
             f"--port={MLFLOW_PORT}",
             "--workers=1",  # SQLite has one writer
-            f"--backend-store-uri=sqlite:///{VOLUME}/mlflow.db",
-            f"--artifacts-destination={VOLUME}/mlflow-artifacts",
+            f"--backend-store-uri=sqlite:///{cluster.volume}/mlflow.db",
+            f"--artifacts-destination={cluster.volume}/mlflow-artifacts",
             f"--allowed-hosts={allowed}",
         ],
         "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
@@ -171,36 +165,38 @@ def mlflow_server() -> list[Manifest]:
         "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},
         "readinessProbe": {**health, "periodSeconds": 10},
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
-        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "resources": cluster.mlflow.manifest(),
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [MOUNT],
+        "volumeMounts": [mount(cluster)],
     }
-    return [_deployment("mlflow", server, [VOLUMES]), _service("mlflow", MLFLOW_PORT)]
+    return [_deployment("mlflow", server, [volume(cluster)]), _service("mlflow", MLFLOW_PORT)]
 
 
-def apply_features() -> Manifest:
+def apply_features(settings: Settings) -> Manifest:
     """The job that puts the cluster's settings beside the definitions on the volume, and applies them there.
 
     Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not
     have.
     """
     name, key = SETTINGS
-    words = f"cp /settings/{key} {FEATURE_REPO}/{key} && exec feast -c {FEATURE_REPO} apply"
+    cluster = settings.cluster
+    repo = cluster.on_volume(settings.feature_repo)
+    words = f"cp /settings/{key} {repo}/{key} && exec feast -c {repo} apply"
     applying = {
         "name": "apply",
-        "image": IMAGE,
+        "image": cluster.image,
         "command": ["sh", "-ec", words],
-        "workingDir": VOLUME,
+        "workingDir": cluster.volume,
         "env": tracking_environment(),
-        "resources": resources("250m", "1Gi", "1", "2Gi"),
+        "resources": cluster.step.manifest(),
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [MOUNT, {"name": "settings", "mountPath": "/settings", "readOnly": True}],
+        "volumeMounts": [mount(cluster), {"name": "settings", "mountPath": "/settings", "readOnly": True}],
     }
     pod = {
         "restartPolicy": "Never",
         **POD,
         "containers": [applying],
-        "volumes": [VOLUMES, {"name": "settings", "configMap": {"name": name}}],
+        "volumes": [volume(cluster), {"name": "settings", "configMap": {"name": name}}],
     }
     return {
         "apiVersion": "batch/v1",
@@ -210,7 +206,7 @@ def apply_features() -> Manifest:
     }
 
 
-def feature_store(settings: Mapping[str, Any]) -> Manifest:
+def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     """The object of Feast's operator: servers for registry, offline and online store, on the volume's feature
     repository.
 
@@ -218,31 +214,34 @@ def feature_store(settings: Mapping[str, Any]) -> Manifest:
     where it lies; ``apply_features`` applies it.
 
     Args:
-        settings: of this machine, as read from ``feature_store.yaml``: the project's name, and the registry's
-            place relative to that file.
+        feast: ``feature_store.yaml`` of this machine, as read: the project's name, and the registry's place
+            relative to that file.
+        settings: of the project.
 
     Raises:
         ValueError: the registry is something else than a file.
     """
     secret, _ = STORES
-    if not isinstance(settings["registry"], str) or "://" in settings["registry"]:
+    cluster = settings.cluster
+    repo = cluster.on_volume(settings.feature_repo)
+    if not isinstance(feast["registry"], str) or "://" in feast["registry"]:
         raise ValueError(
             "the registry in feature_store.yaml is no file: "
             "write its path alone, as in `registry: registry.db`."
         )
-    registry = posixpath.normpath(posixpath.join(FEATURE_REPO, settings["registry"]))
-    server = {"resources": resources("250m", "1Gi", "1", "2Gi"), "volumeMounts": [MOUNT]}
+    registry = posixpath.normpath(posixpath.join(repo, feast["registry"]))
+    server = {"resources": cluster.step.manifest(), "volumeMounts": [mount(cluster)]}
     return {
         "apiVersion": "feast.dev/v1",
         "kind": "FeatureStore",
-        "metadata": {"name": kubernetes_name(settings["project"])},
+        "metadata": {"name": kubernetes_name(feast["project"])},
         "spec": {
-            "feastProject": settings["project"],
-            "feastProjectDir": {"packaged": {"featureRepoPath": FEATURE_REPO, "image": IMAGE}},
+            "feastProject": feast["project"],
+            "feastProjectDir": {"packaged": {"featureRepoPath": repo, "image": cluster.image}},
             "services": {
                 "disableInitContainers": True,
                 "securityContext": POD_SECURITY,
-                "volumes": [VOLUMES],
+                "volumes": [volume(cluster)],
                 "registry": {
                     "local": {
                         "persistence": {"file": {"path": registry}},
@@ -259,58 +258,50 @@ def feature_store(settings: Mapping[str, Any]) -> Manifest:
     }
 
 
-@dataclass(frozen=True)
-class Project:
-    """What differs from one project to the next: the objects that ran on this machine, and their names.
-
-    Args:
-        settings: ``feature_store.yaml`` of this machine, as read.
-        model: registered name in MLflow.
-        experiment: what ``lifecycle.katib.experiment`` rendered, if there is a sweep.
-        alias: of the version to serve.
-        train_job: a TrainJob with the runtime that it names, if there is one.
-    """
-
-    settings: Mapping[str, Any]
-    model: str
-    experiment: Manifest | None = None
-    alias: str = "production"
-    train_job: tuple[Manifest, ...] = ()
-
-
-def render(project: Project) -> dict[str, list[Manifest]]:
+def render(
+    settings: Settings,
+    feast: Mapping[str, Any],
+    experiment: Manifest | None = None,
+    train_job: Sequence[Manifest] = (),
+) -> dict[str, list[Manifest]]:
     """All manifests of a project, by file. The folders are three, in the order in which a cluster takes them.
 
     ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the
     volume, ``models`` needs the features.
+
+    Args:
+        settings: of the project.
+        feast: ``feature_store.yaml`` of this machine, as read.
+        experiment: what ``lifecycle.katib.experiment`` rendered, if there is a sweep.
+        train_job: a TrainJob, and the runtime that it names where that is the project's own, if there is one.
     """
+    cluster = settings.cluster
     files = {
-        "base/namespace.yaml": [namespace()],
-        "base/volume.yaml": [volume_claim()],
-        "base/config.yaml": [tracking_config(), settings_config(project.settings)],
-        "base/redis.yaml": redis(),
-        "base/mlflow.yaml": mlflow_server(),
-        "features/apply.yaml": [apply_features()],
-        "features/feature_store.yaml": [feature_store(project.settings)],
+        "base/namespace.yaml": [namespace(cluster)],
+        "base/volume.yaml": [volume_claim(cluster)],
+        "base/config.yaml": [tracking_config(cluster), settings_config(feast, cluster)],
+        "base/redis.yaml": redis(cluster),
+        "base/mlflow.yaml": mlflow_server(cluster),
+        "features/apply.yaml": [apply_features(settings)],
+        "features/feature_store.yaml": [feature_store(feast, settings)],
+        "models/inference_service.yaml": [inference_service(settings)],
     }
-    if project.experiment:
-        files["models/experiment.yaml"] = [project.experiment]
-    server = inference_service(kubernetes_name(project.model), project.model, project.alias)
-    files["models/inference_service.yaml"] = [server]
-    if project.train_job:
-        files["models/train_job.yaml"] = list(project.train_job)
+    if experiment:
+        files["models/experiment.yaml"] = [experiment]
+    if train_job:
+        files["models/train_job.yaml"] = list(train_job)
     for folder in ("base", "features", "models"):
         names = sorted(Path(file).name for file in files if file.startswith(f"{folder}/"))
-        files[f"{folder}/kustomization.yaml"] = [_kustomization(folder, names)]
+        files[f"{folder}/kustomization.yaml"] = [_kustomization(folder, names, cluster)]
     return files
 
 
-def _kustomization(folder: str, names: list[str]) -> Manifest:
+def _kustomization(folder: str, names: list[str], cluster: Cluster) -> Manifest:
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "metadata": {"name": folder},
-        "namespace": NAMESPACE,
+        "namespace": cluster.namespace,
         "resources": names,
     }
 
@@ -355,7 +346,7 @@ def read(folder: Path) -> dict[str, list[Manifest]]:
     return {path.relative_to(folder).as_posix(): list(yaml.safe_load_all(path.read_text())) for path in paths}
 
 
-def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
+def train_job(name: str, inputs: Mapping[str, Any], workers: int, cluster: Cluster) -> Manifest:
     """The TrainJob that ``lifecycle.shipped.submit`` asks a cluster for.
 
     Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept,
@@ -365,6 +356,7 @@ def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
         name: of the job: lower case, with hyphens.
         inputs: the arguments of ``lifecycle.distributed.work``.
         workers: number of pods.
+        cluster: the settings of that name.
     """
     from kubeflow.trainer import TrainerClient
     from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
@@ -374,11 +366,11 @@ def train_job(name: str, inputs: Mapping[str, Any], workers: int) -> Manifest:
     sent: list[Manifest] = []
     client = TrainerClient.__new__(TrainerClient)
     client.backend = KubernetesBackend.__new__(KubernetesBackend)
-    client.backend.namespace = NAMESPACE
+    client.backend.namespace = cluster.namespace
     client.backend.custom_api = SimpleNamespace(
         create_namespaced_custom_object=lambda *given: sent.append(given[-1])
     )
-    shipped.submit(client, name, inputs, workers)
+    shipped.submit(client, name, inputs, workers, cluster)
     return sent[0]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lifecycle import IMAGE
-
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
+
+    from lifecycle.settings import Cluster
 
 
 def train(parameters: dict | None = None, **named: object) -> None:
@@ -29,11 +29,13 @@ def train(parameters: dict | None = None, **named: object) -> None:
     work(**(parameters or named))
 
 
-def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers: int) -> str:
+def submit(
+    client: TrainerClient, name: str, inputs: Mapping[str, Any], workers: int, cluster: Cluster
+) -> str:
     """Ask the cluster that ``client`` belongs to for the training, a pod for each worker; gives the job's
     name.
 
-    The image must hold this package and PyTorch. Each pod mounts the volume, which holds the feature
+    Each pod mounts the volume, which holds the feature
     repository, the data and the job's folder, and gets MLflow's address from the config map ``mlflow``, as
     the steps of the pipeline do.
 
@@ -42,6 +44,7 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
         name: of the job: lower case, with hyphens.
         inputs: the arguments of ``work``.
         workers: number of pods.
+        cluster: the settings of that name; its training image must hold this package and PyTorch.
     """
     from kubeflow.trainer import CustomTrainer, Runtime, RuntimeKind
     from kubeflow.trainer.constants import constants
@@ -60,10 +63,11 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
     )
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
-    from lifecycle.cluster import MOUNT, TRACKING, VOLUMES
+    from lifecycle.cluster import TRACKING, mount, volume
 
+    image = cluster.training_image or cluster.image
     # What `TrainerClient().get_runtime("torch-distributed")` gives on a cluster with Kubeflow's own runtimes.
-    runtime_trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
+    runtime_trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=image)
     runtime_trainer.set_command(constants.TORCH_COMMAND)
     runtime = Runtime(
         name="torch-distributed", trainer=runtime_trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME
@@ -73,9 +77,9 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
     container = ContainerPatch(
         name=constants.NODE,
         env=[{"name": "MLFLOW_TRACKING_URI", "valueFrom": source}],
-        volume_mounts=[MOUNT],
+        volume_mounts=[mount(cluster)],
     )
-    pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[VOLUMES], containers=[container]))
+    pod = PodTemplatePatch(spec=PodSpecPatch(volumes=[volume(cluster)], containers=[container]))
     nodes = ReplicatedJobPatch(
         name=constants.NODE, template=JobTemplatePatch(spec=JobSpecPatch(template=pod))
     )
@@ -84,9 +88,9 @@ def submit(client: TrainerClient, name: str, inputs: Mapping[str, Any], workers:
     trainer = CustomTrainer(
         func=train,
         func_args=dict(inputs),
-        image=IMAGE,
+        image=image,
         num_nodes=workers,
-        resources_per_node={"cpu": "1", "memory": "2Gi"},
+        resources_per_node={"cpu": cluster.step.cpu_limit, "memory": cluster.step.memory_limit},
         env={"PET_NPROC_PER_NODE": "1"},
     )
     return client.train(runtime=runtime, trainer=trainer, options=[Name(name), patch])

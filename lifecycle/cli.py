@@ -1,0 +1,191 @@
+"""The command line, ``lifecycle``: what a person, a schedule, and a container call.
+
+Each command reads the project's settings (``lifecycle.settings``); what it imports, it imports when it is called.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from lifecycle.settings import FILE, Settings, SettingsError
+
+
+class _Moment(click.ParamType):
+    name = "moment"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | object:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write it as 2030-03-22 or 2030-03-22T06:00", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"{FILE} or pyproject.toml; the nearest one when left out.",
+)
+@click.version_option(package_name="ml-lifecycle")
+@click.pass_context
+def main(context: click.Context, file: Path | None) -> None:
+    """Feast, MLflow, and Kubeflow as one ML lifecycle."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # An interpreter that ends looks for garbage several times. The tools leave half a million objects: over a
+    # second, for memory that the system takes back anyway.
+    atexit.register(gc.freeze)
+    context.obj = file
+
+
+def _settings(context: click.Context) -> Settings:
+    try:
+        return Settings.load(context.obj)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--feature-repo", type=click.Path(path_type=Path), help="Folder of feature_store.yaml.")
+@click.option("--model", help="Name in the MLflow registry.")
+@click.option("--alias", help="Of the version to serve.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 in a container.")
+@click.option("--hosts", multiple=True, help="A name by which callers may call it; '*' in a container.")
+@click.option("--port", type=int)
+@click.option("--now", type=float, help="Clock for the age of features, seconds since 1970.")
+@click.pass_context
+def serve(
+    context: click.Context,
+    feature_repo: Path | None,
+    model: str | None,
+    alias: str | None,
+    host: str,
+    hosts: tuple[str, ...],
+    port: int | None,
+    now: float | None,
+) -> None:
+    """Serve a registered model until the process is ended. An option goes before its setting."""
+    from lifecycle import serving
+
+    settings = _settings(context)
+    serving.serve(
+        settings,
+        feature_repo=feature_repo or settings.path(settings.feature_repo),
+        model=model or settings.model,
+        alias=alias or settings.alias,
+        host=host,
+        hosts=hosts or settings.serving.hosts,
+        port=settings.serving.port if port is None else port,
+        now=now,
+    )
+
+
+@main.command()
+@click.option("--begin", type=_Moment(), help="First moment of the window, UTC.")
+@click.option("--end", type=_Moment(), help="Last moment of the window, UTC; the newest label if left out.")
+@click.option("--hold", is_flag=True, help="Register a better model, and do not promote it.")
+@click.pass_context
+def retrain(context: click.Context, begin: datetime | None, end: datetime | None, hold: bool) -> None:
+    """Train on a window of labels, compare, and promote a better model.
+
+    Ends with 0 when it came to a decision, whichever; with 2 when nothing was decided.
+    """
+    from lifecycle import retrain as retraining
+
+    settings = _settings(context)
+    if hold:
+        settings = settings.replace(retraining={"hold": True})
+    try:
+        outcome = retraining.retrain(settings, begin, end)
+    except retraining.NotRetrained as reason:
+        click.echo(f"nothing was promoted: {reason}")
+        context.exit(2)
+    click.echo(outcome.said)
+
+
+@main.command("compile")
+@click.option("--output", type=click.Path(path_type=Path), help="The setting `pipeline` when left out.")
+@click.pass_context
+def compile_pipeline(context: click.Context, output: Path | None) -> None:
+    """Compile the training pipeline."""
+    from kfp import compiler
+
+    from lifecycle.pipeline import training_pipeline
+
+    settings = _settings(context)
+    target = output or settings.path(settings.pipeline)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(training_pipeline(settings.cluster), str(target))
+    click.echo(f"compiled {target}")
+
+
+@main.command()
+@click.option("--namespace", help="Another one than that of the settings.")
+@click.option("--image", help="Another one than that of the settings.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cluster/manifests")
+@click.pass_context
+def render(context: click.Context, namespace: str | None, image: str | None, folder: Path) -> None:
+    """Write what a cluster gets below FOLDER."""
+    import yaml
+
+    from lifecycle import manifests
+
+    settings = _changed(_settings(context), namespace, image)
+    file = settings.path(settings.feature_repo) / "feature_store.yaml"
+    try:
+        feast = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error.strerror}.") from None
+    try:
+        files = manifests.render(settings, feast)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    manifests.write(folder, files)
+    click.echo(f"{len(files)} files in {folder}, for the namespace {settings.cluster.namespace}")
+
+
+@main.command()
+@click.option("--namespace", help="Another one than that of the settings.")
+@click.option("--image", help="Another one than that of the settings.")
+@click.pass_context
+def schedule(context: click.Context, namespace: str | None, image: str | None) -> None:
+    """Print the recurring run that retrains, as Kubeflow Pipelines takes it."""
+    import yaml
+
+    from lifecycle.schedule import recurring_run
+
+    settings = _changed(_settings(context), namespace, image)
+    # Sorted: protobuf gives a message's fields in another order each time.
+    click.echo(yaml.safe_dump(recurring_run(settings)), nl=False)
+
+
+def _changed(settings: Settings, namespace: str | None, image: str | None) -> Settings:
+    changes = {name: value for name, value in {"namespace": namespace, "image": image}.items() if value}
+    try:
+        return settings.replace(cluster=changes)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Say whether settings, definitions, labels, and the model in production fit each other."""
+    from lifecycle.check import findings
+
+    said = findings(_settings(context))
+    for name, problem in said.items():
+        click.echo(f"{'ok ' if problem is None else 'NO '} {name}{'' if problem is None else f': {problem}'}")
+    context.exit(int(any(problem is not None for problem in said.values())))
