@@ -188,9 +188,9 @@ def _six(trainer: Any) -> str:
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
     from helpers.capture import captured_trainer
-    from lifecycle import IMAGE, shipped
-    from lifecycle.cluster import VOLUME
+    from lifecycle import shipped
     from lifecycle.distributed import round_trip
+    from lifecycle.settings import IMAGE, Cluster
 
     if not isinstance(trainer, CustomTrainer):
         raise NotYet(f"that is of the type {type(trainer).__name__}; the answer is a `CustomTrainer`.")
@@ -207,7 +207,7 @@ def _six(trainer: Any) -> str:
         )
     asked = sent[0]["spec"]["trainer"]
     command = asked["command"][-1]
-    on_volume = [f"'{name}': '{VOLUME}/" in command for name in ("feature_repo", "labels", "folder")]
+    on_volume = [f"'{name}': '{Cluster().volume}/" in command for name in ("feature_repo", "labels", "folder")]
     if getsource(shipped.train) not in command or not all(on_volume):
         raise NotYet(
             "the rendered command does not train with `on_cluster`: give `func=shipped.train` and"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lifecycle.cluster import NAMESPACE
+from lifecycle.settings import Cluster
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
@@ -25,7 +25,7 @@ class Captured:
         return body
 
 
-def captured_client(namespace: str = NAMESPACE) -> tuple[OptimizerClient, list[dict]]:
+def captured_client(namespace: str = Cluster().namespace) -> tuple[OptimizerClient, list[dict]]:
     """An ``OptimizerClient`` without a cluster, and the list in which what it would send is found.
 
     Its constructor needs a cluster's address; this leaves it out, and so touches what version 0.5 keeps
@@ -44,7 +44,7 @@ def captured_client(namespace: str = NAMESPACE) -> tuple[OptimizerClient, list[d
     return client, api.sent
 
 
-def captured_trainer(namespace: str = NAMESPACE) -> tuple[TrainerClient, list[dict]]:
+def captured_trainer(namespace: str = Cluster().namespace) -> tuple[TrainerClient, list[dict]]:
     """The same for a ``TrainerClient``."""
     from kubeflow.trainer import TrainerClient
     from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend

@@ -22,12 +22,12 @@ from helpers.workspace import (
     WorkshopError,
     Workspace,
     alone,
+    backend,
     check_room,
     configure,
     locate,
     quiet,
 )
-from lifecycle.cluster import backend
 
 MODEL = "driver_conversion"
 """The registered model's name in MLflow."""

@@ -16,14 +16,30 @@ from pathlib import Path
 
 from helpers import data
 from helpers.errors import Told
-from lifecycle.cluster import VOLUME, backend
+from lifecycle.settings import FILE, Settings
 
+BACKENDS = ("local", "kubernetes")
 NOW = data.NOW
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class WorkshopError(Told, RuntimeError):
     """Something a learner can put right; the message says how."""
+
+
+def backend() -> str:
+    """Where work is to run, ``"local"`` or ``"kubernetes"``: the environment variable ``BACKEND``, else
+    ``"local"``.
+
+    Raises:
+        WorkshopError: ``BACKEND`` is another word.
+    """
+    chosen = os.environ.get("BACKEND") or "local"
+    if chosen not in BACKENDS:
+        raise WorkshopError(
+            f"BACKEND is {chosen!r}: set it to 'local' or 'kubernetes', or unset it: then it is 'local'."
+        )
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,14 @@ class Workspace:
         if backend() == "kubernetes":
             return os.environ.get("MLFLOW_TRACKING_URI", "")
         return f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
+
+    @property
+    def settings(self) -> Settings:
+        """The course's settings, with paths of this home. In a pod, the environment names image and
+        namespace."""
+        given = {"namespace": os.environ.get("LIFECYCLE_NAMESPACE"), "image": os.environ.get("LIFECYCLE_IMAGE")}
+        cluster = {name: value for name, value in given.items() if value}
+        return Settings.load(REPOSITORY / FILE, folder=self.home, cluster=cluster)
 
 
 def chosen_home() -> Path:
@@ -246,15 +270,12 @@ def _check_backend(workspace: Workspace) -> None:
         WorkshopError: ``BACKEND`` is an unknown word, the home is not the volume, or the tracking address is
             that of no server.
     """
-    try:
-        chosen = backend()
-    except ValueError as error:
-        raise WorkshopError(str(error)) from None
-    if chosen == "local":
+    if backend() == "local":
         return
-    if workspace.home != Path(VOLUME):
+    volume = workspace.settings.cluster.volume
+    if workspace.home != Path(volume):
         raise WorkshopError(
-            f"BACKEND=kubernetes needs the home {VOLUME}, where steps on the cluster find it, and this one "
+            f"BACKEND=kubernetes needs the home {volume}, where steps on the cluster find it, and this one "
             f"is {workspace.home}. See cluster/README.md, or unset BACKEND."
         )
     if not workspace.tracking_uri.startswith("http"):

@@ -50,15 +50,21 @@ def main(context: click.Context, file: Path | None) -> None:
     context.obj = file
 
 
-def _settings(context: click.Context) -> Settings:
+def _settings(context: click.Context, *needed: str, **changes: object) -> Settings:
+    """The project's settings with what options say in their place."""
+    given = {name: value for name, value in changes.items() if value not in (None, {})}
     try:
-        return Settings.load(context.obj)
+        return Settings.load(context.obj, **given).require(*needed)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
 
+def _table(**changes: object) -> dict[str, object]:
+    return {name: value for name, value in changes.items() if value is not None}
+
+
 @main.command()
-@click.option("--feature-repo", type=click.Path(path_type=Path), help="Folder of feature_store.yaml.")
+@click.option("--feature-repo", help="Folder of feature_store.yaml.")
 @click.option("--model", help="Name in the MLflow registry.")
 @click.option("--alias", help="Of the version to serve.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 in a container.")
@@ -68,7 +74,7 @@ def _settings(context: click.Context) -> Settings:
 @click.pass_context
 def serve(
     context: click.Context,
-    feature_repo: Path | None,
+    feature_repo: str | None,
     model: str | None,
     alias: str | None,
     host: str,
@@ -76,37 +82,61 @@ def serve(
     port: int | None,
     now: float | None,
 ) -> None:
-    """Serve a registered model until the process is ended. An option goes before its setting."""
+    """Serve a registered model until the process is ended. An option wins over its setting."""
     from lifecycle import serving
 
-    settings = _settings(context)
-    serving.serve(
-        settings,
-        feature_repo=feature_repo or settings.path(settings.feature_repo),
-        model=model or settings.model,
-        alias=alias or settings.alias,
-        host=host,
-        hosts=hosts or settings.serving.hosts,
-        port=settings.serving.port if port is None else port,
-        now=now,
-    )
+    changes = {"feature_repo": feature_repo, "model": model, "alias": alias}
+    settings = _settings(context, "model", **changes, serving=_table(port=port, hosts=hosts or None))
+    serving.serve(settings, host, now)
 
 
 @main.command()
+@click.option("--feature-repo", help="Folder of feature_store.yaml.")
+@click.option("--labels", help="Parquet file with the join keys, event_timestamp, and the label.")
+@click.option("--pipeline", help="The compiled pipeline.")
+@click.option("--model", help="Name in the MLflow registry.")
+@click.option("--alias", help="Of the champion.")
+@click.option("--reference", help="Saved dataset whose rules the data must meet.")
+@click.option("--outputs", help="Folder for what the retraining leaves.")
+@click.option("--threshold", type=float, help="Of the metric, which a challenger must reach in any case.")
 @click.option("--begin", type=_Moment(), help="First moment of the window, UTC.")
 @click.option("--end", type=_Moment(), help="Last moment of the window, UTC; the newest label if left out.")
-@click.option("--hold", is_flag=True, help="Register a better model, and do not promote it.")
+@click.option("--hold", is_flag=True, default=None, help="Register a better model, and do not promote it.")
 @click.pass_context
-def retrain(context: click.Context, begin: datetime | None, end: datetime | None, hold: bool) -> None:
-    """Train on a window of labels, compare, and promote a better model.
+def retrain(
+    context: click.Context,
+    feature_repo: str | None,
+    labels: str | None,
+    pipeline: str | None,
+    model: str | None,
+    alias: str | None,
+    reference: str | None,
+    outputs: str | None,
+    threshold: float | None,
+    begin: datetime | None,
+    end: datetime | None,
+    hold: bool | None,
+) -> None:
+    """Train on a window of labels, compare, and promote a better model. An option wins over its setting.
 
     Ends with 0 when it came to a decision, whichever; with 2 when nothing was decided.
     """
     from lifecycle import retrain as retraining
 
-    settings = _settings(context)
-    if hold:
-        settings = settings.replace(retraining={"hold": True})
+    settings = _settings(
+        context,
+        "labels",
+        "model",
+        "reference",
+        feature_repo=feature_repo,
+        labels=labels,
+        pipeline=pipeline,
+        model=model,
+        alias=alias,
+        reference=reference,
+        training=_table(threshold=threshold),
+        retraining=_table(outputs=outputs, hold=hold),
+    )
     try:
         outcome = retraining.retrain(settings, begin, end)
     except retraining.NotRetrained as reason:
@@ -132,51 +162,38 @@ def compile_pipeline(context: click.Context, output: Path | None) -> None:
 
 
 @main.command()
-@click.option("--namespace", help="Another one than that of the settings.")
-@click.option("--image", help="Another one than that of the settings.")
+@click.option("--namespace", help="Of Kubernetes.")
+@click.option("--image", help="Of pipeline steps, trials, and servers.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cluster/manifests")
 @click.pass_context
 def render(context: click.Context, namespace: str | None, image: str | None, folder: Path) -> None:
-    """Write what a cluster gets below FOLDER."""
+    """Write what a cluster gets below FOLDER. An option wins over its setting."""
     import yaml
 
     from lifecycle import manifests
 
-    settings = _changed(_settings(context), namespace, image)
+    settings = _settings(context, "model", cluster=_table(namespace=namespace, image=image))
     file = settings.path(settings.feature_repo) / "feature_store.yaml"
     try:
-        feast = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be read: {error.strerror}.") from None
-    try:
-        files = manifests.render(settings, feast)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        files = manifests.render(settings, yaml.safe_load(file.read_text()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise click.ClickException(f"{file}: {error}") from None
     manifests.write(folder, files)
     click.echo(f"{len(files)} files in {folder}, for the namespace {settings.cluster.namespace}")
 
 
 @main.command()
-@click.option("--namespace", help="Another one than that of the settings.")
-@click.option("--image", help="Another one than that of the settings.")
+@click.option("--image", help="Of the step.")
 @click.pass_context
-def schedule(context: click.Context, namespace: str | None, image: str | None) -> None:
+def schedule(context: click.Context, image: str | None) -> None:
     """Print the recurring run that retrains, as Kubeflow Pipelines takes it."""
     import yaml
 
     from lifecycle.schedule import recurring_run
 
-    settings = _changed(_settings(context), namespace, image)
+    settings = _settings(context, "labels", "model", "reference", cluster=_table(image=image))
     # Sorted: protobuf gives a message's fields in another order each time.
     click.echo(yaml.safe_dump(recurring_run(settings)), nl=False)
-
-
-def _changed(settings: Settings, namespace: str | None, image: str | None) -> Settings:
-    changes = {name: value for name, value in {"namespace": namespace, "image": image}.items() if value}
-    try:
-        return settings.replace(cluster=changes)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
 
 
 @main.command()
@@ -185,7 +202,7 @@ def check(context: click.Context) -> None:
     """Say whether settings, definitions, labels, and the model in production fit each other."""
     from lifecycle.check import findings
 
-    said = findings(_settings(context))
+    said = findings(_settings(context, "feature_service", "labels", "label", "reference", "model"))
     for name, problem in said.items():
         click.echo(f"{'ok ' if problem is None else 'NO '} {name}{'' if problem is None else f': {problem}'}")
     context.exit(int(any(problem is not None for problem in said.values())))

@@ -184,11 +184,11 @@ class Settings(_Table):
     """
 
     feature_repo: str = "feature_repo"
-    feature_service: str
-    labels: str
-    label: str
-    reference: str
-    model: str
+    feature_service: str = ""
+    labels: str = ""
+    label: str = ""
+    reference: str = ""
+    model: str = ""
     alias: str = "production"
     pipeline: str = "cluster/training_pipeline.yaml"
     training: Training = Training()
@@ -198,17 +198,20 @@ class Settings(_Table):
     folder: Path = Field(Path(), exclude=True)
 
     @classmethod
-    def load(cls, file: Path | None = None) -> Settings:
+    def load(cls, file: Path | None = None, **changes: Any) -> Settings:
         """The settings of a project.
 
         Args:
             file: ``lifecycle.toml`` or ``pyproject.toml``; when left out, the first of them in the working
-                directory or above it that has settings.
+                directory or above it that has settings. Where there is none, every setting has its default.
+            changes: as ``replace`` takes them; they win over the file.
 
         Raises:
-            SettingsError: there is no such file, or a setting is unknown, missing, or of another form.
+            SettingsError: the file cannot be read, or a setting is unknown or of another form.
         """
         found = file or _nearest(Path.cwd())
+        if found is None:
+            return cls(folder=Path.cwd()).replace(**changes)
         try:
             tables = _tables(found)
         except OSError as error:
@@ -220,9 +223,26 @@ class Settings(_Table):
         if "folder" in tables:
             raise SettingsError(f"{found}: folder is no setting.")
         try:
-            return cls.model_validate({**tables, "folder": found.resolve().parent})
+            settings = cls.model_validate({**tables, "folder": found.resolve().parent})
         except ValidationError as error:
             raise SettingsError(f"{found}: {_in_words(error)}") from None
+        return settings.replace(**changes)
+
+    def require(self, *names: str) -> Settings:
+        """The same settings, if none of those that a command needs is empty.
+
+        Args:
+            names: of settings outside the tables.
+
+        Raises:
+            SettingsError: as above; the message names each.
+        """
+        empty = [name for name in names if not getattr(self, name)]
+        if empty:
+            raise SettingsError(
+                f"{', '.join(empty)}: not set. Write a line such as `{empty[0]} = \"...\"` into {FILE}."
+            )
+        return self
 
     def path(self, name: str) -> Path:
         """A path of the project on this machine.
@@ -250,14 +270,12 @@ class Settings(_Table):
             raise SettingsError(_in_words(error)) from None
 
 
-def _nearest(folder: Path) -> Path:
+def _nearest(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
         for name in (FILE, "pyproject.toml"):
             if (place / name).is_file() and _tables(place / name) is not None:
                 return place / name
-    raise SettingsError(
-        f"no {FILE} in {folder} or above it. Write one, or name it: --settings path/to/{FILE}."
-    )
+    return None
 
 
 def _tables(file: Path) -> dict[str, Any] | None:
@@ -271,8 +289,6 @@ def _in_words(error: ValidationError) -> str:
     for found in error.errors(include_url=False):
         name = ".".join(str(part) for part in found["loc"])
         match found["type"]:
-            case "missing":
-                said.append(f"{name} is missing")
             case "extra_forbidden":
                 said.append(f"{name} is no setting")
             case _:

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.containers import lacking
 from helpers.workspace import REPOSITORY, WorkshopError
-from lifecycle import IMAGE
+from lifecycle.settings import IMAGE
 from workshop import image
 
 pytestmark = pytest.mark.unit

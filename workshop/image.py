@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.workspace import REPOSITORY, WorkshopError
-from lifecycle import IMAGE
+from lifecycle.settings import IMAGE
 
 DOCKERFILE = "cluster/Dockerfile"
 

@@ -1,0 +1,5 @@
+"""``python -m lifecycle``: the command line."""
+
+from lifecycle.cli import main
+
+main()
