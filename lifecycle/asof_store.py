@@ -15,7 +15,8 @@ Values, columns and types are those of Feast's DuckDB store; the order of rows i
   ``filter_by_created_timestamp``. On-demand views run on the result, as in Feast's store.
 - *In Feast's own code, inherited*: everything but ``get_historical_features``, such as materialization, saved
   datasets, feature logs and monitoring.
-- *Refused*: rows that are asked for by SQL or by a range of dates. Feast's DuckDB store ends there in an
+- *Refused*: a column of the entity table with the name of a feature in the answer, and rows that are asked
+  for by SQL or by a range of dates. Feast's DuckDB store ends there in an
   ``AttributeError`` and a ``TypeError``.
 - *Better than there*: a time to live of mixed units (36 hours), and columns whose names Feast's plan needs
   for itself (``docs/upstream.md``).
@@ -25,12 +26,16 @@ Values, columns and types are those of Feast's DuckDB store; the order of rows i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import ibis
 import pandas as pd
+import pyarrow as pa
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.duckdb import (
     DuckDBOfflineStore,
@@ -47,8 +52,10 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 
 UTC = ibis.dtype("timestamp('UTC')")
-_OWN, _TIME, _WRITTEN, _SINCE = "_own_", "_own time", "_own written", "_own since"
-"""Begin the names of a view's columns inside the plan, where they stand beside those of the entity table."""
+_TIME, _WRITTEN, _SINCE = " time", " written", " since"
+"""What a view's own columns are called inside the plan, behind the prefix that ``_prefix`` gives them."""
+_SETTING = "asof_loop_join_threshold"
+_one_query = threading.RLock()
 
 
 class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):
@@ -123,16 +130,13 @@ class AsofOfflineStore(DuckDBOfflineStore):
         views = [_view_rows(view, feature_refs, full_feature_names, config) for view in feature_views]
         _check_columns(asked, feature_views, views)
 
-        # Ibis hands the frame over as a stream of unknown length. DuckDB then expects one row, and joins a
-        # few rows in a nested loop.
-        ibis.get_backend().raw_sql("SET asof_loop_join_threshold = 0")
         table = asof_plan(ibis.memtable(asked), views, time, filter_by_created_timestamp)
 
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         for view in on_demand:
             if view.mode == "substrait":
                 table = view.transform_ibis(table, full_feature_names)
-        return IbisRetrievalJob(
+        return AsofRetrievalJob(
             table,
             [view for view in on_demand if view.mode != "substrait"],
             full_feature_names,
@@ -149,6 +153,46 @@ class AsofOfflineStore(DuckDBOfflineStore):
         )
 
 
+@contextmanager
+def merge_joins() -> Iterator[None]:
+    """Let DuckDB join by a merge of two sorted tables whatever their size, as the plan wants it.
+
+    Ibis hands the frame over as a stream of unknown length. DuckDB then expects one row, and would join a few
+    rows in a nested loop. The setting belongs to Ibis' one connection, which others use as well, so it is put
+    back afterwards; one query at a time, or the last to end would put back another's.
+    """
+    connection = ibis.get_backend()
+    with _one_query:
+        [before] = connection.raw_sql(f"SELECT current_setting('{_SETTING}')").fetchone()
+        connection.raw_sql(f"SET {_SETTING} = 0")
+        try:
+            yield
+        finally:
+            connection.raw_sql(f"SET {_SETTING} = {before}")
+
+
+class AsofRetrievalJob(IbisRetrievalJob):
+    """Feast's job, which is executed under ``merge_joins``."""
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        with merge_joins():
+            return super()._to_df_internal(timeout)
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        with merge_joins():
+            return super()._to_arrow_internal(timeout)
+
+    def persist(self, *arguments: Any, **named: Any) -> None:
+        """As Feast's."""
+        with merge_joins():
+            super().persist(*arguments, **named)
+
+    def to_remote_storage(self) -> list[str]:
+        """As Feast's."""
+        with merge_joins():
+            return super().to_remote_storage()
+
+
 def asof_plan(
     asked: ibis.Table, views: Sequence[ViewRows], time: str, only_known: bool = False
 ) -> ibis.Table:
@@ -163,23 +207,31 @@ def asof_plan(
     Returns:
         n rows: the columns of ``asked``, then the features, null where no row is valid.
     """
-    answer = asked
+    answer, own = asked, _prefix([*asked.columns, *(name for view in views for name in view.features)])
     for view in views:
-        rows = _one_row_a_moment(view, only_known)
-        same = [answer[given] == rows[_OWN + key] for key, given in view.keys.items()]
-        joined = answer.asof_join(rows, on=answer[time] >= rows[_SINCE], predicates=same)
+        rows = _one_row_a_moment(view, own, only_known)
+        same = [answer[given] == rows[own + key] for key, given in view.keys.items()]
+        joined = answer.asof_join(rows, on=answer[time] >= rows[own + _SINCE], predicates=same)
         # DuckDB's join finds a row for a time that is null, and for a key that is: docs/upstream.md.
         valid = ibis.and_(*(joined[column].notnull() for column in [time, *view.keys.values()]))
         if view.ttl:
-            valid &= joined[_TIME] + _interval(view.ttl) >= joined[time]
+            valid &= joined[own + _TIME] + _interval(view.ttl) >= joined[time]
         found = {
-            name: valid.ifelse(joined[_OWN + column], ibis.null()) for name, column in view.features.items()
+            name: valid.ifelse(joined[own + column], ibis.null()) for name, column in view.features.items()
         }
         answer = joined.select(*answer.columns, **found)
     return answer
 
 
-def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
+def _prefix(names: Sequence[str]) -> str:
+    """What none of ``names`` begins with. DuckDB compares names without regard to case."""
+    prefix = "_own_"
+    while any(name.lower().startswith(prefix) for name in names):
+        prefix = f"_{prefix}"
+    return prefix
+
+
+def _one_row_a_moment(view: ViewRows, own: str, only_known: bool) -> ibis.Table:
     """At most one row for each key and moment: the one that answers from then (``since``) until the next.
 
     Without ``only_known`` a row answers from its event time, and of rows with one event time the last written
@@ -187,22 +239,23 @@ def _one_row_a_moment(view: ViewRows, only_known: bool) -> ibis.Table:
     earlier time than is known already never does.
     """
     table = view.table.drop_null(view.time)
-    columns = {_OWN + name: table[name] for name in [*view.keys, *view.features.values()]}
-    columns |= {_TIME: table[view.time], _SINCE: table[view.time]}
+    columns = {own + name: table[name] for name in [*view.keys, *view.features.values()]}
+    time, written, since = own + _TIME, own + _WRITTEN, own + _SINCE
+    columns |= {time: table[view.time], since: table[view.time]}
     if view.created is None:
         return table.select(**columns)
     if only_known:
-        columns[_SINCE] = ibis.greatest(table[view.time], table[view.created])
-    rows = table.select(**columns, **{_WRITTEN: table[view.created]})
+        columns[since] = ibis.greatest(table[view.time], table[view.created])
+    rows = table.select(**columns, **{written: table[view.created]})
     if only_known:
-        rows = rows.drop_null(_WRITTEN)
+        rows = rows.drop_null(written)
 
-    keys = [_OWN + key for key in view.keys]
-    order = [rows[_TIME].desc(), rows[_WRITTEN].desc()]
-    rows = rows.filter(ibis.row_number().over(group_by=[*keys, _SINCE], order_by=order) == 0)
+    keys = [own + key for key in view.keys]
+    order = [rows[time].desc(), rows[written].desc()]
+    rows = rows.filter(ibis.row_number().over(group_by=[*keys, since], order_by=order) == 0)
     if only_known:
-        before = ibis.window(group_by=keys, order_by=_SINCE, following=0)
-        rows = rows.filter(rows[_TIME] == rows[_TIME].max().over(before))
+        before = ibis.window(group_by=keys, order_by=since, following=0)
+        rows = rows.filter(rows[time] == rows[time].max().over(before))
     return rows
 
 
@@ -229,7 +282,10 @@ def _view_rows(
         table=table,
         time=source.timestamp_field,
         created=created,
-        keys=dict(view.projection.join_key_map or {field.name: field.name for field in view.entity_columns}),
+        keys={
+            field.name: view.projection.join_key_map.get(field.name, field.name)
+            for field in view.entity_columns
+        },
         features={prefix + column: column for column in columns},
         ttl=view.ttl,
     )

@@ -24,6 +24,8 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 from hypothesis import strategies as st
 
+from lifecycle.asof_store import merge_joins
+
 pytestmark = pytest.mark.unit
 ASOF = "lifecycle.asof_store.AsofOfflineStore"
 # Clocks go forward in Europe in the hours to come.
@@ -237,8 +239,38 @@ def test_the_plan_is_an_asof_join_and_no_nested_loop(tmp_path):
     table = store.get_historical_features(frame(), ["stats:a"]).table
     backend = ibis.get_backend(table)
     backend._run_pre_execute_hooks(table)
-    plan = backend.raw_sql(f"EXPLAIN {ibis.to_sql(table)}").fetchall()[0][1]
+    with merge_joins():
+        plan = backend.raw_sql(f"EXPLAIN {ibis.to_sql(table)}").fetchall()[0][1]
     assert "ASOF_JOIN" in plan and "NESTED_LOOP" not in plan
+
+
+@pytest.mark.parametrize("columns", [{"_own_a": [99.0] * 3}, {"_OWN_A": ["x"] * 3, "_own_ time": ["y"] * 3}])
+def test_a_column_with_a_name_of_the_plan_passes_through(tmp_path, columns):
+    feast, asof = both(tmp_path, view_of(tmp_path))
+    found = answer(asof, frame(**columns), ["stats:a"])
+    assert found.a.tolist()[:2] == [2.0, 3.0] and found[list(columns)].to_dict("list") == columns
+    pd.testing.assert_frame_equal(found, answer(feast, frame(**columns), ["stats:a"]))
+
+
+def test_a_retrieval_leaves_the_settings_of_the_shared_connection_as_they_were(tmp_path):
+    connection = ibis.get_backend()
+    setting = lambda: connection.raw_sql("SELECT current_setting('asof_loop_join_threshold')").fetchone()[0]  # noqa: E731
+    store, usual = store_of(tmp_path, ASOF, view_of(tmp_path)), setting()
+    try:
+        for threshold in (usual, usual + 1):
+            connection.raw_sql(f"SET asof_loop_join_threshold = {threshold}")
+            job = store.get_historical_features(frame(), ["stats:a"])
+            assert (setting(), len(job.to_df()), len(job.to_arrow()), setting()) == (
+                threshold,
+                3,
+                3,
+                threshold,
+            )
+        with pytest.raises(ibis.IbisError), merge_joins():
+            raise ibis.IbisError
+        assert setting() == usual + 1
+    finally:
+        connection.raw_sql(f"SET asof_loop_join_threshold = {usual}")
 
 
 def test_of_rows_that_nothing_distinguishes_one_answers_as_a_whole(tmp_path):
