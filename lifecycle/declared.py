@@ -10,7 +10,7 @@ way into an online store.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
     from feast.types import FeastType
 
-_WHOLE = ("INT32", "INT64")
+_WHOLE = {"INT32": 32, "INT64": 64}
 _NUMBERS = (*_WHOLE, "FLOAT", "DOUBLE")
+_PROTOCOL = {"INT32": "INT32", "INT64": "INT64", "FLOAT": "FP32", "DOUBLE": "FP64", "STRING": "BYTES"}
+_FILES: dict[str, Callable[[pa.DataType], bool]] = {
+    "INT32": lambda found: pa.types.is_integer(found) or pa.types.is_floating(found),
+    "INT64": lambda found: pa.types.is_integer(found) or pa.types.is_floating(found),
+    "FLOAT": lambda found: found in (pa.float16(), pa.float32()),
+    "DOUBLE": lambda found: found in (pa.float64(), pa.int64()) or pa.types.is_decimal(found),
+    "STRING": lambda found: found == pa.string(),
+    "BOOL": pa.types.is_boolean,
+    "UNIX_TIMESTAMP": pa.types.is_timestamp,
+}
+"""The types of a file's column that a retrieval and the online store give back as the same values.
+
+Whole numbers with gaps are floats in files that pandas wrote; ``check_whole_numbers`` looks at their values.
+"""
 _INFERRED = {
     "string": "text",
     **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "numbers"),
@@ -31,15 +45,21 @@ _INFERRED = {
 """What pandas infers that a column holds, in the two words by which it is compared."""
 
 
+def protocol_type(dtype: FeastType) -> str | None:
+    """The Open Inference Protocol's name of a type that a request can carry; None for any other type."""
+    return _PROTOCOL.get(dtype.to_value_type().name)
+
+
 def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType]) -> None:
-    """Refuse times without a time zone, and keys or request fields with text for numbers or numbers for text.
+    """Refuse times without a time zone, and keys or request fields that a server would not accept.
 
     Args:
         entity_df: n rows with ``event_timestamp`` and the columns of ``declared``.
         declared: the type of each join key and request field.
 
     Raises:
-        ValueError: as above; the message names the column.
+        ValueError: as above, such as text for numbers, fractions or too large numbers for whole ones; the
+            message names the column.
     """
     times = entity_df["event_timestamp"]
     if pd.api.types.is_datetime64_dtype(times):
@@ -68,22 +88,31 @@ def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType
                 f"repository declares {expected} ({dtype}). "
                 f"Read it as {expected} from its file on, or declare the other type and apply."
             )
+        bits = _WHOLE.get(dtype.to_value_type().name)
+        if bits and not values.dropna().between(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).all():
+            raise ValueError(
+                f"the column {name} of the entity table holds numbers that {dtype} has no room for, such as "
+                f"{values.abs().max()}. Declare a wider type and apply."
+            )
+    check_whole_numbers(entity_df, declared)
 
 
 def check_files(view: FeatureView, store: FeatureStore) -> None:
     """Compare the columns in a feature view's parquet files with their declared types, by the footers alone.
 
     Several files are read as the first of them is, and what differs in the others is rounded or cast without
-    a word. Times without a time zone are right when they are in UTC, so they are only warned about. Files
-    that are not on this machine are not looked at.
+    a word. What the files hold must be what a retrieval and ``materialize`` can give as one value. Times
+    without a time zone are right when they are in UTC, so they are only warned about. Files that are not on
+    this machine are not looked at.
 
     Args:
         view: as the registry holds it.
         store: its feature store, for the folder that paths begin in.
 
     Raises:
-        ValueError: text where numbers are declared, or the other way round; whole numbers in the first file
-            and fractions in another.
+        ValueError: a type that is not declared so, such as text for numbers or float for Float64; two files
+            whose types differ so that the first cannot hold the values of the other; times that are none.
+            The message names file, column and type.
     """
     from feast import FileSource
     from feast.data_format import ParquetFormat
@@ -93,57 +122,115 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
         source.file_format or ParquetFormat(), ParquetFormat
     ):
         return
-    path = Path(str(store.config.repo_path or "."), source.file_options.uri)
+    path = Path(_start_of_paths(store), source.file_options.uri)
     if path.is_file():
         files = [path]
     else:
-        files = sorted(path.glob("*.parquet") if path.is_dir() else path.parent.glob(path.name))
-    first: dict[str, pa.DataType] = {}
+        files = sorted(path.rglob("*.parquet") if path.is_dir() else path.parent.glob(path.name))
+    times = {name for name in (source.timestamp_field, source.created_timestamp_column) if name}
+    declared = {column.name: column.dtype for column in [*view.entity_columns, *view.features]}
+    first: dict[str, tuple[Path, pa.DataType]] = {}
     for file in files:
         try:
             schema = pq.read_schema(file)
         except (OSError, pa.ArrowInvalid):
             continue  # no parquet, or cut short: the offline store says so, and names the file
-        types = {source.field_mapping.get(column.name, column.name): column.type for column in schema}
-        for column in [*view.entity_columns, *view.features]:
-            if column.name not in types:
+        # DuckDB compares names without regard to case.
+        columns = {column.name.lower(): _plain(column.type) for column in schema}
+        mapped = {new: old for old, new in source.field_mapping.items() if old.lower() in columns}
+        for name in [*declared, *sorted(times)]:
+            if (found := columns.get(mapped.get(name, name).lower())) is None:
                 continue
-            expected, found = _declared(column.dtype), _stored(types[column.name])
-            if expected and found and found != expected:
+            if name in times:
+                _check_time(file, name, found)
+            else:
+                _check_type(file, name, found, declared[name], view.name)
+            place, before = first.setdefault(name, (file, found))
+            if not _holds(before, found):
                 raise ValueError(
-                    f"{file.name} holds {found} ({types[column.name]}) in the column {column.name}, and the "
-                    f"feature view {view.name!r} declares {expected} "
-                    f"({column.dtype}). Write the file with that type, or declare the other one and apply."
+                    f"the files of the feature view {view.name!r} differ in the column {name}: "
+                    f"{before} in {place.name}, {found} in {file.name}. "
+                    "All are read as the first is, which would round or change the others: write them with "
+                    "one type."
                 )
-            before = first.setdefault(column.name, types[column.name])
-            if pa.types.is_integer(before) and pa.types.is_floating(types[column.name]):
-                raise ValueError(
-                    f"the files of the feature view {view.name!r} differ in the column {column.name}: "
-                    f"{before} in {files[0].name}, {types[column.name]} in {file.name}. "
-                    "All are read as the first is, which would round the others: write them with one type."
-                )
-        time = types.get(source.timestamp_field)
-        if time is not None and pa.types.is_timestamp(time) and time.tz is None:
-            warnings.warn(
-                f"the times in {file.name} ({source.timestamp_field}) have no time zone, and Feast takes "
-                "them for UTC. "
-                "If they are of another zone, a feature is known hours too early or too late: write them "
-                "with their zone.",
-                stacklevel=3,
-            )
+
+
+def _start_of_paths(store: FeatureStore) -> str:
+    """Where the offline store starts a relative path: Feast's DuckDB store at the working directory."""
+    kinds = [kind.__name__ for kind in type(store.config.offline_store).__mro__]
+    return str(Path.cwd()) if "DuckDBOfflineStoreConfig" in kinds else str(store.config.repo_path or ".")
+
+
+def _plain(found: pa.DataType) -> pa.DataType:
+    found = found.value_type if pa.types.is_dictionary(found) else found
+    return pa.string() if pa.types.is_large_string(found) or pa.types.is_string_view(found) else found
+
+
+def _check_type(file: Path, name: str, found: pa.DataType, dtype: FeastType, view: str) -> None:
+    fits = _FILES.get(dtype.to_value_type().name)
+    if fits and not fits(found) and not pa.types.is_null(found):
+        holds = f"{_stored(found)} ({found})".lstrip()
+        expected = f"{_declared(dtype)} ({dtype})".lstrip()
+        raise ValueError(
+            f"{file.name} holds {holds} in the column {name}, and the feature view {view!r} declares "
+            f"{expected}. Write the file with that type, or declare the other one and apply."
+        )
+
+
+def _check_time(file: Path, name: str, found: pa.DataType) -> None:
+    if pa.types.is_timestamp(found) and found.tz is not None:
+        return
+    if not (pa.types.is_timestamp(found) or pa.types.is_date(found) or found == pa.string()):
+        raise ValueError(
+            f"the times in {file.name} ({name}) are {found} values: write them as times with a time zone."
+        )
+    kind = f"They are {found} values; a date counts from midnight on. "
+    if pa.types.is_timestamp(found):
+        kind = ""
+    warnings.warn(
+        f"the times in {file.name} ({name}) have no time zone, and Feast takes them for UTC. {kind}"
+        "If they are of another zone, a feature is known hours too early or too late: write them "
+        "with their zone.",
+        stacklevel=4,
+    )
+
+
+def _holds(first: pa.DataType, other: pa.DataType) -> bool:
+    """Whether a column of the first type can hold each value of the other."""
+    if first == other or pa.types.is_null(other):
+        return True
+    if pa.types.is_timestamp(first) and pa.types.is_timestamp(other):
+        units = ["s", "ms", "us", "ns"]
+        return (first.tz is None) == (other.tz is None) and units.index(first.unit) >= units.index(other.unit)
+    if pa.types.is_decimal(first) and pa.types.is_decimal(other):
+        before_the_point = first.precision - first.scale >= other.precision - other.scale
+        return first.scale >= other.scale and before_the_point
+    if pa.types.is_integer(first) and pa.types.is_integer(other):
+        bounds = [
+            (-(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1))
+            if pa.types.is_signed_integer(kind)
+            else (0, 2**kind.bit_width)
+            for kind in (first, other)
+        ]
+        return bounds[0][0] <= bounds[1][0] and bounds[0][1] >= bounds[1][1]
+    if pa.types.is_floating(first):
+        # Pandas writes whole numbers with gaps as float64; below 2^53 that holds the other files' integers.
+        small = pa.types.is_integer(other) and (first == pa.float64() or other.bit_width < first.bit_width)
+        return small or (pa.types.is_floating(other) and first.bit_width > other.bit_width)
+    return False
 
 
 def check_whole_numbers(frame: pd.DataFrame, declared: Mapping[str, FeastType]) -> None:
-    """Refuse fractions in a feature that is declared as whole numbers.
+    """Refuse fractions in a column that is declared as whole numbers.
 
     A model would learn from 7.5, and an online store would give it 7.
 
     Args:
-        frame: n retrieved rows.
-        declared: the type of each feature.
+        frame: n rows.
+        declared: the type of each column to look at.
 
     Raises:
-        ValueError: as above; the message names the feature.
+        ValueError: as above; the message names the column.
     """
     for name, dtype in declared.items():
         if dtype.to_value_type().name in _WHOLE and pd.api.types.is_float_dtype(frame[name]):
@@ -151,7 +238,7 @@ def check_whole_numbers(frame: pd.DataFrame, declared: Mapping[str, FeastType]) 
             fractions = values[values % 1 != 0]
             if len(fractions):
                 raise ValueError(
-                    f"the feature {name} is declared as whole numbers ({dtype}) and holds fractions, such "
+                    f"the column {name} is declared as whole numbers ({dtype}) and holds fractions, such "
                     f"as {fractions.iloc[0]}. "
                     "An online store would cut them off, so a model would be served other values than it "
                     "learned from: declare Float64 and apply."

@@ -31,7 +31,6 @@ from pipeline_steps import in_process
 from helpers.workspace import REPOSITORY
 from lifecycle import pipeline
 from lifecycle.contract import FeatureContract
-from lifecycle.declared import check_files
 from lifecycle.katib_trial import trial
 from lifecycle.model import TYPES, needed_types, new_model, split, validation_scores
 from lifecycle.outcome import read_record
@@ -204,15 +203,6 @@ def test_names_a_feature_file_that_has_changed_a_type(project, damage, change, s
     damage(change)
     with pytest.raises(ValueError, match=says):
         project.retrieve(project.labels)
-
-
-def test_names_a_file_that_differs_from_the_first_of_its_view(project, tmp_path):
-    hourly = pd.read_parquet(project.file)
-    hourly.head(50).round().astype({"carrier_delay": "int64"}).to_parquet(tmp_path / "a.parquet")
-    hourly.tail(50).to_parquet(tmp_path / "b.parquet")
-    monthly = view("monthly", tmp_path, carrier_delay=Float64)
-    with pytest.raises(ValueError, match=r"int64 in a.parquet, double in b.parquet.*would round"):
-        check_files(monthly, project.store)
 
 
 def test_the_gate_says_what_a_column_holds_that_its_rules_cannot_read(project):
