@@ -12,8 +12,10 @@ from kserve.errors import InvalidInput
 MOST_ROWS = 1000
 """Rows in one request: more would hold up everybody else."""
 Rows = list[dict[str, int | float | str]]
-INTEGER, NUMBER, TEXT = "INT64", "FP64", "BYTES"
-"""The protocol's names of the types that an input can have."""
+TEXT = "BYTES"
+_BITS = {"INT32": 32, "INT64": 64}
+_LARGEST = {"FP32": 3.4028234e38, "FP64": 1.7e308}
+"""The protocol's names of the types that an input can have, with the size of whole numbers, and numbers."""
 
 
 def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
@@ -21,7 +23,7 @@ def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
 
     Args:
         payload: the body.
-        inputs: the protocol's type (``INT64``, ``FP64`` or ``BYTES``) of each input, by name.
+        inputs: the protocol's type of each input, by name; see ``lifecycle.declared.protocol_type``.
 
     Raises:
         InvalidInput: another form, another input, a value of another type, no row or too many; the message
@@ -71,9 +73,12 @@ def rows_of_v2(payload: InferRequest, inputs: Mapping[str, str], output: str) ->
     return _checked([tensors[name].data for name in inputs], inputs)
 
 
-_NUMBERS: dict[str, tuple[type, ...]] = {INTEGER: (int, np.integer), NUMBER: (int, float, np.number)}
-_PLAIN: dict[str, Callable] = {INTEGER: int, NUMBER: float, TEXT: str}
-_EXAMPLES = {INTEGER: "1001", NUMBER: "0.5", TEXT: '"A1"'}
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_BITS, (int, np.integer)),
+    **dict.fromkeys(_LARGEST, (int, float, np.number)),
+}
+_PLAIN: dict[str, Callable] = {**dict.fromkeys(_BITS, int), **dict.fromkeys(_LARGEST, float), TEXT: str}
+_EXAMPLES = {**dict.fromkeys(_BITS, "1001"), **dict.fromkeys(_LARGEST, "0.5"), TEXT: '"A1"'}
 
 
 def _checked(columns: list[list], inputs: Mapping[str, str]) -> Rows:
@@ -99,10 +104,11 @@ def _check(name: str, kind: str, value: Any) -> None:
         if len(value) > 1000:
             raise InvalidInput(f"{name} must be at most 1000 characters long")
         return
+    bits = _BITS.get(kind)
     if isinstance(value, bool) or not isinstance(value, _NUMBERS[kind]):
-        raise InvalidInput(f"{name} must be a {'whole ' if kind == INTEGER else ''}number, not {value!r:.40}")
+        raise InvalidInput(f"{name} must be a {'whole ' if bits else ''}number, not {value!r:.40}")
     number: Any = value
-    if kind == INTEGER and not 0 <= number < 2**63:
-        raise InvalidInput(f"{name} must be at least 0 and fit into 64 bits")
-    if kind == NUMBER and not abs(number) <= 1.7e308:  # also false for NaN
-        raise InvalidInput(f"{name} must be a finite number")
+    if bits and not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
+        raise InvalidInput(f"{name} must fit into {bits} bits: from -2^{bits - 1} to 2^{bits - 1} - 1")
+    if not bits and not abs(number) <= _LARGEST[kind]:  # also false for NaN
+        raise InvalidInput(f"{name} must be a finite number of {kind[2:]} bits")

@@ -53,7 +53,13 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from prometheus_client import Counter
 from pyarrow import dataset
 
-from lifecycle.contract import ContractError, base_views, entity_columns
+from lifecycle.contract import (
+    ContractError,
+    entity_columns,
+    feature_names,
+    feature_references,
+    full_names,
+)
 from lifecycle.open_inference import Rows
 
 if TYPE_CHECKING:
@@ -91,15 +97,9 @@ def log_schema(store: FeatureStore, service: FeatureService) -> pa.Schema:
     keys, _ = entity_columns(store, service)
     # Feast takes the keys from the feature views of a service, not from those behind its on-demand views: a
     # log without them could not be joined.
-    views = [store.get_feature_view(name) for name in base_views(store, service)]
-    types = {
-        column.name: FEAST_TYPE_TO_ARROW_TYPE[column.dtype]
-        for view in views
-        for column in view.entity_columns
-    }
-    for key in keys:
+    for key, dtype in keys.items():
         if key not in schema.names:
-            schema = schema.append(pa.field(key, types[key]))
+            schema = schema.append(pa.field(key, FEAST_TYPE_TO_ARROW_TYPE[dtype]))
     schema = schema.append(pa.field(SCORE, pa.float64())).append(pa.field(VERSION, pa.string()))
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise ContractError(
@@ -150,9 +150,8 @@ class Layout:
         assert service.logging_config, "log_folder asks for it"
         self.sample_rate = service.logging_config.sample_rate
         self._inputs = [name for part in entity_columns(store, service) for name in part]
-        self._features = [
-            (p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features
-        ]
+        references = feature_references(store, service)
+        self._features = dict(zip(full_names(references), feature_names(references), strict=True))
         self._service = copy.copy(service)
         # Feast's DuckDB store works on one connection of the process: a write beside a retrieval in another
         # thread can hang both. The files are the same with the Dask store, which writes them with pyarrow.
@@ -181,8 +180,7 @@ class Layout:
             count = len(answer.rows)
             for name in self._inputs:
                 columns[name] += [row[name] for row in answer.rows]
-            for view, feature in self._features:
-                column = f"{view}__{feature}"
+            for column, feature in self._features.items():
                 columns[column] += answer.values[feature]
                 # 0 is Feast's time of a computed feature: it has none.
                 columns[f"{column}__timestamp"] += [

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lifecycle.contract import entity_columns, feature_names, feature_references, feature_types, stored_views
+from lifecycle.contract import (
+    entity_columns,
+    feature_names,
+    feature_references,
+    feature_types,
+    full_names,
+    repeated,
+    stored_sources,
+    stored_views,
+)
 from lifecycle.declared import check_entity_table, check_files, check_whole_numbers
 
 if TYPE_CHECKING:
@@ -27,18 +36,19 @@ def historical_features(
         store: the feature store to ask.
         entity_df: n rows with the join keys, the request fields and an ``event_timestamp`` with a
             time zone; further columns, such as the label, pass through.
-        features: feature references or a feature service.
+        features: feature references or a feature service; only a service can hold a view under an alias.
 
     Returns:
         n rows with the index of ``entity_df``: its columns, then one per feature (null where
-        nothing is valid at that row's time).
+        nothing is valid at that row's time), by the names of ``lifecycle.contract.feature_names``.
 
     Raises:
         ValueError: an unknown feature reference; a column of ``entity_df`` with a feature's name;
             a missing join key, request field or ``event_timestamp``; a row lost or repeated;
             times without a time zone, and other types than are declared (``lifecycle.declared``).
     """
-    names = feature_names(feature_references(store, features))
+    references = feature_references(store, features)
+    names, full = feature_names(references), full_names(references)
     clash = sorted({*names, _ROW} & set(entity_df.columns))
     if clash:
         raise ValueError(
@@ -46,14 +56,16 @@ def historical_features(
             f"{', '.join(clash)}, which the features would overwrite. Drop or rename: "
             f"entity_df.rename(columns={{{clash[0]!r}: {clash[0] + '_given'!r}}})."
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names) or repeated(full):
+        raise ValueError(f"two features share the name {', '.join(twice)}: ask for each feature once.")
+    sources = stored_sources(store, features)
+    if store.config.offline_store.type == "remote" and any(source.keys for source in sources):
         raise ValueError(
-            f"two features share the name {', '.join(twice)}. Retrieve them in two calls, "
-            "or give one view an alias with `view.with_name()`."
+            "Feast's remote offline store leaves out join key maps and would join by other keys: retrieve "
+            "where the files are."
         )
     keys, fields = entity_columns(store, features)
-    needed = [*keys, *fields, "event_timestamp"]
+    needed = list(dict.fromkeys([*keys, *fields, "event_timestamp"]))
     missing = sorted(set(needed) - set(entity_df.columns))
     if missing:
         raise ValueError(
@@ -64,8 +76,11 @@ def historical_features(
     for view in stored_views(store, features):
         check_files(view, store)
 
-    numbered = entity_df.reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
-    frame = store.get_historical_features(entity_df=numbered, features=features).to_df()
+    # By full names, and with no column that Feast does not need: nothing inside can meet a name of its own.
+    numbered = entity_df[needed].reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
+    frame = store.get_historical_features(
+        entity_df=numbered, features=features, full_feature_names=True
+    ).to_df()
     if sorted(frame[_ROW]) != list(range(len(entity_df))):
         came = frame[_ROW].nunique()
         raise ValueError(
@@ -73,6 +88,8 @@ def historical_features(
             f"of them {came} different ones. The offline store loses or repeats rows: "
             f"it is {store.config.offline_store.type!r}; use duckdb."
         )
-    check_whole_numbers(frame, feature_types(store, features))
     frame = frame.sort_values(_ROW).set_index(entity_df.index)
-    return frame[[*entity_df.columns, *names]]
+    others = entity_df.drop(columns=needed)
+    found = frame[full].set_axis(names, axis="columns")
+    check_whole_numbers(found, feature_types(store, features))
+    return pd.concat([frame[needed], others, found], axis="columns")[[*entity_df.columns, *names]]

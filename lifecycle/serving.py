@@ -108,7 +108,7 @@ class FeatureModel(Model):
         self.log.close()
 
     def _features(self, loaded: Loaded, rows: Rows) -> dict[str, list]:
-        return loaded.read(rows)
+        return loaded.reader.read(rows)
 
     def score(self, rows: Rows, loaded: Loaded | None = None) -> tuple[np.ndarray, str]:
         """The probability of the outcome 1 for each entity, and the model version that says so.

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from feast import FeatureStore, RepoConfig, ValueType
-from feast.types import PrimitiveFeastType
+from feast import FeatureStore, RepoConfig
 from prometheus_client import Counter, Gauge, Info
 
-from lifecycle.contract import ContractError, FeatureContract
+from lifecycle.contract import ContractError, FeatureContract, entity_columns
+from lifecycle.declared import protocol_type
 from lifecycle.limits import one_line
-from lifecycle.open_inference import INTEGER, NUMBER, TEXT, Rows
+from lifecycle.online import OnlineReader
+from lifecycle.open_inference import TEXT
 from lifecycle.prediction_log import Layout
 from lifecycle.versions import Version, VersionRefused, behind_alias, read, stored_files
 
@@ -40,13 +41,6 @@ _AGE_LIMIT = Gauge(
 _KEPT_OUT = Counter(
     "lifecycle_refused_versions", "Versions that the alias named and that must not serve.", ["model_name"]
 )
-_TYPES = {
-    ValueType.INT32: INTEGER,
-    ValueType.INT64: INTEGER,
-    ValueType.FLOAT: NUMBER,
-    ValueType.DOUBLE: NUMBER,
-    ValueType.STRING: TEXT,
-}
 
 
 @dataclass(frozen=True)
@@ -58,9 +52,8 @@ class Loaded:
         model: the fitted estimator.
         contract: its feature contract.
         inputs: what a request names, by the protocol's type: join keys and request fields.
-        features: references to read: those of the contract, and one of each view that has no other, for its
-            age.
-        oldest: seconds that a stored feature may be old, by name.
+        reader: of its features.
+        oldest: seconds that a stored feature may be old, by column.
         store: the feature store with the definitions of the moment of loading; see ``pinned``.
         folder: holds the copy of the registry.
         store_file: what tells one online store in a file from another that takes its place; None for a store
@@ -72,17 +65,12 @@ class Loaded:
     model: Any
     contract: FeatureContract
     inputs: dict[str, str]
-    features: list[str]
+    reader: OnlineReader
     oldest: dict[str, float]
     store: FeatureStore
     folder: tempfile.TemporaryDirectory
     store_file: tuple[int, int] | None
     layout: Layout | None
-
-    def read(self, rows: Rows) -> dict[str, list]:
-        """The values of ``features`` for each row, and their times."""
-        response = self.store.get_online_features(features=self.features, entity_rows=rows)
-        return response.to_dict(include_event_timestamps=True)
 
 
 def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
@@ -137,25 +125,11 @@ def input_types(store: FeatureStore, contract: FeatureContract) -> dict[str, str
     Raises:
         ContractError: a type that a request cannot carry, such as a list.
     """
-    found: dict[str, Any] = {}
-    for name in contract.base_views(store):
-        for field in store.get_feature_view(name).entity_columns:
-            found[field.name] = field.dtype
-    for view in store.list_on_demand_feature_views():
-        for source in view.source_request_sources.values():
-            found |= {
-                field.name: field.dtype for field in source.schema if field.name in contract.request_fields
-            }
-    types = {}
-    for name in (*contract.join_keys, *contract.request_fields):
-        dtype = found.get(name)
-        kind = _TYPES.get(dtype.to_value_type()) if isinstance(dtype, PrimitiveFeastType) else None
-        if kind is None:
-            raise ContractError(
-                f"{name} is of type {dtype}; a request can carry whole numbers, numbers and text."
-            )
-        types[name] = kind
-    return types
+    keys, fields = entity_columns(store, contract)
+    types = {name: protocol_type(dtype) for name, dtype in {**keys, **fields}.items()}
+    if unknown := [name for name, kind in types.items() if kind is None]:
+        raise ContractError(f"a request cannot carry the type of {', '.join(unknown)}")
+    return {name: types[name] or "" for name in (*contract.join_keys, *contract.request_fields)}
 
 
 class Follower:
@@ -219,9 +193,10 @@ class Follower:
         contract.check(store)  # what is compared is what serves
         inputs = input_types(store, contract)
         layout = Layout.of_service(store, contract.feature_service)
-        loaded = Loaded(version, model, contract, inputs, *contract.reads(store), store, folder, file, layout)
+        reader = OnlineReader(store, contract)
+        loaded = Loaded(version, model, contract, inputs, reader, reader.limits, store, folder, file, layout)
         # The first read opens the store, and is not on a customer's time.
-        loaded.read([{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])
+        reader.read([{name: "" if kind == TEXT else 0 for name, kind in inputs.items()}])
         return loaded
 
     def _take(self, loaded: Loaded, measured: Collection[str] = ()) -> None:

@@ -44,7 +44,7 @@ def test_expired_features_and_those_of_an_unknown_driver_are_null(store):
 @pytest.mark.parametrize(
     "references, message",
     [
-        (CONV * 2, "two features share the name conv_rate"),
+        (CONV * 2, "two features share the name driver_hourly_stats__conv_rate: ask for each"),
         (["hourly:conv_rate"], "no feature view 'hourly'.*It has:.*driver_hourly_stats"),
         (["driver_hourly_stats:speed"], "'driver_hourly_stats' has no feature 'speed'.*conv_rate, acc_rate"),
         (["conv_rate"], "'conv_rate' is not a feature reference: write view:feature"),
