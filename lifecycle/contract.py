@@ -679,14 +679,15 @@ def _rows(source: Any) -> list[Any]:
 
     kind = source.WhichOneof("options")
     if kind is None:
-        return [source.data_source_class_type]
+        return []
     options = MessageToDict(getattr(source, kind), preserving_proto_field_name=True)
     if kind == "custom_options":
+        kind = source.data_source_class_type  # of Feast's own sources it is there after some applies only
         with contextlib.suppress(ValueError):
             options = dict(json.loads(source.custom_options.configuration))
     for place in ("uri", "path", "s3_endpoint_override"):
         options.pop(place, None)
-    return [source.data_source_class_type, kind, options]
+    return [kind, options]
 
 
 def _meaning_of_computed(spec: Any, features: set[str]) -> dict[str, Any]:

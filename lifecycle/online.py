@@ -69,16 +69,16 @@ class OnlineReader:
             return
         of_views = [reference for reference in references if reference.partition(":")[0] in views]
         full = {name: named[r] for name, r in zip(full_names(of_views), of_views, strict=True)}
-        self._reads = [(self._service(sources, views, of_views), True, full)]
+        self._reads = [(self._service(sources, views, of_views), True, full)] if of_views else []
         self._reads += [(read, False, {_bare([r])[0]: named[r] for r in read}) for read in computed.values()]
 
     def _service(
         self, sources: list[View], views: dict[str, FeatureView], references: list[str]
     ) -> FeatureService:
-        """A feature service with the stored features, in the registry of the store.
+        """Put a feature service with the stored features into the registry of the store.
 
-        Its views are asked by columns that no view has for a join key: Feast takes a column with the name of
-        a view's own key for it, even where a map says another.
+        It maps every join key to a column that no view has for a key: Feast takes a column with the name of
+        a view's own key for it, even where a map names another.
         """
         from feast import FeatureService
 
@@ -106,17 +106,17 @@ class OnlineReader:
         Args:
             rows: the join keys and the request fields of each entity.
         """
-        found: dict[str, list] = {}
+        values: dict[str, list] = {}
         for features, full, columns in self._reads:
-            asked = rows
+            entity_rows = rows
             if full:
-                asked = [{self._keys[key]: row[key] for key in self._keys} for row in rows]
+                entity_rows = [{key: row[column] for column, key in self._keys.items()} for row in rows]
             response = self._store.get_online_features(
-                features=features, entity_rows=asked, full_feature_names=full
+                features=features, entity_rows=entity_rows, full_feature_names=full
             ).to_dict(include_event_timestamps=True)
             for name, column in columns.items():
-                found[column], found[f"{column}__ts"] = response[name], response[f"{name}__ts"]
-        return found
+                values[column], values[f"{column}__ts"] = response[name], response[f"{name}__ts"]
+        return values
 
 
 def _bare(references: Iterable[str]) -> list[str]:

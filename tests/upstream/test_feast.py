@@ -265,9 +265,12 @@ def test_materializing_one_view_serves_all_its_features_and_none_of_another():
 def test_an_online_read_confuses_the_keys_of_an_alias_and_leaves_out_computed_features():
     stats = view(driver_id=[1, 2], event_timestamp=[NOW - DAY] * 2, a=[1.0, 2.0])
     buyer, computed = stats.with_name("buyer").with_join_key_map({"driver_id": "buyer_id"}), doubled(stats)
-    service = FeatureService(name="both", features=[stats, buyer, computed])
-    store = store_of(stats, computed, service)
+    service = FeatureService(name="both", features=[stats.with_name("stats"), buyer, computed])
+    without = FeatureService(name="without", features=[stats, buyer])
+    store = store_of(stats, computed, service, without)
     store.materialize(NOW - 7 * DAY, NOW)
+    with pytest.raises(TypeError, match="'<' not supported between instances of"):
+        store.get_online_features(without, [{"driver_id": 1, "buyer_id": 2}], full_feature_names=True)
     for row, found in (({"driver_id": 1, "buyer_id": 2}, 2.0), ({"buyer_id": 2, "driver_id": 1}, 1.0)):
         values = store.get_online_features(service, [row], full_feature_names=True).to_dict()
         assert values["buyer__a"] == [found] and "doubled__twice" not in values
