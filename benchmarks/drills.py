@@ -85,7 +85,7 @@ class Ground:
         self.drivers = [known["driver_id"] for known in known_drivers(self.workspace)]
         self.own = {version: self._scores(version) for version in ("1", "2")}
         log = self.workspace.path / "logs" / "drills.log"
-        command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", self.workspace.feature_repo]
+        command = [sys.executable, "-m", "lifecycle", "serve", "--feature-repo", self.workspace.feature_repo]
         command += ["--model", MODEL, "--port", "{port}", "--now", data.NOW.timestamp()]
         ready = f"/v2/models/{MODEL}/ready"
         self.server = Service("model server", command, health=ready, log=log, timeout=600)

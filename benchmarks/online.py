@@ -80,7 +80,7 @@ def logged(workspace: Workspace, requests: int) -> dict:
 
 def over_http(workspace: Workspace, requests: int) -> dict:
     """One client on one open connection: V1 protocol, one driver a request."""
-    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", workspace.feature_repo]
+    command = [sys.executable, "-m", "lifecycle", "serve", "--feature-repo", workspace.feature_repo]
     command += ["--model", MODEL, "--alias", ALIAS, "--port", "{port}", "--now", data.NOW.timestamp()]
     log = workspace.path / "logs" / "benchmark_server.log"
     ready = f"/v2/models/{MODEL}/ready"

@@ -1,26 +1,30 @@
 """Render what a cluster gets for this course: ``python cluster/render.py [FOLDER]``, by default cluster/.
 
-It writes ``manifests/`` and ``recurring_run.yaml``. The values below are the course's; another project has
-its own. ``LIFECYCLE_IMAGE`` and ``LIFECYCLE_NAMESPACE`` name another image and another namespace.
+It writes ``manifests/``, ``recurring_run.yaml`` and ``training_pipeline.yaml``. The settings are those of
+``lifecycle.toml``; the sweep and the distributed training are the course's.
 """
 
 import sys
 from pathlib import Path
 
 import yaml
+from kfp import compiler
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle import katib
-from lifecycle.cluster import VOLUME
-from lifecycle.manifests import Project, render, train_job, write
+from lifecycle.manifests import render, train_job, write
+from lifecycle.pipeline import training_pipeline
 from lifecycle.schedule import recurring_run
+from lifecycle.settings import FILE, Settings
 
 HERE = Path(__file__).resolve().parent
+SETTINGS = Settings.load(HERE.parent / FILE)
+CLUSTER = SETTINGS.cluster
 INPUTS = {
-    "feature_repo": f"{VOLUME}/feature_repo",
-    "labels": f"{VOLUME}/data/driver_labels.parquet",
-    "feature_service": "rates_and_rating",
-    "label": "label",
+    "feature_repo": CLUSTER.on_volume(SETTINGS.feature_repo),
+    "labels": CLUSTER.on_volume(SETTINGS.labels),
+    "feature_service": SETTINGS.feature_service,
+    "label": SETTINGS.label,
 }
 SWEEP = katib.experiment(
     name="driver-sweep",
@@ -31,6 +35,7 @@ SWEEP = katib.experiment(
     },
     inputs=INPUTS,
     trials=20,
+    cluster=CLUSTER,
 )
 TRAINING = train_job(
     name="driver-training",
@@ -38,40 +43,21 @@ TRAINING = train_job(
         **INPUTS,
         "epochs": 200,
         "checkpoint_every": 20,
-        "folder": f"{VOLUME}/jobs/driver-training",
+        "folder": CLUSTER.on_volume("jobs/driver-training"),
         "experiment": "distributed_training",
         "run_name": "driver-training",
     },
     workers=2,
-)
-PROJECT = Project(
-    settings=yaml.safe_load((HERE.parent / "feature_repo" / "feature_store.yaml").read_text()),
-    model="driver_conversion",
-    alias="production",
-    experiment=SWEEP,
-    train_job=(TRAINING,),
-)
-
-RETRAINING = {
-    "pipeline": f"{VOLUME}/training_pipeline.yaml",
-    "feature-repo": f"{VOLUME}/feature_repo",
-    "labels": f"{VOLUME}/data/driver_labels.parquet",
-    "model": "driver_conversion",
-    "alias": "production",
-    "reference": "driver_reference",
-    "outputs": f"{VOLUME}/retraining",
-}
-WEEKLY = recurring_run(
-    name="retrain-weekly",
-    cron="0 0 6 * * 1",  # seconds first: each Monday at six
-    arguments=[word for name, value in RETRAINING.items() for word in (f"--{name}", value)],
+    cluster=CLUSTER,
 )
 
 
 def main(folder: Path) -> None:
     """Write the files below a folder."""
-    write(folder / "manifests", render(PROJECT))
-    (folder / "recurring_run.yaml").write_text(yaml.safe_dump(WEEKLY))
+    feast = yaml.safe_load((HERE.parent / SETTINGS.feature_repo / "feature_store.yaml").read_text())
+    write(folder / "manifests", render(SETTINGS, feast, SWEEP, [TRAINING]))
+    (folder / "recurring_run.yaml").write_text(yaml.safe_dump(recurring_run(SETTINGS)))
+    compiler.Compiler().compile(training_pipeline(CLUSTER), str(folder / "training_pipeline.yaml"))
 
 
 if __name__ == "__main__":

@@ -142,9 +142,7 @@ def _waits(order: Any) -> str:
             validated = pipeline.validate_features(
                 **both, experiment="order", feature_repo=feature_repo, reference="reference"
             )
-            trained = pipeline.train_model(
-                **both, experiment="order", checked=True, hyperparameters="{}"
-            )
+            trained = pipeline.train_model(**both, experiment="order", checked=True, hyperparameters="{}")
             order(validated, trained)
 
         path = Path(folder) / "order.yaml"

@@ -207,7 +207,8 @@ def _six(trainer: Any) -> str:
         )
     asked = sent[0]["spec"]["trainer"]
     command = asked["command"][-1]
-    on_volume = [f"'{name}': '{Cluster().volume}/" in command for name in ("feature_repo", "labels", "folder")]
+    volume = Cluster().volume
+    on_volume = [f"'{name}': '{volume}/" in command for name in ("feature_repo", "labels", "folder")]
     if getsource(shipped.train) not in command or not all(on_volume):
         raise NotYet(
             "the rendered command does not train with `on_cluster`: give `func=shipped.train` and"

@@ -111,7 +111,7 @@ class LocalRuntime:
 
         The backend deletes only that of a job that completed.
         """
-        # `tempfile.mkdtemp(prefix=job)` adds eight characters: those of `job10` begin with `job1`, and are longer.
+        # `tempfile.mkdtemp(prefix=job)` adds eight characters; what begins with `job1` may be of `job10`.
         left = [
             path
             for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(job)}{'?' * 8}")

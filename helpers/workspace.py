@@ -81,7 +81,10 @@ class Workspace:
     def settings(self) -> Settings:
         """The course's settings, with paths of this home. In a pod, the environment names image and
         namespace."""
-        given = {"namespace": os.environ.get("LIFECYCLE_NAMESPACE"), "image": os.environ.get("LIFECYCLE_IMAGE")}
+        given = {
+            "namespace": os.environ.get("LIFECYCLE_NAMESPACE"),
+            "image": os.environ.get("LIFECYCLE_IMAGE"),
+        }
         cluster = {name: value for name, value in given.items() if value}
         return Settings.load(REPOSITORY / FILE, folder=self.home, cluster=cluster)
 

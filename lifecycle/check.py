@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lifecycle.settings import Settings, function_of
+from lifecycle.settings import Settings
 
 
 def findings(settings: Settings) -> dict[str, str | None]:
@@ -32,14 +32,12 @@ def findings(settings: Settings) -> dict[str, str | None]:
 
 
 def _estimator(settings: Settings) -> None:
-    from sklearn.base import is_classifier, is_regressor
-    from sklearn.metrics import get_scorer
+    from lifecycle.recipe import Recipe
 
-    get_scorer(settings.training.metric)
-    made = function_of(settings.training.estimator)(**settings.training.hyperparameters)
-    fits = is_classifier if settings.training.task == "binary" else is_regressor
-    if not fits(made):
-        raise ValueError(f"{type(made).__name__} is no estimator for the task {settings.training.task}.")
+    training = settings.training
+    Recipe(
+        training.estimator, training.task, training.metric, training.types, training.hyperparameters
+    ).new_estimator()
 
 
 def _store(settings: Settings):  # type: ignore[no-untyped-def]  # Feast is imported when it is needed
@@ -58,10 +56,12 @@ def _labels(settings: Settings) -> None:
     import pandas as pd
 
     from lifecycle.contract import FeatureContract
-    from lifecycle.labels import check_labels
+    from lifecycle.labels import declared_types, usable_rows
 
-    contract = FeatureContract.of_service(_store(settings), settings.feature_service, settings.label)
-    check_labels(pd.read_parquet(settings.path(settings.labels)), contract, settings.training.task)
+    store = _store(settings)
+    contract = FeatureContract.of_service(store, settings.feature_service, settings.label)
+    labels = pd.read_parquet(settings.path(settings.labels))
+    usable_rows(labels, contract, declared_types(store, settings.feature_service), settings.training.task)
 
 
 def _rules(settings: Settings) -> None:
@@ -73,8 +73,10 @@ def _rules(settings: Settings) -> None:
 def _champion(settings: Settings) -> None:
     import mlflow
 
+    from lifecycle.model import TYPES
     from lifecycle.versions import behind_alias, read
 
+    training = settings.training
     version = behind_alias(mlflow.MlflowClient(), settings.model, settings.alias)
-    _, contract = read(settings.model, version, types=settings.training.types)
+    _, contract = read(settings.model, version, types=TYPES | set(training.types), task=training.task)
     contract.check(_store(settings))

@@ -1,6 +1,6 @@
 """The command line, ``lifecycle``: what a person, a schedule, and a container call.
 
-Each command reads the project's settings (``lifecycle.settings``); what it imports, it imports when it is called.
+Each command reads the project's settings (``lifecycle.settings``), and imports what it needs when called.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def serve(
 @click.option("--alias", help="Of the champion.")
 @click.option("--reference", help="Saved dataset whose rules the data must meet.")
 @click.option("--outputs", help="Folder for what the retraining leaves.")
+@click.option("--experiment", help="Of MLflow.")
 @click.option("--threshold", type=float, help="Of the metric, which a challenger must reach in any case.")
 @click.option("--begin", type=_Moment(), help="First moment of the window, UTC.")
 @click.option("--end", type=_Moment(), help="Last moment of the window, UTC; the newest label if left out.")
@@ -112,6 +113,7 @@ def retrain(
     alias: str | None,
     reference: str | None,
     outputs: str | None,
+    experiment: str | None,
     threshold: float | None,
     begin: datetime | None,
     end: datetime | None,
@@ -121,6 +123,8 @@ def retrain(
 
     Ends with 0 when it came to a decision, whichever; with 2 when nothing was decided.
     """
+    import pandas as pd
+
     from lifecycle import retrain as retraining
 
     settings = _settings(
@@ -135,10 +139,32 @@ def retrain(
         alias=alias,
         reference=reference,
         training=_table(threshold=threshold),
-        retraining=_table(outputs=outputs, hold=hold),
+        retraining=_table(outputs=outputs, experiment=experiment, hold=hold),
     )
     try:
-        outcome = retraining.retrain(settings, begin, end)
+        training, again = settings.training, settings.retraining
+        outcome = retraining.retrain(
+            settings.path(settings.pipeline),
+            settings.path(settings.feature_repo),
+            settings.path(settings.labels),
+            settings.model,
+            settings.alias,
+            settings.path(again.outputs),
+            begin and pd.Timestamp(begin),
+            end and pd.Timestamp(end),
+            reference=settings.reference,
+            experiment=again.experiment,
+            threshold=training.threshold,
+            hold=again.hold,
+            estimator=training.estimator,
+            task=training.task,
+            metric=training.metric,
+            types=training.types,
+            window=pd.Timedelta(days=again.window_days),
+            late=pd.Timedelta(days=again.late_days),
+            contradictions=again.contradictions,
+            held_out=training.held_out,
+        )
     except retraining.NotRetrained as reason:
         click.echo(f"nothing was promoted: {reason}")
         context.exit(2)

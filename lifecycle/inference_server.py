@@ -22,7 +22,17 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from lifecycle.limits import BACKLOG, LOOPBACK, REFUSED, SECONDS, Impatient, Limits, OneLine, Seldom
+from lifecycle.limits import (
+    BACKLOG,
+    LOOPBACK,
+    MOST_BYTES,
+    REFUSED,
+    SECONDS,
+    Impatient,
+    Limits,
+    OneLine,
+    Seldom,
+)
 
 
 class _DataPlane(DataPlane):
@@ -125,11 +135,12 @@ class Server(ModelServer):
         host: address of the interface, such as ``127.0.0.1``.
         port: of the REST interface.
         hosts: names by which callers may call the server, without a port; ``*`` for any.
+        most_bytes: of a request's body.
     """
 
-    def __init__(self, host: str, port: int, hosts: Collection[str] = LOOPBACK):
+    def __init__(self, host: str, port: int, hosts: Collection[str] = LOOPBACK, most_bytes: int = MOST_BYTES):
         super().__init__(http_port=port, enable_grpc=False, workers=1)
-        self.host, self.hosts = host, [host, *hosts]
+        self.host, self.hosts, self.most_bytes = host, [host, *hosts], most_bytes
         self.dataplane = _DataPlane(self.registered_models)
         self.model_repository_extension = _Repository(self.registered_models)
         # A line a request fills a disk, and says nothing that the metrics do not say.
@@ -166,7 +177,7 @@ class Server(ModelServer):
                 app.add_exception_handler(kind, handler)
 
         def middlewares(app: FastAPI) -> None:
-            app.add_middleware(Limits)
+            app.add_middleware(Limits, most_bytes=self.most_bytes)
             # Added last, it comes first. A page in a browser can make other names point at this machine.
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=self.hosts, www_redirect=False)
 

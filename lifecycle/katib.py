@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lifecycle import IMAGE
-from lifecycle.cluster import CONTAINER_SECURITY, MOUNT, POD, VOLUMES, resources
+from lifecycle.cluster import CONTAINER_SECURITY, POD, mount, volume
 from lifecycle.katib_trial import trial
 from lifecycle.recipe import Recipe
+from lifecycle.settings import Cluster
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
@@ -106,6 +106,7 @@ def experiment(
     space: Mapping[str, BaseDistribution],
     inputs: Mapping[str, str],
     trials: int,
+    cluster: Cluster,
     parallel: int = 2,
 ) -> dict[str, Any]:
     """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share
@@ -119,6 +120,7 @@ def experiment(
         space: the search space, by hyperparameter.
         inputs: the other arguments of ``trial``.
         trials: number of trials in all.
+        cluster: the settings of that name.
         parallel: number of jobs at a time.
 
     Raises:
@@ -126,11 +128,11 @@ def experiment(
     """
     arguments = [f"--{choice}=${{trialParameters.{choice}}}" for choice in space]
     arguments += [f"--{given}={value}" for given, value in inputs.items()]
-    container: dict[str, Any] = {"name": "trial", "image": IMAGE}
+    container: dict[str, Any] = {"name": "trial", "image": cluster.image}
     container |= {"command": ["python", "-m", "lifecycle.katib_trial"], "args": arguments}
-    container |= {"resources": resources("500m", "1Gi", "1", "2Gi"), "securityContext": CONTAINER_SECURITY}
-    container |= {"volumeMounts": [MOUNT]}
-    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [VOLUMES]}
+    container |= {"resources": cluster.step.manifest(), "securityContext": CONTAINER_SECURITY}
+    container |= {"volumeMounts": [mount(cluster)]}
+    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster)]}
     job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": {"spec": pod}}}
     references = [models.V1beta1TrialParameterSpec(name=choice, reference=choice) for choice in space]
     spec = models.V1beta1ExperimentSpec(
@@ -217,7 +219,7 @@ def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:
     return models.V1beta1Experiment.from_dict(manifest).to_dict()
 
 
-def runtime() -> Runtime:
+def runtime(image: str) -> Runtime:
     """A training runtime of the lifecycle's image.
 
     On a cluster, ``TrainerClient().get_runtime(name)`` gives one.
@@ -226,13 +228,17 @@ def runtime() -> Runtime:
     from kubeflow.trainer.constants import constants
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
-    trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="python", image=IMAGE)
+    trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="python", image=image)
     trainer.set_command(constants.DEFAULT_COMMAND)
     return Runtime(name="ml-lifecycle", trainer=trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
 
 
 def optimize(
-    client: OptimizerClient, space: Mapping[str, BaseDistribution], inputs: Mapping[str, str], trials: int
+    client: OptimizerClient,
+    space: Mapping[str, BaseDistribution],
+    inputs: Mapping[str, str],
+    trials: int,
+    image: str,
 ) -> str:
     """Ask the cluster that ``client`` belongs to for the sweep; gives the name of the job that does it.
 
@@ -241,6 +247,7 @@ def optimize(
         space: the search space, by hyperparameter.
         inputs: the other arguments of ``trial``.
         trials: number of trials in all.
+        image: of the trials.
 
     Raises:
         ValueError: the client's ``Search`` cannot say a part of the space.
@@ -249,9 +256,9 @@ def optimize(
     from kubeflow.optimizer.types.optimization_types import Direction
     from kubeflow.trainer import CustomTrainer
 
-    trainer = CustomTrainer(func=trial, func_args=dict(inputs), image=IMAGE)
+    trainer = CustomTrainer(func=trial, func_args=dict(inputs), image=image)
     return client.optimize(
-        TrainJobTemplate(runtime=runtime(), trainer=trainer),
+        TrainJobTemplate(runtime=runtime(image), trainer=trainer),
         search_space={choice: search(distribution) for choice, distribution in space.items()},
         objectives=[Objective(metric=_score_name(inputs), direction=Direction.MAXIMIZE)],
         trial_config=TrialConfig(num_trials=trials, parallel_trials=2),

@@ -50,10 +50,11 @@ class Limits:
 
     Args:
         app: what answers the requests that pass.
+        most_bytes: of a body.
     """
 
-    def __init__(self, app: Callable) -> None:
-        self.app = app
+    def __init__(self, app: Callable, most_bytes: int = MOST_BYTES) -> None:
+        self.app, self.most_bytes = app, most_bytes
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Pass a request on, or refuse it with 400, 403, 408 or 413."""
@@ -70,9 +71,9 @@ class Limits:
             return await _refuse(send, 403, "origin", "this server answers no page of another host")
         length = headers.get(b"content-length", b"0")
         # Python refuses to read a number of more than 4,300 digits.
-        if not length.isdigit() or len(length) > 20 or int(length) > MOST_BYTES:
+        if not length.isdigit() or len(length) > 20 or int(length) > self.most_bytes:
             return await _refuse(
-                send, 413, "too large", f"a body has at most {MOST_BYTES:,} bytes; split the request"
+                send, 413, "too large", f"a body has at most {self.most_bytes:,} bytes; split the request"
             )
         body = bytearray()
         try:
@@ -84,8 +85,8 @@ class Limits:
                         return None
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
-                    if len(body) > MOST_BYTES:
-                        said = f"a body has at most {MOST_BYTES:,} bytes; split the request"
+                    if len(body) > self.most_bytes:
+                        said = f"a body has at most {self.most_bytes:,} bytes; split the request"
                         return await _refuse(send, 413, "too large", said)
         except TimeoutError:
             return await _refuse(send, 408, "slow", f"the body did not arrive within {SECONDS:.0f} s")
@@ -111,11 +112,12 @@ class Pool:
 
     Args:
         threads: that work at a time.
+        most_waiting: requests in the queue.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, most_waiting: int = MOST_WAITING) -> None:
         self._threads = anyio.CapacityLimiter(threads)
-        self._open, self._most = 0, threads + MOST_WAITING
+        self._open, self._most = 0, threads + most_waiting
 
     async def run(self, task: Callable, *arguments: Any) -> Any:
         """What ``task`` returns, or refuses with ``HTTPException`` or ``InvalidInput``, from a thread.

@@ -40,7 +40,11 @@ _SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
 def namespace(cluster: Cluster) -> Manifest:
     """The namespace. The label lets Katib put its metrics collector beside each trial."""
     labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": cluster.namespace, "labels": labels},
+    }
 
 
 def volume_claim(cluster: Cluster) -> Manifest:

@@ -20,8 +20,8 @@ from lifecycle.labels import check_values
 if TYPE_CHECKING:
     from numpy import ndarray
 
-SELECTION_SHARE = 0.75
-"""The share of the rows, in the order of time, on which choices are made. The rest is held out."""
+HELD_OUT = 0.25
+"""The share of the rows, the latest ones, that a model is judged on. Choices are made on the rest."""
 TYPES = frozenset(
     [
         *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
@@ -71,29 +71,31 @@ def hyperparameters(model: Pipeline) -> dict[str, float | int | str]:
         raise ValueError("the model is not of the kind that lifecycle.model.new_model makes.") from None
 
 
-def selection_ends(times: pd.Series) -> pd.Timestamp:
+def selection_ends(times: pd.Series, held_out: float = HELD_OUT) -> pd.Timestamp:
     """The cut: rows up to this time are selected and tuned on, later ones are held out.
 
     Args:
         times: ``event_timestamp`` of *all* labelled rows, those without features included, so that every user
             of a table finds the same cut.
+        held_out: share of the rows after the cut.
     """
-    return times.quantile(SELECTION_SHARE)
+    return times.quantile(1 - held_out)
 
 
-def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(table: pd.DataFrame, held_out: float = HELD_OUT) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows to select on and the held-out rows of a table, in the order of time, without incomplete rows.
 
     Args:
         table: labelled rows with features and ``event_timestamp``, as ``historical_features`` gives them, in
             any order.
+        held_out: share of the rows after the cut.
 
     Raises:
         ValueError: a part has rows, and none of them has all its values; the message names the column that
             lacks most.
     """
     table = table.sort_values("event_timestamp", kind="stable")
-    later = table.event_timestamp > selection_ends(table.event_timestamp)
+    later = table.event_timestamp > selection_ends(table.event_timestamp, held_out)
     return _complete(table[~later]), _complete(table[later])
 
 

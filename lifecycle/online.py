@@ -27,7 +27,7 @@ class OnlineReader:
 
     Args:
         store: the registry gets a feature service of this reader's own, so it must be a copy; see
-            ``lifecycle.serving.pinned``.
+            ``lifecycle.watching.pinned``.
         contract: as ``FeatureContract.check`` found it to be in order.
 
     Attributes:

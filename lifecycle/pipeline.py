@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kfp import components, dsl, kubernetes
+from kfp.dsl.base_component import BaseComponent
 
-from lifecycle import IMAGE
-from lifecycle.cluster import CLAIM, LOGIN, TRACKING, VOLUME
+from lifecycle.cluster import LOGIN, TRACKING
 from lifecycle.local_runner import local_run
+from lifecycle.settings import IMAGE, Cluster
 
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
@@ -31,17 +32,22 @@ def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps:
         compiled(**arguments)
 
 
-def on_cluster(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """What a step needs on a cluster: limits, the tracking address, its password, and a volume.
+def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
+    """What a step needs on a cluster: its image, limits, the tracking address, its password, and a volume.
 
     The local runner leaves out the last three, and warns in its log that the limits have no effect.
+
+    Args:
+        task: the step.
+        cluster: the settings of that name.
     """
     config_map, address = TRACKING
     secret, password = LOGIN
     kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
     kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
-    kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=VOLUME)
-    return task.set_cpu_limit("1").set_memory_limit("2Gi")
+    kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.volume)
+    task.set_container_image(cluster.image)
+    return task.set_cpu_limit(cluster.step.cpu_limit).set_memory_limit(cluster.step.memory_limit)
 
 
 @component
@@ -54,6 +60,7 @@ def retrieve_features(
     run_name: str,
     table: dsl.Output[dsl.Dataset],
     task: str = "binary",
+    held_out: float = 0.25,
 ) -> str:
     """Point-in-time features for the labels, and the MLflow run that all steps nest under; gives its id."""
     import mlflow
@@ -75,7 +82,7 @@ def retrieve_features(
     print(f"{rows} complete rows; left out: {in_words(dropped) or 'none'}")
     add_to_record(parent, rows=rows, dropped=dropped)
     frame.to_parquet(table.path)
-    table.metadata.update(contract.to_dict())
+    table.metadata.update({**contract.to_dict(), "held_out": held_out})
     return parent
 
 
@@ -137,8 +144,8 @@ def train_model(
     from lifecycle.recipe import Recipe
 
     contract = FeatureContract.from_dict(table.metadata)
-    recipe = Recipe(estimator, task, metric, types, json.loads(hyperparameters))
-    rows, _ = split(pd.read_parquet(table.path))
+    recipe = Recipe(estimator, task, metric, tuple(types), json.loads(hyperparameters))
+    rows, _ = split(pd.read_parquet(table.path), table.metadata["held_out"])
     check_features(rows[contract.columns])
     save(recipe.new_estimator().fit(rows[contract.columns], rows[contract.label]), model.path)
     model.metadata["recipe"] = json.dumps(recipe.to_dict())
@@ -169,7 +176,7 @@ def evaluate_model(
 
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
-    _, rows = split(pd.read_parquet(table.path))
+    _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
     predictions = recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns])
     score = recipe.score(rows[contract.label], predictions)
     found = {recipe.score_name: score}
@@ -224,7 +231,7 @@ def compare_with_champion(
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     version = numbered(mlflow.MlflowClient(), model_name, champion)
     old, theirs = read(model_name, version, types=recipe.allowed_types, task=recipe.task)
-    _, rows = split(pd.read_parquet(table.path))
+    _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
     missing = sorted(set(theirs.columns) - set(rows.columns))
     if missing:
         raise ValueError(
@@ -303,111 +310,123 @@ def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatu
         mlflow.MlflowClient().set_terminated(run_id, ended)
 
 
-@dsl.pipeline(
-    name="training-pipeline",
-    description="Retrieve, validate, train, evaluate, compare; register if good enough and better.",
-)
-def training(
-    feature_repo: str,
-    labels: str,
-    feature_service: str,
-    label: str,
-    reference: str,
-    experiment: str,
-    run_name: str,
-    model_name: str,
-    threshold: float,
-    champion: str = "",
-    hyperparameters: str = "{}",
-    estimator: str = "lifecycle.model:new_model",
-    task: str = "binary",
-    metric: str = "roc_auc",
-    types: list = [],  # noqa: B006
-) -> None:
-    """Retrieve, validate, train, evaluate, compare; register when both gates open; close the run in any case.
+def training_pipeline(cluster: Cluster) -> BaseComponent:
+    """The pipeline, for a cluster with these settings; the local runner takes the same file.
 
     Args:
-        feature_repo: folder of ``feature_store.yaml``.
-        labels: parquet file with the join keys, ``event_timestamp`` and the label.
-        feature_service: name of the features to train on.
-        label: the column to predict.
-        reference: saved dataset whose expectation suite the data must meet.
-        experiment: of MLflow, for the run and its steps.
-        run_name: of the parent run, new each time.
-        model_name: in MLflow's model registry.
-        threshold: of the metric on the held-out days, that a model must reach to be registered.
-        champion: number of the version of ``model_name`` that it must beat on the same days; none when left
-            out.
-        hyperparameters: of the estimator, as JSON text.
-        estimator: see ``lifecycle.recipe.Recipe``.
-        task: the same.
-        metric: the same.
-        types: the same.
+        cluster: the settings of that name.
     """
-    # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or closes a
-    # run must run each time.
-    closed = close_run(experiment=experiment, run_name=run_name)
-    on_cluster(closed).set_caching_options(False)
-    with dsl.ExitHandler(closed):
-        retrieved = retrieve_features(
-            feature_repo=feature_repo,
-            labels=labels,
-            feature_service=feature_service,
-            label=label,
-            experiment=experiment,
-            run_name=run_name,
-            task=task,
-        )
-        # So must this one: its inputs are paths, and the data behind them changes.
-        on_cluster(retrieved).set_caching_options(False)
-        table, parent_run = retrieved.outputs["table"], retrieved.outputs["Output"]
 
-        validated = validate_features(
-            table=table,
-            parent_run=parent_run,
-            experiment=experiment,
-            feature_repo=feature_repo,
-            reference=reference,
-        )
-        on_cluster(validated)
+    @dsl.pipeline(
+        name="training-pipeline",
+        description="Retrieve, validate, train, evaluate, compare; register if good enough and better.",
+    )
+    def training(
+        feature_repo: str,
+        labels: str,
+        feature_service: str,
+        label: str,
+        reference: str,
+        experiment: str,
+        run_name: str,
+        model_name: str,
+        threshold: float,
+        champion: str = "",
+        hyperparameters: str = "{}",
+        estimator: str = "lifecycle.model:new_model",
+        task: str = "binary",
+        metric: str = "roc_auc",
+        types: list = [],  # noqa: B006
+        held_out: float = 0.25,
+    ) -> None:
+        """Retrieve, validate, train, evaluate, compare; register when both gates open; always close the run.
 
-        trained = train_model(
-            table=table,
-            parent_run=parent_run,
-            experiment=experiment,
-            checked=validated.outputs["Output"],
-            hyperparameters=hyperparameters,
-            estimator=estimator,
-            task=task,
-            metric=metric,
-            types=types,
-        )
-        on_cluster(trained)
-        model = trained.outputs["model"]
+        Args:
+            feature_repo: folder of ``feature_store.yaml``.
+            labels: parquet file with the join keys, ``event_timestamp`` and the label.
+            feature_service: name of the features to train on.
+            label: the column to predict.
+            reference: saved dataset whose expectation suite the data must meet.
+            experiment: of MLflow, for the run and its steps.
+            run_name: of the parent run, new each time.
+            model_name: in MLflow's model registry.
+            threshold: of the metric on the held-out days, that a model must reach to be registered.
+            champion: number of the version of ``model_name`` that it must beat on the same days; none when
+                left out.
+            hyperparameters: of the estimator, as JSON text.
+            estimator: see ``lifecycle.recipe.Recipe``.
+            task: the same.
+            metric: the same.
+            types: the same.
+            held_out: share of the rows, the latest ones, that a model is judged on.
+        """
+        # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or
+        # closes a run must run each time.
+        closed = close_run(experiment=experiment, run_name=run_name)
+        on_cluster(closed, cluster).set_caching_options(False)
+        with dsl.ExitHandler(closed):
+            retrieved = retrieve_features(
+                feature_repo=feature_repo,
+                labels=labels,
+                feature_service=feature_service,
+                label=label,
+                experiment=experiment,
+                run_name=run_name,
+                task=task,
+                held_out=held_out,
+            )
+            # So must this one: its inputs are paths, and the data behind them changes.
+            on_cluster(retrieved, cluster).set_caching_options(False)
+            table, parent_run = retrieved.outputs["table"], retrieved.outputs["Output"]
 
-        evaluated = evaluate_model(
-            table=table, model=model, parent_run=parent_run, experiment=experiment, threshold=threshold
-        )
-        on_cluster(evaluated)
-
-        with dsl.If(evaluated.outputs["Output"] >= threshold, name="good-enough"):
-            compared = compare_with_champion(
+            validated = validate_features(
                 table=table,
-                model=model,
                 parent_run=parent_run,
                 experiment=experiment,
-                model_name=model_name,
-                champion=champion,
+                feature_repo=feature_repo,
+                reference=reference,
             )
-            # The champion is a name here, and another model tomorrow.
-            on_cluster(compared).set_caching_options(False)
-            # Python doesn't evaluate this comparison: it becomes a condition of the compiled file.
-            with dsl.If(compared.output == True, name="better"):  # noqa: E712
-                registered = register_model(
+            on_cluster(validated, cluster)
+
+            trained = train_model(
+                table=table,
+                parent_run=parent_run,
+                experiment=experiment,
+                checked=validated.outputs["Output"],
+                hyperparameters=hyperparameters,
+                estimator=estimator,
+                task=task,
+                metric=metric,
+                types=types,
+            )
+            on_cluster(trained, cluster)
+            model = trained.outputs["model"]
+
+            evaluated = evaluate_model(
+                table=table, model=model, parent_run=parent_run, experiment=experiment, threshold=threshold
+            )
+            on_cluster(evaluated, cluster)
+
+            with dsl.If(evaluated.outputs["Output"] >= threshold, name="good-enough"):
+                compared = compare_with_champion(
                     table=table,
                     model=model,
                     parent_run=parent_run,
                     experiment=experiment,
                     model_name=model_name,
+                    champion=champion,
                 )
-                on_cluster(registered).set_caching_options(False)
+                # The champion is a name here, and another model tomorrow.
+                on_cluster(compared, cluster).set_caching_options(False)
+                # Python doesn't evaluate this comparison: it becomes a condition of the compiled file.
+                with dsl.If(compared.output == True, name="better"):  # noqa: E712
+                    registered = register_model(
+                        table=table,
+                        model=model,
+                        parent_run=parent_run,
+                        experiment=experiment,
+                        model_name=model_name,
+                    )
+                    on_cluster(registered, cluster).set_caching_options(False)
+
+    return training

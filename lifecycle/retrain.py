@@ -1,21 +1,14 @@
-"""Retraining: the compiled pipeline on a window of labelled days, and an alias that moves for a better model.
+"""Retraining: the compiled pipeline on a window of labelled days; the alias moves for a better model.
 
-One door for a person, a schedule and a cluster::
-
-    python -m lifecycle.retrain --pipeline compiled.yaml --feature-repo feature_repo \\
-        --labels labels.parquet --model NAME --alias production --outputs retraining --reference SAVED_DATASET
-
-It says in one sentence what it did, and why. Whatever goes wrong, the champion keeps serving.
+One door for a person, a schedule and a cluster: ``lifecycle retrain``. It says in one sentence what it did,
+and why. Whatever goes wrong, the champion keeps serving.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
-import os
 import re
-import sys
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -31,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from lifecycle.comparison import TooFewLabels, check_enough
 from lifecycle.contract import FeatureContract
 from lifecycle.labels import declared_types, in_words, usable_rows
-from lifecycle.model import hyperparameters, split
+from lifecycle.model import HELD_OUT, hyperparameters, split
 from lifecycle.outcome import add_to_record, read_record
 from lifecycle.recipe import DEFAULT, Recipe, RecipeError, recipe_of
 from lifecycle.versions import Version, behind_alias, read
@@ -91,6 +84,10 @@ def usable_labels(
     *,
     declared: Mapping[str, Any] | None = None,
     task: str = "binary",
+    window: pd.Timedelta = WINDOW,
+    late: pd.Timedelta = LATE,
+    contradictions: float = MOST_CONTRADICTIONS,
+    held_out: float = HELD_OUT,
 ) -> tuple[pd.DataFrame, dict[str, int], int]:
     """The labels of a window that a model can learn from, and what was left out.
 
@@ -98,10 +95,14 @@ def usable_labels(
         labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further
             columns are dropped.
         contract: of the champion.
-        begin: first moment of the window, UTC; ``WINDOW`` before its end when left out.
+        begin: first moment of the window, UTC; ``window`` before its end when left out.
         end: last moment; that of the newest label when left out.
         declared: the type of each join key and request field; see ``lifecycle.labels.declared_types``.
         task: see ``lifecycle.labels.check_values``.
+        window: how much is trained and compared on, when nobody says where it begins.
+        late: how far before the end of the window the newest label may lie.
+        contradictions: share of the questions with several answers, above which labels are not believed.
+        held_out: see ``lifecycle.model.split``.
 
     Returns:
         The rows; how many lacked a value, by column (those without a time are of no window, and are counted
@@ -119,10 +120,10 @@ def usable_labels(
         inside = times.isna()
         if isinstance(times.dtype, pd.DatetimeTZDtype) and times.notna().any():
             last = end or times.max()
-            inside |= times.between(begin or last - WINDOW, last)
+            inside |= times.between(begin or last - window, last)
             if not inside[times.notna()].any():
                 raise NotRetrained(
-                    f"no labels between {begin or last - WINDOW:%Y-%m-%d} and {last:%Y-%m-%d}; the newest "
+                    f"no labels between {begin or last - window:%Y-%m-%d} and {last:%Y-%m-%d}; the newest "
                     f"is of {times.max():%Y-%m-%d %H:%M}."
                 )
             labels = labels[inside]
@@ -132,8 +133,8 @@ def usable_labels(
         raise NotRetrained(str(error)) from None
     newest = rows.event_timestamp.max()
     end = end or newest
-    begin = begin or end - WINDOW
-    if end - newest > LATE:
+    begin = begin or end - window
+    if end - newest > late:
         raise NotRetrained(
             f"no labels for the newest days: the window ends on {end:%Y-%m-%d}, the last label is of "
             f"{newest:%Y-%m-%d %H:%M}. "
@@ -142,7 +143,7 @@ def usable_labels(
     asked = rows.groupby(question)[contract.label]
     both = asked.transform("nunique") > 1
     contradictory = len(rows[both].drop_duplicates(question))
-    if contradictory > MOST_CONTRADICTIONS * asked.ngroups:
+    if contradictory > contradictions * asked.ngroups:
         answers = "both answers, 0 and 1" if task == "binary" else "several answers"
         raise NotRetrained(
             f"{contradictory} of {asked.ngroups} questions have {answers}. Find out which is right before a "
@@ -150,8 +151,8 @@ def usable_labels(
         )
     kept = rows[~both].drop_duplicates(question)
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
-    _, held_out = split(kept)
-    if held_out.empty:
+    _, latest = split(kept, held_out)
+    if latest.empty:
         raise NotRetrained(
             f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no "
             "held-out days to compare on. Wait for more."
@@ -159,7 +160,7 @@ def usable_labels(
     with _in_words(
         "wait for more labels, those of the held-out days are too few to compare on", TooFewLabels
     ):
-        check_enough(held_out[contract.label], held_out[keys], task)
+        check_enough(latest[contract.label], latest[keys], task)
     return kept, dropped, contradictory
 
 
@@ -190,8 +191,8 @@ def _close_dead_runs(folder: Path, experiment: str) -> None:
         return
     if found.lifecycle_stage == "deleted":
         raise NotRetrained(
-            f"MLflow's experiment {experiment!r} was deleted. Bring it back, with `mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}`, or give another name."
+            f"MLflow's experiment {experiment!r} was deleted. Bring it back, with `mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}`, or give another name."
         )
     runs = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
     dead = {run.info.run_id for run in runs if (folder / f"{run.info.run_name}.parquet").is_file()}
@@ -282,6 +283,10 @@ def retrain(
     task: str = "binary",
     metric: str = "roc_auc",
     types: Collection[str] = (),
+    window: pd.Timedelta = WINDOW,
+    late: pd.Timedelta = LATE,
+    contradictions: float = MOST_CONTRADICTIONS,
+    held_out: float = HELD_OUT,
 ) -> Outcome:
     """Run the compiled training pipeline on a window of labels, and move the alias if its model is better.
 
@@ -307,6 +312,10 @@ def retrain(
         task: the same.
         metric: the same.
         types: the same.
+        window: see ``usable_labels``.
+        late: the same.
+        contradictions: the same.
+        held_out: see ``lifecycle.model.split``.
 
     Raises:
         NotRetrained: for a reason that its message gives. The alias was not moved.
@@ -333,7 +342,16 @@ def retrain(
         with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
             table = pd.read_parquet(labels)
             rows, dropped, contradictory = usable_labels(
-                table, contract, begin, end, declared=declared, task=task
+                table,
+                contract,
+                begin,
+                end,
+                declared=declared,
+                task=task,
+                window=window,
+                late=late,
+                contradictions=contradictions,
+                held_out=held_out,
             )
         name = f"retraining {rows.event_timestamp.max():%Y-%m-%d} {uuid.uuid4().hex[:8]}"
         used = outputs / f"{name}.parquet"
@@ -358,6 +376,7 @@ def retrain(
                 "task": recipe.task,
                 "metric": recipe.metric,
                 "types": list(recipe.types),
+                "held_out": held_out,
             },
         )
         (parent,) = mlflow.search_runs(
@@ -408,76 +427,3 @@ def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
         failed = re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*FAILURE", log.read_text())
         step = failed[1] if failed else "a step"
         raise NotRetrained(f"{step} failed; its own words are in {log}.") from None
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns 0 when it came to a decision, whichever; 2 when nothing was decided."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lifecycle.retrain", description="Retrain, compare, promote if better."
-    )
-    parser.add_argument("--pipeline", type=Path, required=True, help="the compiled training pipeline")
-    parser.add_argument("--feature-repo", type=Path, required=True)
-    parser.add_argument(
-        "--labels", type=Path, required=True, help="parquet file with keys, event_timestamp and label"
-    )
-    parser.add_argument("--model", required=True, help="name in the MLflow registry")
-    parser.add_argument("--alias", default="production")
-    parser.add_argument("--outputs", type=Path, required=True, help="folder for the run's files")
-    parser.add_argument(
-        "--begin", type=_moment, help="first day of the window, UTC; 14 days before its end when left out"
-    )
-    parser.add_argument(
-        "--end", type=_moment, help="last moment of the window, UTC; the newest label when left out"
-    )
-    parser.add_argument("--reference", required=True, help="saved dataset that carries the expectation suite")
-    parser.add_argument("--experiment", default="retraining")
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="of the metric, that a challenger must reach in any case"
-    )
-    parser.add_argument("--estimator", default=DEFAULT, help="package.module:function")
-    parser.add_argument("--task", default="binary", help="binary or regression")
-    parser.add_argument("--metric", default="roc_auc", help="name of a scikit-learn scorer")
-    parser.add_argument("--types", nargs="*", default=(), help="further types that a stored model may hold")
-    parser.add_argument(
-        "--hold", action="store_true", help="register a better challenger, and do not promote it"
-    )
-    given = parser.parse_args(argv)
-    try:
-        outcome = retrain(
-            given.pipeline,
-            given.feature_repo,
-            given.labels,
-            given.model,
-            given.alias,
-            given.outputs,
-            given.begin,
-            given.end,
-            reference=given.reference,
-            experiment=given.experiment,
-            threshold=given.threshold,
-            hold=given.hold,
-            estimator=given.estimator,
-            task=given.task,
-            metric=given.metric,
-            types=given.types,
-        )
-    except NotRetrained as reason:
-        print(f"nothing was promoted: {reason}")
-        return 2
-    print(outcome.said)
-    return 0
-
-
-def _moment(text: str) -> pd.Timestamp:
-    try:
-        moment = pd.to_datetime(text, utc=True)
-    except ValueError:
-        moment = pd.NaT
-    if moment is pd.NaT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 2030-03-22 or 2030-03-22T06:00")
-    return moment
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    sys.exit(main())

@@ -1,19 +1,18 @@
 """The model server: a KServe model that reads its features from Feast's online store.
 
-The same class runs as a process on a laptop and as the container of an InferenceService on a cluster::
-
-    python -m lifecycle.serving --feature-repo feature_repo --model NAME --alias production --port 8080
+The same class runs as a process on a laptop (``lifecycle serve``) and as the container of an InferenceService
+on a cluster.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import os
 import time
 import uuid
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,11 @@ from kserve import InferOutput, InferRequest, InferResponse, Model
 from prometheus_client import Histogram
 
 from lifecycle.inference_server import Server
-from lifecycle.limits import LOOPBACK, REFUSED, THREADS, Pool
+from lifecycle.limits import MOST_WAITING, REFUSED, THREADS, Pool
+from lifecycle.model import TYPES
 from lifecycle.open_inference import Rows, rows_of_v1, rows_of_v2
 from lifecycle.prediction_log import Answer, PredictionLog
+from lifecycle.settings import Settings
 from lifecycle.watching import AGE as _AGE
 from lifecycle.watching import Follower, Loaded
 
@@ -56,6 +57,11 @@ class FeatureModel(Model):
             wall clock when left out. It may be set while the server runs.
         watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at
             most.
+        types: full names of the types that a stored model may hold.
+        task: ``binary``, and a score is the probability of the outcome 1; or ``regression``, and it is the
+            value that the model predicts.
+        skew: seconds that a stored feature may lie in the future.
+        most_waiting: requests that wait for a thread.
 
     Requests name entities by the join keys of the model's feature contract: V1 ``{"instances": [{key: value,
     ...}, ...]}``, V2 one input of shape [n] per key. An entity without valid features (unknown, older than
@@ -76,15 +82,28 @@ class FeatureModel(Model):
     """
 
     def __init__(
-        self, name: str, feature_repo: Path, alias: str, now: float | None = None, watch: float = 0.5
+        self,
+        name: str,
+        feature_repo: Path,
+        alias: str,
+        now: float | None = None,
+        watch: float = 0.5,
+        *,
+        types: Collection[str] = TYPES,
+        task: str = "binary",
+        skew: float = SKEW,
+        most_waiting: int = MOST_WAITING,
     ):
         super().__init__(name)
-        self.now = now
-        self.follower = Follower(name, feature_repo, alias, watch)
+        self.now, self._skew = now, skew
+        self._predict = _probabilities if task == "binary" else _values
+        self.follower = Follower(name, feature_repo, alias, watch, types, task)
         # One connection serves all threads of an SQLite store. While one of them waits for a lock in it, the
         # next would wait for the connection and hold Python's own lock meanwhile: the whole server would
         # stand still.
-        self.pool = Pool(1 if self.follower.store.config.online_store.type == "sqlite" else THREADS)
+        self.pool = Pool(
+            1 if self.follower.store.config.online_store.type == "sqlite" else THREADS, most_waiting
+        )
         self.log = PredictionLog(name, self.follower.say)
         self.ready = True
 
@@ -111,7 +130,7 @@ class FeatureModel(Model):
         return loaded.reader.read(rows)
 
     def score(self, rows: Rows, loaded: Loaded | None = None) -> tuple[np.ndarray, str]:
-        """The probability of the outcome 1 for each entity, and the model version that says so.
+        """The score of each entity, and the model version that says so.
 
         Args:
             rows: n entities, each with its join keys and request fields.
@@ -127,7 +146,7 @@ class FeatureModel(Model):
         columns = loaded.contract.columns
         reasons: dict[int, tuple[str, str]] = {}
         for place in range(len(rows)):
-            if found := _invalid(loaded, columns, values, place, now):
+            if found := _invalid(loaded, columns, values, place, now, self._skew):
                 reasons[place] = found
         for name in loaded.oldest:
             # A request that began before the alias moved must not bring back what was removed then.
@@ -136,7 +155,7 @@ class FeatureModel(Model):
         if reasons:
             raise _no_valid_features(rows, reasons)
         table = np.array([values[name] for name in columns], dtype="float64").T
-        scores = _probabilities(loaded.model, table)
+        scores = self._predict(loaded.model, table)
         if not np.isfinite(scores).all():
             for place in np.flatnonzero(~np.isfinite(scores)).tolist():
                 named = ", ".join(f"{name} {values[name][place]:g}" for name in columns)
@@ -177,7 +196,7 @@ class FeatureModel(Model):
 
 
 def _invalid(
-    loaded: Loaded, columns: list[str], values: dict[str, list], place: int, now: float
+    loaded: Loaded, columns: list[str], values: dict[str, list], place: int, now: float, skew: float
 ) -> tuple[str, str] | None:
     """The first reason why features of one entity are not valid, and which; None when all are."""
     missing = [name for name in columns if values[name][place] is None]
@@ -186,7 +205,7 @@ def _invalid(
     stale = [name for name, limit in loaded.oldest.items() if now - values[f"{name}__ts"][place] > limit]
     if stale:
         return "stale", ", ".join(stale)
-    early = [name for name in loaded.oldest if values[f"{name}__ts"][place] > now + SKEW]
+    early = [name for name in loaded.oldest if values[f"{name}__ts"][place] > now + skew]
     if early:
         return "from the future", ", ".join(early)
     absurd = [name for name in columns if not math.isfinite(values[name][place])]
@@ -215,35 +234,40 @@ def _probabilities(model: Any, table: np.ndarray) -> np.ndarray:
             return np.concatenate([_probabilities(model, row[None]) for row in table])
 
 
-def main() -> None:
-    """The command line: serve until the process is ended."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lifecycle.serving", description="Serve a registered model."
-    )
-    parser.add_argument("--feature-repo", type=Path, required=True)
-    parser.add_argument("--model", required=True, help="name in the MLflow registry")
-    parser.add_argument("--alias", default="production")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
-    parser.add_argument("--now", type=float, help="clock for the age of features, seconds since 1970")
-    parser.add_argument(
-        "--hosts",
-        nargs="+",
-        default=LOOPBACK,
-        help="names by which callers may call it, without a port; '*' in a container",
-    )
-    arguments = parser.parse_args()
+def _values(model: Any, table: np.ndarray) -> np.ndarray:
+    """What a regression predicts for each row; NaN where it cannot."""
+    with np.errstate(all="ignore"):
+        try:
+            return np.asarray(model.predict(table), dtype="float64")
+        except ValueError:
+            if len(table) == 1:
+                return np.full(1, np.nan)
+            return np.concatenate([_values(model, row[None]) for row in table])
+
+
+def serve(settings: Settings, host: str, now: float | None = None) -> None:
+    """Serve until the process is ended.
+
+    Args:
+        settings: of the project.
+        host: address of the interface, such as ``127.0.0.1``.
+        now: see ``FeatureModel``.
+    """
     # A pooled connection goes on reading a database file that was replaced.
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     # The names are compared once, when a version is loaded.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     # Between KServe and FastAPI, at each request.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
-    model = FeatureModel(arguments.model, arguments.feature_repo.resolve(), arguments.alias, arguments.now)
-    Server(arguments.host, arguments.port, arguments.hosts).start([model])
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    main()
+    limits, training = settings.serving, settings.training
+    model = FeatureModel(
+        settings.model,
+        settings.path(settings.feature_repo).resolve(),
+        settings.alias,
+        now,
+        types=TYPES | set(training.types),
+        task=training.task,
+        skew=limits.skew_seconds,
+        most_waiting=limits.most_waiting,
+    )
+    Server(host, limits.port, limits.hosts, limits.most_bytes).start([model])

@@ -1,4 +1,4 @@
-"""A project's settings: one file, ``lifecycle.toml``, or the table ``[tool.lifecycle]`` in ``pyproject.toml``.
+"""A project's settings: ``lifecycle.toml``, or the table ``[tool.lifecycle]`` in ``pyproject.toml``.
 
 Everything that differs from one project to the next stands here, and each name below is its name in the file.
 Nothing is read from the environment, so the same file renders the same objects everywhere.
@@ -7,7 +7,6 @@ Nothing is read from the environment, so the same file renders the same objects 
 from __future__ import annotations
 
 import tomllib
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -62,7 +61,6 @@ class Retraining(_Table):
         window_days: how much is trained and compared on.
         late_days: how far before the end of the window the newest label may lie.
         contradictions: share of the questions with both answers, above which labels are not believed.
-        fewest: entities with each outcome that a comparison needs.
         hold: register a better model and leave the alias where it is.
         outputs: folder for what a retraining leaves.
         experiment: of MLflow.
@@ -72,7 +70,6 @@ class Retraining(_Table):
     window_days: PositiveFloat = 14
     late_days: PositiveFloat = 2
     contradictions: Share = 0.05
-    fewest: PositiveInt = 20
     hold: bool = False
     outputs: str = "retraining"
     experiment: str = "retraining"
@@ -240,7 +237,7 @@ class Settings(_Table):
         empty = [name for name in names if not getattr(self, name)]
         if empty:
             raise SettingsError(
-                f"{', '.join(empty)}: not set. Write a line such as `{empty[0]} = \"...\"` into {FILE}."
+                f'{", ".join(empty)}: not set. Write a line such as `{empty[0]} = "..."` into {FILE}.'
             )
         return self
 
@@ -294,16 +291,3 @@ def _in_words(error: ValidationError) -> str:
             case _:
                 said.append(f"{name} is {found['input']!r:.60}: {found['msg'][0].lower()}{found['msg'][1:]}")
     return f"{'; '.join(said)}."
-
-
-def function_of(name: str) -> Any:
-    """What ``module:function`` names.
-
-    Raises:
-        SettingsError: there is no such module or function.
-    """
-    module, _, function = name.partition(":")
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"estimator {name!r} cannot be imported: {error}.") from None

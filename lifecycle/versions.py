@@ -110,7 +110,8 @@ def read(
     Raises:
         VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds
             types that are not in ``types``, has no contract or no input example, is not the model of
-            ``version.model_id``, does not do on its own input example what its task asks for, or takes more time or memory than ``lifecycle.trial`` gives it.
+            ``version.model_id``, does not do on its own input example what its task asks for, or takes more
+            time or memory than ``lifecycle.trial`` gives it.
         TimeoutError: the machine is too busy to try it.
     """
     stored_files(name, version)

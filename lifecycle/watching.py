@@ -143,6 +143,8 @@ class Follower:
         alias: of the model version to serve.
         watch: seconds between two looks at both registries; after an error the pauses double, to 5 seconds at
             most.
+        types: full names of the types that a stored model may hold.
+        task: ``binary`` or ``regression``.
 
     Attributes:
         loaded: the version that serves.
@@ -154,8 +156,10 @@ class Follower:
         FileNotFoundError: the online store's file does not exist.
     """
 
-    def __init__(self, name: str, feature_repo: Path, alias: str, watch: float):
-        self.name, self.alias = name, alias
+    def __init__(
+        self, name: str, feature_repo: Path, alias: str, watch: float, types: Collection[str], task: str
+    ):
+        self.name, self.alias, self._types, self._task = name, alias, types, task
         self.not_ready = self._refusal = self._said = ""
         self._known: tuple[Any, Any] = (None, None)
         self.store = FeatureStore(repo_path=str(feature_repo))
@@ -176,7 +180,7 @@ class Follower:
         if self._known[0] != state:
             result: Any
             try:
-                result = read(self.name, version)
+                result = read(self.name, version, types=self._types, task=self._task)
             except VersionRefused as error:
                 result = str(error)
             self._known = state, result

@@ -110,7 +110,7 @@ def start(
     now: datetime = NOW,
 ) -> Service:
     """The model server of a home, as a process, with the course's clock or another."""
-    command = [sys.executable, "-m", "lifecycle.serving", "--feature-repo", served.feature_repo]
+    command = [sys.executable, "-m", "lifecycle", "serve", "--feature-repo", served.feature_repo]
     command += ["--model", name, "--alias", alias, "--port", "{port}", "--now", now.timestamp()]
     health, output = f"/v2/models/{name}/ready", served.path / "logs" / log
     with pytest.MonkeyPatch.context() as patch:

@@ -30,12 +30,14 @@ from helpers.data import NOW
 from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
-from lifecycle import IMAGE, katib, manifests, pipeline
-from lifecycle.cluster import MLFLOW_PORT, USER, VOLUME
+from lifecycle import katib, manifests, pipeline
+from lifecycle.cluster import USER
 from lifecycle.contract import FeatureContract
 from lifecycle.inference_service import PORT, container, inference_service
+from lifecycle.manifests import MLFLOW_PORT
 from lifecycle.model import new_model, split
 from lifecycle.retrieval import historical_features
+from lifecycle.settings import FILE, IMAGE, Settings
 from workshop import commands
 from workshop.image import build, engine
 
@@ -44,6 +46,8 @@ pytestmark = [pytest.mark.system, pytest.mark.xdist_group("wheels")]
 
 CHOICE = {"C": 0.5, "degree": 2, "weights": "balanced"}
 INPUTS = {"feature_service": "rates", "label": "label"}
+SETTINGS = Settings.load(REPOSITORY / FILE)
+VOLUME = SETTINGS.cluster.volume
 ON_VOLUME = {"feature_repo": f"{VOLUME}/feature_repo", "labels": f"{VOLUME}/data/driver_labels.parquet"}
 DRIVERS = list(range(1001, 1015))
 PATIENCE = 600  # seconds until a server is ready, on a machine that does much else
@@ -86,7 +90,7 @@ def world(tmp_path_factory, docker, image):
     from mlflow.tracking._tracking_service import utils
 
     folder = tmp_path_factory.mktemp("cluster")
-    [server] = manifests.mlflow_server()[0]["spec"]["template"]["spec"]["containers"]
+    [server] = manifests.mlflow_server(SETTINGS.cluster)[0]["spec"]["template"]["spec"]["containers"]
     here = {VOLUME: str(folder), "0.0.0.0": HOST, str(MLFLOW_PORT): "{port}"}
     names = "|".join(map(re.escape, here))
     words = [re.sub(names, lambda name: here[name[0]], word) for word in server["args"]]
@@ -253,7 +257,7 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_proces
     at(world)
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", registered.version.version)
     port = free_port()
-    found = container(inference_service("driver-conversion", MODEL, port=port, now=NOW.timestamp()))
+    found = container(inference_service(SETTINGS, port=port, now=NOW.timestamp()))
     assert found["image"] == image and found["volumeMounts"][0]["mountPath"] == VOLUME
     values = {("mlflow", "tracking-uri"): world.tracking, ("mlflow-login", "password"): "not asked for"}
     name = f"served-{uuid4().hex[:8]}"
@@ -285,7 +289,7 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_proces
 
 def test_a_trial_runs_in_a_container_as_its_job_would_start_it(docker, world, image):
     space = {name: CategoricalDistribution([value]) for name, value in CHOICE.items()}
-    experiment = katib.experiment("driver-sweep", space, ON_VOLUME | INPUTS, 1)
+    experiment = katib.experiment("driver-sweep", space, ON_VOLUME | INPUTS, 1, SETTINGS.cluster)
     template = json.dumps(experiment["spec"]["trialTemplate"]["trialSpec"])
     for name, value in CHOICE.items():
         template = template.replace(f"${{trialParameters.{name}}}", str(value))

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from helpers.capture import captured_client
 from lifecycle import katib
-from lifecycle.cluster import NAMESPACE
 from lifecycle.katib_trial import trial
+from lifecycle.settings import IMAGE, Cluster
 
 pytestmark = pytest.mark.unit
 
@@ -32,13 +32,13 @@ OTHERS = [
 
 def test_a_search_space_survives_the_way_to_katib_and_back():
     space = {**SPACE, **{str(number): other for number, other in enumerate(OTHERS)}}
-    experiment = katib.experiment("driver-sweep", space, {}, 24)
+    experiment = katib.experiment("driver-sweep", space, {}, 24, Cluster())
     assert katib.distributions(experiment["spec"]["parameters"]) == space
 
 
 def test_rejects_what_katib_cannot_express():
     with pytest.raises(ValueError, match="trees: Katib has no counterpart of IntDistribution"):
-        katib.experiment("one", {"trees": IntDistribution(1, 1000, log=True)}, {}, 1)
+        katib.experiment("one", {"trees": IntDistribution(1, 1000, log=True)}, {}, 1, Cluster())
     for distribution in (FloatDistribution(0.0, 1.0, step=0.25), IntDistribution(1, 1000, log=True)):
         with pytest.raises(ValueError, match="Search has no counterpart of"):
             katib.search(distribution)
@@ -52,7 +52,7 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
         "label": "label",
     }
     client, sent = captured_client()
-    katib.optimize(client, SPACE, inputs, 24)
+    katib.optimize(client, SPACE, inputs, 24, IMAGE)
     [experiment] = sent
     assert katib.round_trip(experiment) == experiment
     space = katib.distributions(experiment["spec"]["parameters"])
@@ -86,6 +86,6 @@ def test_a_failed_experiment_ends_the_wait_with_the_clusters_reason():
 
     failed = {"type": "Failed", "status": "True", "message": "too many failed trials"}
     with pytest.raises(RuntimeError, match="the Experiment sweep failed: too many failed trials"):
-        katib.finished(cluster(failed), "sweep", NAMESPACE)
+        katib.finished(cluster(failed), "sweep", "somewhere")
     with pytest.raises(TimeoutError, match="has not ended within 0 s"):
-        katib.finished(cluster({**failed, "status": "False"}), "sweep", NAMESPACE, patience=0)
+        katib.finished(cluster({**failed, "status": "False"}), "sweep", "somewhere", patience=0)

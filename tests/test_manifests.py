@@ -24,9 +24,10 @@ from optuna import distributions
 
 from helpers.capture import captured_trainer
 from helpers.workspace import REPOSITORY, Workspace
-from lifecycle import katib, manifests, retrain, shipped
-from lifecycle.cluster import LOGIN, REDIS_ADDRESS, STORES, USER, VOLUME
+from lifecycle import cli, katib, manifests, shipped
+from lifecycle.cluster import LOGIN, STORES, USER
 from lifecycle.inference_service import container
+from lifecycle.settings import FILE, Cluster
 
 pytestmark = pytest.mark.unit
 
@@ -91,7 +92,8 @@ def test_the_committed_files_are_the_rendered_ones(tmp_path):
     rendered = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.yaml")}
     committed = {name: (CLUSTER / name).read_text() for name in rendered}
     assert rendered == committed, "run `python cluster/render.py`"
-    assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), CLUSTER / "recurring_run.yaml"}
+    others = {CLUSTER / "recurring_run.yaml", CLUSTER / "training_pipeline.yaml"}
+    assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), *others}
 
 
 def run_cells(number: str, ids: list[str], names: dict) -> dict:
@@ -104,13 +106,13 @@ def run_cells(number: str, ids: list[str], names: dict) -> dict:
 
 
 def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
-    names = {"yaml": yaml, "VOLUME": VOLUME, "Code": lambda text, language: text}
+    names = {"yaml": yaml, "workspace": Workspace(tmp_path), "Code": lambda text, language: text}
     names["contract"] = SimpleNamespace(feature_service="rates_and_rating", label="label")
     of_05 = {**names, **vars(distributions), "katib": katib}
     of_05 = run_cells("05", ["n05-01", "n05-32", "n05-76"], of_05)
     assert of_05["experiment"] == DOCUMENTS["Experiment/driver-sweep"]
     of_09 = {**names, "shutil": shutil, "shipped": shipped, "captured_trainer": captured_trainer}
-    of_09 = run_cells("09", ["train-021", "train-064"], {**of_09, "workspace": Workspace(tmp_path)})
+    of_09 = run_cells("09", ["train-021", "train-064"], of_09)
     assert of_09["train_job"] == DOCUMENTS["TrainJob/driver-training"]
 
 
@@ -159,7 +161,7 @@ def test_the_projects_own_schemas_accept_the_manifests_and_reject_mistakes(tmp_p
 def test_feast_takes_the_clusters_settings_and_its_servers_read_the_same_registry():
     settings = yaml.safe_load(DOCUMENTS["ConfigMap/feature-store"]["data"]["feature_store.yaml"])
     config = RepoConfig(**settings, repo_path=Path("/ml-lifecycle/feature_repo"))
-    assert (config.online_store.type, config.online_store.connection_string) == ("redis", REDIS_ADDRESS)
+    assert (config.online_store.type, config.online_store.connection_string) == ("redis", Cluster().redis)
     store = DOCUMENTS["FeatureStore/driver-ranking"]["spec"]
     assert config.project == store["feastProject"] and config.offline_store.type == "duckdb"
     registry = os.path.normpath(Path("/ml-lifecycle/feature_repo", settings["registry"]))
@@ -225,15 +227,14 @@ def test_the_recurring_step_is_valid_never_cached_and_gets_what_a_training_step_
     assert step == STEPS["exec-train-model"]
 
 
-def test_recurring_run_and_workflow_start_one_command_and_retrain_accepts_it(capsys, tmp_path, monkeypatch):
+def test_recurring_run_and_workflow_start_one_command_with_the_settings_on_the_volume(capsys):
     [executor] = RECURRING["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
-    command, arguments = executor["container"]["command"], executor["container"]["args"]
+    command = [*executor["container"]["command"], *executor["container"]["args"]]
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "retrain.yml").read_text())
     *_, last = workflow["jobs"]["retrain"]["steps"]
-    assert shlex.split(last["run"]) == [".venv/bin/python", *command[1:], *arguments]
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    arguments = [word.replace(VOLUME, str(tmp_path)) for word in arguments]
-    assert retrain.main(arguments) == 2  # an unknown argument would raise SystemExit
-    assert "production of driver_conversion, was not found" in capsys.readouterr().out
+    program, *arguments = shlex.split(last["run"])
+    assert [program.removeprefix(".venv/bin/"), *arguments] == command
+    assert cli.main([*arguments, "--help"], standalone_mode=False) == 0
+    assert (
+        f"{Cluster().volume}/{FILE}" in command and "Train on a window of labels" in capsys.readouterr().out
+    )

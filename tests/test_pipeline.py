@@ -19,6 +19,7 @@ from pipeline_steps import in_process
 
 from helpers.workspace import REPOSITORY
 from lifecycle import local_runner, outcome, pipeline
+from lifecycle.settings import Cluster
 from workshop import commands
 
 pytestmark = pytest.mark.unit
@@ -27,12 +28,12 @@ COMMITTED = REPOSITORY / "cluster" / commands.PIPELINE
 
 def test_the_committed_file_is_what_the_code_compiles_to(tmp_path):
     compiled = tmp_path / "compiled.yaml"
-    compiler.Compiler().compile(pipeline.training, str(compiled))
+    compiler.Compiler().compile(pipeline.training_pipeline(Cluster()), str(compiled))
     first, committed = (
         re.sub(r"^sdkVersion: kfp-\S+$", "", path.read_text(), flags=re.M) for path in (compiled, COMMITTED)
     )
     assert committed == first, "run `make notebooks`"
-    compiler.Compiler().compile(pipeline.training, str(tmp_path / "twice.yaml"))
+    compiler.Compiler().compile(pipeline.training_pipeline(Cluster()), str(tmp_path / "twice.yaml"))
     assert (tmp_path / "twice.yaml").read_bytes() == compiled.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""`python -m lifecycle.retrain` on the six later weeks, with the pipeline's real steps and real registries.
+"""`lifecycle retrain` on the six later weeks, with the pipeline's real steps and real registries.
 
 Whatever is wrong, it says so in a sentence, and the alias stays where it was.
 """
@@ -19,6 +19,7 @@ from served import eventually, register
 from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home
+from lifecycle import cli
 from lifecycle import retrain as retrain_module
 from lifecycle.model import hyperparameters, new_model
 from lifecycle.outcome import read_record
@@ -29,7 +30,6 @@ from lifecycle.retrain import (
     _close_dead_runs,
     _kept,
     _recipe,
-    main,
     promote,
     usable_labels,
 )
@@ -75,6 +75,11 @@ def client(later):
 @pytest.fixture(scope="module")
 def labels(later) -> pd.DataFrame:
     return pd.read_parquet(later.data / "driver_labels.parquet")
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of `lifecycle retrain`."""
+    return cli.main(["retrain", *arguments], standalone_mode=False) or 0
 
 
 def command(later: Workspace, **changes: object) -> list[str]:

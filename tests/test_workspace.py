@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import nbformat
@@ -20,7 +21,7 @@ from sklearn.dummy import DummyClassifier
 from helpers import course, data
 from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate
-from lifecycle.cluster import VOLUME
+from lifecycle.settings import Cluster
 
 STATS, PROFILE, LABELS = data.FILES
 
@@ -118,9 +119,10 @@ def test_rejects_a_cluster_whose_steps_would_not_find_the_home(home, monkeypatch
     with pytest.raises(WorkshopError, match="BACKEND is 'Kubernetes'"):
         configure(home)
     monkeypatch.setenv("BACKEND", "kubernetes")
-    with pytest.raises(WorkshopError, match=f"needs the home {VOLUME}"):
+    with pytest.raises(WorkshopError, match=f"needs the home {Cluster().volume}"):
         configure(home)
-    monkeypatch.setattr("helpers.workspace.VOLUME", str(home.home))
+    cluster = SimpleNamespace(volume=str(home.home))
+    monkeypatch.setattr(Workspace, "settings", SimpleNamespace(cluster=cluster))
     for address in ("", "sqlite:///here.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(WorkshopError, match="needs MLflow's server"):

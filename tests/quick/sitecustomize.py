@@ -39,7 +39,7 @@ def instrumented(function, original):
     code = getattr(function, "__code__", None)
     if code is None or code.co_freevars or not code.co_filename.endswith(".py"):
         return original(function)
-    of = (sys.version, code.co_filename, os.stat(code.co_filename).st_mtime_ns)
+    of = (sys.version, code.co_filename, Path(code.co_filename).stat().st_mtime_ns)
     file = FOLDER / f"{zlib.crc32(repr(of).encode()):08x}.code"
     if file not in kept:
         try:
