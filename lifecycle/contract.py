@@ -627,12 +627,12 @@ def _syntax(text: str) -> Any:
     """
     try:
         tree = ast.parse(textwrap.dedent(text))
-    except SyntaxError:
+    except (RecursionError, SyntaxError, ValueError):
         return text
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+            documented = ast.get_docstring(node, clean=False) is not None
+            node.body = node.body[documented:]
     for function in tree.body:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             function.decorator_list = [

@@ -26,7 +26,9 @@ from feast import (
     RequestSource,
     ValueType,
 )
+from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.infra.offline_stores.snowflake_source import SnowflakeSource
 from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_view
 from feast.transformation.python_transformation import PythonTransformation
@@ -38,6 +40,7 @@ from lifecycle.declared import check_files
 from lifecycle.model import new_model
 from lifecycle.online import OnlineReader
 from lifecycle.open_inference import rows_of_v1
+from lifecycle.prediction_log import read_log
 from lifecycle.retrieval import historical_features
 from lifecycle.serving import FeatureModel, input_types, pinned
 
@@ -112,7 +115,8 @@ class Market:
             "read along": [items[["rating"]], self.worth],
             "plain": [users],
         }
-        services = [FeatureService(name=name, features=parts) for name, parts in self.services.items()]
+        log = LoggingConfig(destination=FileLoggingDestination(path=str(folder / "log")))
+        services = [FeatureService(name=n, features=p, logging_config=log) for n, p in self.services.items()]
         self.store = store_in(self.repo, users, items, self.worth, *services)
         self.store.materialize(NOON - DAY, NOON)
 
@@ -212,6 +216,9 @@ def test_a_model_of_two_aliases_is_trained_logged_and_served(market, mlflow):
             server.score(rows[:1])
     finally:
         server.stop()
+    log = read_log(market.store, contract.feature_service, NOON, NOON + HOUR)
+    assert len(log) == len(table) and log.score.tolist() == pytest.approx(scores.tolist())
+    assert log.buyer__rating.tolist() == table.buyer__rating.tolist() and log.id.tolist() == table.id.tolist()
 
 
 def test_a_change_of_an_aliased_view_of_an_alias_or_of_its_keys_is_noticed(market, tmp_path):
