@@ -35,7 +35,7 @@ class _Moment(click.ParamType):
 @click.option(
     "--settings",
     "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help=f"{FILE} or pyproject.toml; the nearest one when left out.",
 )
 @click.version_option(package_name="ml-lifecycle")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-import warnings
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -426,6 +425,8 @@ WHOLE, GAPS = pa.array([1, 2]), pa.array([1.0, None])
         ([{"a": F32}], r"0.parquet holds numbers \(float\) in the column a, .* declares numbers \(Float64\)"),
         ([{"a": pa.array([1, 2], pa.int32())}], r"0.parquet holds numbers \(int32\) in the column a"),
         ([{"a": pa.array([True, False])}], r"0.parquet holds \(bool\) in the column a"),
+        ([{"id": pa.array(["x", "y"])}], r"0.parquet holds text \(string\) in the column id"),
+        ([{"n": pa.array([0.5, 1.0])}], "column n is declared as whole numbers .* fractions, such as 0.5"),
         ([{"a": CENTS}, {"a": MILLS}], r"a: decimal128\(2, 2\) in 0.parquet, .*3\) in 1.parquet"),
         ([{"a": WHOLE}, {"a": CENTS}], "column a: int64 in 0.parquet, decimal"),
         ([{"a": F64}, {"a": WHOLE}], None),
@@ -454,14 +455,14 @@ def test_files_hold_what_can_be_retrieved_and_materialized_as_one_value(tmp_path
     schema = [Field(name="id", dtype=Int64), Field(name="a", dtype=Float64), Field(name="n", dtype=Int64)]
     v = FeatureView(name="v", entities=[user], ttl=DAY, schema=schema, source=source)
     store = store_in(tmp_path / "repo", v)
+    asked = pd.DataFrame({"id": range(2 * len(files)), "event_timestamp": pd.Timestamp(NOON)})
     if isinstance(says, str):
-        with pytest.raises(ValueError, match=says), warnings.catch_warnings(action="ignore"):
-            check_files(v, store)
+        with pytest.raises(ValueError, match=says):
+            historical_features(store, asked, ["v:a", "v:n"])
         return
     if says:
         with pytest.warns(UserWarning, match=str(says)):
             check_files(v, store)
-    asked = pd.DataFrame({"id": range(2 * len(files)), "event_timestamp": pd.Timestamp(NOON)})
     offline = historical_features(store, asked, ["v:a", "v:n"])
     store.materialize(NOON - DAY, NOON)
     online = store.get_online_features(["v:a", "v:n"], asked[["id"]].to_dict("records")).to_df()

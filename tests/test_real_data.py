@@ -6,8 +6,6 @@ The data are three weeks of the real extract. Each test damages one thing, and h
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -121,19 +119,6 @@ def project(tmp_path_factory) -> Project:
     return Project(tmp_path_factory.mktemp("flights") / HARD_TO_QUOTE)
 
 
-@pytest.fixture
-def damage(project):
-    """Changes the feature view's file, until the test ends."""
-    good = project.file.read_bytes()
-
-    def change_file(change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-        project.file.write_bytes(good)
-        change(pd.read_parquet(project.file)).to_parquet(project.file)
-
-    yield change_file
-    project.file.write_bytes(good)
-
-
 def without_zone(times: pd.Series) -> pd.Series:
     return times.dt.tz_localize(None)
 
@@ -177,32 +162,6 @@ def test_the_form_of_the_label_table_changes_no_value(project, change):
         project.assert_same_features(part, expected)
     kept, expected = (usable_labels(one, project.contract)[0] for one in (labels, project.labels))
     assert len(kept) > 1000 and kept.late.equals(expected.late)
-
-
-def test_warns_that_feature_times_without_a_zone_are_taken_for_utc(project, damage):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="the times in")
-        project.retrieve(project.labels.head(10))
-    damage(lambda table: table.assign(known=without_zone(table.known)))
-    with pytest.warns(UserWarning, match=r"the times in carrier.parquet \(known\) have no time zone"):
-        project.assert_same_features(project.retrieve(project.labels), project.table)
-
-
-@pytest.mark.parametrize(
-    "change, says",
-    [
-        (lambda table: table.assign(carrier=range(len(table))), r"numbers \(int64\) in the column carrier, "),
-        (lambda table: table.astype({"carrier_delay": str}), r"carrier.parquet holds text \(string\) in"),
-        (lambda table: table.assign(carrier_flights=table.carrier_flights / 7), "holds fractions, such as"),
-    ],
-    ids=["key", "text", "fractions"],
-)
-def test_names_a_feature_file_that_has_changed_a_type(project, damage, change, says):
-    damage(lambda table: table.astype({"carrier_flights": "float64"}))
-    project.assert_same_features(project.retrieve(project.labels), project.table)
-    damage(change)
-    with pytest.raises(ValueError, match=says):
-        project.retrieve(project.labels)
 
 
 def test_the_gate_says_what_a_column_holds_that_its_rules_cannot_read(project):
