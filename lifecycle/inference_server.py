@@ -23,7 +23,6 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lifecycle.limits import (
-    BACKLOG,
     LOOPBACK,
     MOST_BYTES,
     REFUSED,
@@ -32,6 +31,7 @@ from lifecycle.limits import (
     Limits,
     OneLine,
     Seldom,
+    connections,
 )
 
 
@@ -183,7 +183,7 @@ class Server(ModelServer):
 
         rest = self._rest_server
         rest.config.host, rest.config.http, rest.config.ws = self.host, Impatient, "none"
-        rest.config.timeout_keep_alive, rest.config.backlog = int(SECONDS), BACKLOG
+        rest.config.timeout_keep_alive, rest.config.backlog = int(SECONDS), connections()[1]
         # In place of KServe's own: they log each request with its timing, and each refusal with a traceback.
         rest._add_middlewares = middlewares
         rest._add_exception_handlers = handlers

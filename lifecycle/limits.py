@@ -33,8 +33,6 @@ requests of a connection."""
 PATIENCE = 5.0
 """Seconds that a request may wait for a thread: as long as SQLite waits for a lock."""
 MOST_CONNECTIONS = 1000
-BACKLOG = 100
-"""Connections that are taken before any of them is looked at; so many descriptors are kept free."""
 REFUSED = Counter(
     "lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"]
 )
@@ -163,6 +161,18 @@ def _later(reason: str, said: str) -> HTTPException:
     return HTTPException(503, said, {"Retry-After": "1"})
 
 
+def connections() -> tuple[int, int]:
+    """How many there may be at a time, and how many may come at once, by the descriptors of the process.
+
+    Those that come at once are taken before any of them is looked at.
+    """
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        descriptors = 4 * MOST_CONNECTIONS
+    backlog = min(512, descriptors // 4)
+    return min(MOST_CONNECTIONS, descriptors - 2 * backlog), backlog
+
+
 class Impatient(HttpToolsProtocol):
     """uvicorn's HTTP with limits.
 
@@ -178,9 +188,7 @@ class Impatient(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Make room when there are too many connections."""
         super().connection_made(transport)
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        few = descriptors != resource.RLIM_INFINITY and descriptors < MOST_CONNECTIONS + 2 * BACKLOG
-        if len(self.connections) > (max(descriptors - 2 * BACKLOG, 16) if few else MOST_CONNECTIONS):
+        if len(self.connections) > connections()[0]:
             REFUSED.labels("connections").inc()
             next(iter(self._waits), self)._give_up()
         self._wait()
