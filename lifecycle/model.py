@@ -172,7 +172,7 @@ def validation_scores(
 
 
 def save(model: BaseEstimator, path: str | Path) -> None:
-    """Write a fitted model as a skops file.
+    """Write a fitted model as a skops file, and read it once: skops also writes what it cannot read.
 
     Raises:
         ValueError: skops cannot hold a part of it, such as a function that was made inside another.
@@ -181,6 +181,7 @@ def save(model: BaseEstimator, path: str | Path) -> None:
 
     try:
         skops.io.dump(model, path)
+        skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
     except Exception as error:
         line = next(iter(str(error).splitlines()), "") or "no reason given"
         raise ValueError(

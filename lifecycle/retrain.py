@@ -140,7 +140,7 @@ def usable_labels(
             f"{newest:%Y-%m-%d %H:%M}. "
             "Wait for them, or end the window earlier."
         )
-    asked = rows.groupby(question)[contract.label]
+    asked = rows.groupby(question, observed=True)[contract.label]
     both = asked.transform("nunique") > 1
     contradictory = len(rows[both].drop_duplicates(question))
     if contradictory > contradictions * asked.ngroups:
