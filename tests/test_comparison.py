@@ -119,8 +119,9 @@ def test_names_what_cannot_be_compared(place, change, says):
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "neg_mean_absolute_error"])
-def test_gives_the_interval_of_the_slow_way(metric):
+def test_gives_the_interval_of_the_slow_way(metric, monkeypatch):
     """SciPy's bootstrap, with each metric calculated anew from the rows drawn; a third of them tie."""
+    monkeypatch.setattr(comparison, "RESAMPLES", 99)
     labels, champion, challenger, entities = drawn(4, entities=90, better=0.5)
     champion, challenger = champion.round(1), np.where(np.arange(labels.size) % 3, challenger, 0.0)
     groups = [np.flatnonzero(entities.driver_id == number) for number in range(90)]

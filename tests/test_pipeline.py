@@ -3,11 +3,13 @@
 import builtins
 import logging
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from conftest import save_reference
@@ -16,6 +18,7 @@ from kfp import compiler, dsl, local
 from kfp.local import task_dispatcher
 from kfp.pipeline_spec import pipeline_spec_pb2
 from pipeline_steps import in_process
+from served import eventually
 
 from helpers.workspace import REPOSITORY
 from lifecycle import local_runner, outcome, pipeline
@@ -153,9 +156,37 @@ def test_the_runner_works_in_a_child_and_leaves_this_process_alone(tmp_path, mon
         with pytest.raises(RuntimeError, match="FAILURE"):
             double(number=-1)
     assert task.output == 42
-    assert capsys.readouterr().out == "double: success\ndouble: failure\n", (
-        "a line per step, and nothing else"
-    )
+    # The error of a component that is called alone says that it failed.
+    assert capsys.readouterr().out == "double: success\n", "a line per step, and nothing else"
     assert "Executing task" in log.read_text() and "ValueError: negative" in log.read_text()
     assert (builtins.print, sys.executable, sys.stdout, root.handlers, root.level) == own
     assert task_dispatcher.run_single_task is local_runner.ENTRIES["run_single_task"]
+
+
+ORPHAN = """
+from pathlib import Path
+from kfp import dsl, local
+from lifecycle.pipeline import local_run
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def wait(note: str):
+    import os, pathlib, time
+    pathlib.Path(note).write_text(str(os.getpid()))
+    time.sleep(600)
+
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root="out")
+with local_run(Path("log")):
+    wait(note="note")
+"""
+
+
+def test_a_step_ends_with_a_caller_that_is_killed(tmp_path):
+    (tmp_path / "caller.py").write_text(ORPHAN)
+    caller = subprocess.Popen([sys.executable, "caller.py"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    note = tmp_path / "note"
+    eventually(lambda: caller.poll() is not None or (note.exists() and note.read_text()), "no step began")
+    step = int(note.read_text())
+    assert psutil.pid_exists(step)
+    caller.kill()
+    caller.wait()
+    eventually(lambda: not psutil.pid_exists(step), "the step lives on")

@@ -149,7 +149,10 @@ def contract(client):
             "ends on 2025-04-04, the last label is of 2025-03-31 06:00.",
         ),
         (lambda rows: rows.replace({"label": {1: 7}}), "labels must be 0 or 1; the column label holds 0, 7."),
-        (lambda rows: rows.assign(driver_id=rows.driver_id + 0.5), "driver_id holds 1001.5, and the feature"),
+        (
+            lambda rows: rows.assign(driver_id=rows.driver_id + 0.5),
+            ".5, and the feature repository declares whole numbers; ",
+        ),
         (
             lambda rows: rows.assign(driver_id=rows.driver_id.astype(str)),
             "driver_id of the entity table holds text",
@@ -169,7 +172,10 @@ def test_leaves_out_a_few_contradictions_and_counts_a_repeated_label_once(contra
     rows = twice(labels, 0.04)
     lost = labels[labels.event_timestamp.between(*WINDOW)].tail(9).index
     table = pd.concat([rows, labels]).assign(note=None)
-    lacking = [labels.loc[lost].assign(event_timestamp=pd.NaT), labels.loc[lost].assign(label=np.nan)]
+    lacking = [
+        labels.loc[lost].assign(event_timestamp=labels.event_timestamp.where(labels.label > 1)),
+        labels.loc[lost].assign(label=np.nan),
+    ]
     kept, dropped, left_out = usable_labels(pd.concat([table, *lacking]), contract, *WINDOW)
     assert dropped == {"event_timestamp": 9, "label": 9}, "counted, and no row for the empty note"
     key = ["driver_id", "event_timestamp"]
