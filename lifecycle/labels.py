@@ -107,7 +107,7 @@ def usable_rows(
         raise LabelsRefused(f"none of the {len(table)} rows of the label table is complete{lacking}.")
     check_entity_table(rows, {name: dtype for name, dtype in declared.items() if name in rows})
     for name in contract.join_keys:
-        if str(declared.get(name, "")).upper() in _WHOLE:
+        if name in declared and declared[name].to_value_type().name in _WHOLE:
             rows = rows.assign(**{name: _whole(rows[name])})
     check_values(rows[contract.label], task)
     kind = "int64" if task == "binary" else "float64"
@@ -121,8 +121,8 @@ def _whole(keys: pd.Series) -> pd.Series:
     )
     if len(broken):
         raise LabelsRefused(
-            f"the join key {keys.name} holds {broken.iloc[0]!r}, and the feature repository declares whole "
-            f"numbers; {len(broken)} rows have such a key. Find out what wrote them, or leave them out."
+            f"the join key {keys.name} holds {broken.tolist()[0]!r}, and the feature repository declares "
+            f"whole numbers; {len(broken)} rows have such a key. Find out what wrote them, or leave them out."
         )
     return keys.astype("int64") if pd.api.types.is_float_dtype(keys.dtype) else keys
 

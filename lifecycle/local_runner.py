@@ -109,8 +109,8 @@ def in_child(name: str, pipeline_spec: Any, arguments: dict[str, Any], log: Log)
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a group of its own, with its steps: they can be ended together
         )
+        assert child.stdin and child.stdout, "both are pipes"
         try:
-            assert child.stdin is not None and child.stdout is not None
             with suppress(BrokenPipeError):  # it ended at once; its code says so below
                 pickle.dump((name, settings, pipeline_spec.SerializeToString(), arguments), child.stdin)
                 child.stdin.flush()
