@@ -111,11 +111,7 @@ class LocalRuntime:
 
         The backend deletes only that of a job that completed.
         """
-<<<<<<< HEAD
-        # `tempfile.mkdtemp(prefix=job)` adds eight characters; what begins with `job1` may be of `job10`.
-=======
         # The backend's `mkdtemp(prefix=job)` adds eight characters: `job10's` is longer.
->>>>>>> 8e5ffb0 (Show a key as it was given)
         left = [
             path
             for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(job)}{'?' * 8}")
