@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class Recipe:
     estimator: str = DEFAULT
     task: str = "binary"
     metric: str = "roc_auc"
-    types: tuple[str, ...] = ()
+    types: Sequence[str] = ()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
