@@ -11,7 +11,7 @@ from typing import Any
 from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec, V1beta1PredictorSpec
 from kubernetes import client
 
-from lifecycle.cluster import POD_SECURITY, kubernetes_name, mount, tracking_environment, volume
+from lifecycle.objects import POD_SECURITY, kubernetes_name, mount, tracking_environment, volume
 from lifecycle.settings import Settings
 
 PORT = 8080

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lifecycle.cluster import CONTAINER_SECURITY, POD, mount, volume
+from lifecycle.objects import CONTAINER_SECURITY, POD, mount, volume
 from lifecycle.katib_trial import trial
 from lifecycle.recipe import Recipe
 from lifecycle.settings import Cluster

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lifecycle.cluster import (
+from lifecycle.objects import (
     CONTAINER_SECURITY,
     POD,
     POD_SECURITY,

@@ -1,6 +1,6 @@
 """A skops file is read here: its types, sizes and shape are checked before anything in it is built.
 
-This module imports little: the child process of ``lifecycle.trial`` starts with it.
+This module imports little: the child process of ``lifecycle.sandbox`` starts with it.
 """
 
 from __future__ import annotations

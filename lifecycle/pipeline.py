@@ -11,7 +11,7 @@ from pathlib import Path
 from kfp import components, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 
-from lifecycle.cluster import LOGIN, TRACKING
+from lifecycle.objects import LOGIN, TRACKING
 from lifecycle.local_runner import local_run
 from lifecycle.settings import IMAGE, Cluster
 

@@ -6,7 +6,7 @@ import kfp_server_api as api
 from google.protobuf import json_format
 from kfp import dsl
 
-from lifecycle.cluster import kubernetes_name
+from lifecycle.objects import kubernetes_name
 from lifecycle.pipeline import on_cluster
 from lifecycle.settings import FILE, Settings
 

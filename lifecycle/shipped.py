@@ -63,7 +63,7 @@ def submit(
     )
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
-    from lifecycle.cluster import TRACKING, mount, volume
+    from lifecycle.objects import TRACKING, mount, volume
 
     image = cluster.training_image or cluster.image
     # What `TrainerClient().get_runtime("torch-distributed")` gives on a cluster with Kubeflow's own runtimes.

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from lifecycle.contract import FeatureContract
 from lifecycle.model import TYPES, load
 from lifecycle.model_file import MOST_BYTES
-from lifecycle.trial import VersionRefused, vouch
+from lifecycle.sandbox import VersionRefused, vouch
 
 __all__ = ["Version", "VersionRefused", "behind_alias", "numbered", "read", "stored_files"]
 _MOST_FILES = 100
@@ -99,7 +99,7 @@ def read(
 
     ``mlflow.sklearn.load_model`` would: it unpickles, and it takes the list of types that skops may build
     from the model's own metadata. A child process with limits reads and tries the files first; see
-    ``lifecycle.trial``.
+    ``lifecycle.sandbox``.
 
     Args:
         name: of the registered model.
@@ -111,7 +111,7 @@ def read(
         VersionRefused: it holds folders or more than ``MOST_BYTES``, is not stored in the format skops, holds
             types that are not in ``types``, has no contract or no input example, is not the model of
             ``version.model_id``, does not do on its own input example what its task asks for, or takes more
-            time or memory than ``lifecycle.trial`` gives it.
+            time or memory than ``lifecycle.sandbox`` gives it.
         TimeoutError: the machine is too busy to try it.
     """
     stored_files(name, version)

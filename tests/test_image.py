@@ -31,7 +31,7 @@ from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
 from lifecycle import katib, manifests, pipeline
-from lifecycle.cluster import USER
+from lifecycle.objects import USER
 from lifecycle.contract import FeatureContract
 from lifecycle.inference_service import PORT, container, inference_service
 from lifecycle.manifests import MLFLOW_PORT

@@ -25,7 +25,7 @@ from optuna import distributions
 from helpers.capture import captured_trainer
 from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli, katib, manifests, shipped
-from lifecycle.cluster import LOGIN, STORES, USER
+from lifecycle.objects import LOGIN, STORES, USER
 from lifecycle.inference_service import container
 from lifecycle.settings import FILE, Cluster
 

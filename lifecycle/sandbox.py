@@ -84,7 +84,7 @@ def vouch(folder: Path, model_id: str, types: Collection[str], task: str = "bina
     return answer
 
 
-_MAIN = "trial.main()"
+_MAIN = "sandbox.main()"
 _FORKS = sys.platform != "darwin"  # there, what numpy calls does not survive a fork: a child answers once
 _lock = threading.Lock()
 _child: subprocess.Popen | None = None
@@ -118,7 +118,7 @@ def _ask(question: bytes) -> bytes:
 
 def _started() -> subprocess.Popen:
     # The same modules as here, wherever they come from.
-    code = f"import sys; sys.path[:] = {sys.path!r}; from lifecycle import trial; {_MAIN}"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from lifecycle import sandbox; {_MAIN}"
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     return subprocess.Popen(
         [sys.executable, "-P", "-B", "-W", "ignore", "-c", code],
