@@ -33,7 +33,7 @@ endif
 
 # One at a time: the lock is this file's, and the system gives it back when the shell that holds it ends.
 # The folder's name comes from `pwd`: pasted into a command by make, a quote or a dollar in it would mean something to the shell.
-.venv/current: uv.lock pyproject.toml
+.venv/current: uv.lock pyproject.toml lifecycle/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); the workshop needs Python 3.11, 3.12 or 3.13. Install one and name it: make run PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -56,7 +56,7 @@ endif
 	  export PIP_NO_INDEX=1 PIP_FIND_LINKS="$$from" UV_FIND_LINKS="$$from" UV_OFFLINE=1; \
 	fi; \
 	[ -z "$$WHEELS" ] && command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
-	[ -z "$$WHEELS" ] || uv export --quiet --frozen --no-emit-project | uv pip install --python $(VENV) --no-index --no-deps --require-hashes -r -; \
+	[ -z "$$WHEELS" ] || uv export --quiet --frozen --no-emit-workspace | uv pip install --python $(VENV) --no-index --no-deps --require-hashes -r -; \
 	uv sync --frozen --python $(VENV) $$([ ! -s .extras ] || echo --inexact); \
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
@@ -84,9 +84,9 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	uv export $(EXPORT) $(IMAGE) | diff cluster/requirements.txt -
 
 EXPORT := --quiet --frozen --offline --no-header --no-annotate
-COURSE := --no-dev --no-emit-project
+COURSE := --no-dev --no-emit-workspace
 BUILD := --only-group build
-IMAGE := $(COURSE) $(addprefix --prune ,papermill nbconvert jupyterlab ipywidgets evidently)
+IMAGE := --package ml-lifecycle --extra all --no-emit-workspace
 lock: .venv/current ## write the lock after a change in pyproject.toml, and the lists that are exported from it; UPGRADE=1 for the newest of all
 	uv lock $(if $(UPGRADE),--upgrade)
 	uv export $(EXPORT) $(COURSE) >requirements.txt

@@ -67,9 +67,9 @@ class Ground:
         from benchmarks.online import known_drivers
         from helpers import data
         from helpers.services import Service
-        from lifecycle.contract import FeatureContract
-        from lifecycle.model import new_model
-        from lifecycle.retrieval import historical_features
+        from lifecycle.features.contract import FeatureContract
+        from lifecycle.models.model import new_model
+        from lifecycle.features.retrieval import historical_features
 
         self.workspace = serving_home(home)
         self.registry = mlflow.MlflowClient()

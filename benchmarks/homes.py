@@ -21,11 +21,11 @@ def serving_home(home: Path) -> Workspace:
     import pandas as pd
     from feast import FeatureStore
 
-    from lifecycle.contract import FeatureContract
-    from lifecycle.model import new_model
-    from lifecycle.recipe import Recipe
-    from lifecycle.registering import log_model
-    from lifecycle.retrieval import historical_features
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.models.model import new_model
+    from lifecycle.models.recipe import Recipe
+    from lifecycle.models.registering import log_model
+    from lifecycle.features.retrieval import historical_features
 
     quiet()
     store = FeatureStore(repo_path=str(workspace.feature_repo))

@@ -88,7 +88,7 @@ def with_feast_batches(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame],
 
 def with_feast_asof(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """Feast's own call on the project's offline store, whose plan is an ASOF join."""
-    return with_feast(folder, ttl, offline_store="lifecycle.asof_store.AsofOfflineStore")
+    return with_feast(folder, ttl, offline_store="lifecycle.features.asof_store.AsofOfflineStore")
 
 
 def with_asof(folder: Path, ttl: timedelta) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import IPython.core.history  # noqa: F401  before Feast: lifecycle/serving.py says why
+import IPython.core.history  # noqa: F401  before Feast: lifecycle/src/lifecycle/serving/scoring.py says why
 import numpy as np
 import pandas as pd
 
@@ -43,7 +43,7 @@ def measure(ask: Callable[[dict], float], drivers: list[dict], requests: int) ->
 
 def in_process(workspace: Workspace, requests: int) -> dict:
     """The server's own class, called directly; often enough for several writes of a prediction log."""
-    from lifecycle.serving import FeatureModel
+    from lifecycle.serving.scoring import FeatureModel
 
     model = FeatureModel(MODEL, workspace.feature_repo, ALIAS, now=data.NOW.timestamp())
 

@@ -11,10 +11,10 @@ import yaml
 from kfp import compiler
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lifecycle import katib
-from lifecycle.manifests import render, train_job, write
-from lifecycle.pipeline import training_pipeline
-from lifecycle.schedule import recurring_run
+from lifecycle.cluster import katib
+from lifecycle.cluster.manifests import render, train_job, write
+from lifecycle.training.pipeline import training_pipeline
+from lifecycle.cluster.schedule import recurring_run
 from lifecycle.settings import FILE, Settings
 
 HERE = Path(__file__).resolve().parent

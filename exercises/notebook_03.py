@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore
 
-    from lifecycle.validation import SuiteReport
+    from lifecycle.features.validation import SuiteReport
 
 HOURLY = ["conv_rate", "acc_rate", "avg_daily_trips"]
 FEATURES = [f"driver_hourly_stats:{name}" for name in HOURLY]
@@ -32,7 +32,7 @@ def _refuses_frozen(rule: Any) -> str:
     import pandas as pd
     from great_expectations.expectations.expectation import Expectation
 
-    from lifecycle.validation import judge, suite_tag
+    from lifecycle.features.validation import judge, suite_tag
 
     if isinstance(rule, type) and issubclass(rule, Expectation):
         raise NotYet(
@@ -201,7 +201,7 @@ def _gets_past(spoil: Any) -> str:
     from feast import FeatureStore
 
     from helpers.start import REFERENCE
-    from lifecycle.validation import judge, stored_suite
+    from lifecycle.features.validation import judge, stored_suite
 
     if not callable(spoil):
         raise NotYet(
@@ -258,7 +258,7 @@ def _drift(store: FeatureStore) -> dict[str, float]:
     from feast.monitoring.monitoring_service import MonitoringService
     from scipy.spatial.distance import jensenshannon
 
-    from lifecycle.validation import common_bins
+    from lifecycle.features.validation import common_bins
 
     monitor = MonitoringService(store)
     histograms = []

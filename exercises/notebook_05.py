@@ -165,7 +165,7 @@ def _says_it_to_katib(parameters: Any) -> str:
     from kubeflow_katib_api import models
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    from lifecycle import katib
+    from lifecycle.cluster import katib
 
     if isinstance(parameters, str):
         with attempt("that text is no YAML"):

@@ -81,8 +81,8 @@ def _why(log: str) -> str:
 def _gives_the_share(share: Any) -> str:
     import pandas as pd
 
-    from lifecycle import pipeline
-    from lifecycle.model import selection_ends
+    from lifecycle.training import pipeline
+    from lifecycle.models.model import selection_ends
 
     _is_component(share)
     labels = pd.read_parquet(current().data / "driver_labels.parquet")
@@ -122,7 +122,7 @@ def _waits(order: Any) -> str:
     import yaml
     from kfp import compiler, dsl
 
-    from lifecycle import pipeline
+    from lifecycle.training import pipeline
 
     if not callable(order):
         raise NotYet(f"that is of the type {type(order).__name__}; the answer is a function of two tasks.")
@@ -169,7 +169,7 @@ def _waits(order: Any) -> str:
 def _believes(gate: Any) -> str:
     from kfp import dsl
 
-    from lifecycle import pipeline
+    from lifecycle.training import pipeline
 
     if not callable(gate):
         raise NotYet(

@@ -152,7 +152,7 @@ def _server_says(store: FeatureStore, driver: int) -> str:
     import yaml
     from fastapi import HTTPException
 
-    from lifecycle.serving import FeatureModel
+    from lifecycle.serving.scoring import FeatureModel
 
     with tempfile.TemporaryDirectory(prefix="exercise-") as folder:
         settings = store.config.model_dump(mode="json", by_alias=True, exclude_none=True)

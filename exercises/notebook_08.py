@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from evidently import Report
 
-    from lifecycle.comparison import Comparison
+    from lifecycle.training.comparison import Comparison
 
 DRIFTED, CHANGED = (2, 3), (4, 5, 6)
 """The weeks of covariate drift and of concept drift."""
@@ -204,7 +204,7 @@ COLUMNS = ["driver_id", "label", "champion", "challenger"]
 def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
     import pandas as pd
 
-    from lifecycle.comparison import compare
+    from lifecycle.training.comparison import compare
 
     if not callable(more_evidence):
         raise NotYet(
@@ -241,8 +241,8 @@ def _lucky(everything: pd.DataFrame) -> tuple[pd.DataFrame, Comparison]:
     """
     import numpy as np
 
-    from lifecycle.comparison import auc, compare
-    from lifecycle.model import split
+    from lifecycle.training.comparison import auc, compare
+    from lifecycle.models.model import split
 
     _, rows = split(everything[everything.week.isin(DRIFTED)])
     rows = rows.rename(columns={"score": "champion"})[["driver_id", "label", "champion"]].reset_index(

@@ -188,8 +188,8 @@ def _six(trainer: Any) -> str:
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
     from helpers.capture import captured_trainer
-    from lifecycle import shipped
-    from lifecycle.distributed import round_trip
+    from lifecycle.training import shipped
+    from lifecycle.training.distributed import round_trip
     from lifecycle.settings import IMAGE, Cluster
 
     if not isinstance(trainer, CustomTrainer):

@@ -18,7 +18,7 @@ def _containers(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _unlimited(answer: Any) -> str:
-    from lifecycle import manifests
+    from lifecycle.cluster import manifests
 
     if not callable(answer):
         raise NotYet(

@@ -194,7 +194,7 @@ def main(feature_repo: str, service: str, entities: str, answer: str) -> None:
     from feast import FeatureStore
 
     from helpers import registry
-    from lifecycle.retrieval import historical_features
+    from lifecycle.features.retrieval import historical_features
 
     store = FeatureStore(repo_path=feature_repo)
     registry.apply(store, Path(feature_repo))

@@ -44,7 +44,7 @@ class Service:
     The server also ends when this process does, however that happens: it runs under a keeper (``_keeper.py``)
     that holds a pipe from here and ends the server when the pipe closes. A killed notebook kernel leaves
     nothing behind. A command that starts with ``feast`` runs Feast's command line with a check of the host
-    that a caller names (``_feast.py``); MLflow's server and ``lifecycle.serving`` have their own.
+    that a caller names (``_feast.py``); MLflow's server and ``lifecycle.serving.scoring`` have their own.
 
     Args:
         name: for messages and the log file.

@@ -126,13 +126,13 @@ def train_and_lose_a_worker(parameters: dict | None = None, **named: object) -> 
     """Train as one worker of several, but worker 1 is killed after epoch 110. Shipped as text as well.
 
     Args:
-        parameters: the arguments of work, in lifecycle/distributed.py.
+        parameters: the arguments of work, in lifecycle/src/lifecycle/training/distributed.py.
         named: the same.
     """
     import os
     import signal
 
-    from lifecycle.distributed import work
+    from lifecycle.training.distributed import work
 
     def lose(rank: int, epoch: int) -> None:
         if rank == 1 and epoch == 110:

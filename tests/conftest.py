@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import IPython.core.history  # noqa: F401  before any test imports Feast: lifecycle/serving.py says why
+import IPython.core.history  # noqa: F401  before any test imports Feast: lifecycle/src/lifecycle/serving/scoring.py says why
 import psutil
 import pytest
 
@@ -182,7 +182,7 @@ def save_reference(store: FeatureStore, workspace: Workspace) -> None:
     from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
     from helpers.start import REFERENCE
-    from lifecycle.validation import suite_tag
+    from lifecycle.features.validation import suite_tag
 
     rules = [
         gxe.ExpectColumnValuesToBeInSet(column="label", value_set=[0, 1]),

@@ -18,7 +18,7 @@ from kfp.dsl.executor import Executor
 from kfp.local import subprocess_task_handler
 from mlflow.tracking import fluent
 
-from lifecycle import local_runner
+from lifecycle.training import local_runner
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ from helpers.data import NOW
 from helpers.services import Service
 from helpers.start import MODEL
 from helpers.workspace import Workspace, configure, create_home
-from lifecycle.contract import FeatureContract
-from lifecycle.retrieval import historical_features
+from lifecycle.features.contract import FeatureContract
+from lifecycle.features.retrieval import historical_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable

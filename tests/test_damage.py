@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from helpers import damage, registry
 from helpers.start import begin, missing
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, create_home
-from lifecycle.sweep import open_study
+from lifecycle.training.sweep import open_study
 
 pytestmark = pytest.mark.unit
 FILES = (damage.REGISTRY, damage.ONLINE, damage.TRACKING, damage.STUDY)

@@ -16,11 +16,11 @@ import pytest
 from helpers.capture import captured_trainer
 from helpers.trainer import LocalRuntime
 from helpers.workspace import REPOSITORY, configure
-from lifecycle import distributed, shipped
-from lifecycle.contract import FeatureContract
-from lifecycle.distributed import NotTrained
-from lifecycle.model import load, new_model, save, selection_ends
-from lifecycle.retrieval import historical_features
+from lifecycle.training import distributed, shipped
+from lifecycle.features.contract import FeatureContract
+from lifecycle.training.distributed import NotTrained
+from lifecycle.models.model import load, new_model, save, selection_ends
+from lifecycle.features.retrieval import historical_features
 
 pytestmark = pytest.mark.unit
 

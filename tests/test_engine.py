@@ -7,7 +7,7 @@ from conftest import HARD_TO_QUOTE, apply, listening
 from helpers import engine
 from helpers.services import HOST
 from helpers.workspace import create_home
-from lifecycle.retrieval import historical_features
+from lifecycle.features.retrieval import historical_features
 
 pytestmark = pytest.mark.system
 SERVICE = "driver_campaign"  # computes with a value of the request; notebook 10 compares driver_training

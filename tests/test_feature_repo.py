@@ -12,7 +12,7 @@ import pytest
 
 from helpers import registry
 from helpers.data import NOW
-from lifecycle.retrieval import historical_features
+from lifecycle.features.retrieval import historical_features
 
 pytestmark = pytest.mark.unit
 DRIVERS = [1001, 1002, 1025, 1003]  # 1025 has expired

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -30,13 +31,14 @@ from helpers.data import NOW
 from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
-from lifecycle import katib, manifests, pipeline
+from lifecycle.cluster import katib, manifests
+from lifecycle.training import pipeline
 from lifecycle.objects import USER
-from lifecycle.contract import FeatureContract
-from lifecycle.inference_service import PORT, container, inference_service
-from lifecycle.manifests import MLFLOW_PORT
-from lifecycle.model import new_model, split
-from lifecycle.retrieval import historical_features
+from lifecycle.features.contract import FeatureContract
+from lifecycle.cluster.inference_service import PORT, container, inference_service
+from lifecycle.cluster.manifests import MLFLOW_PORT
+from lifecycle.models.model import new_model, split
+from lifecycle.features.retrieval import historical_features
 from lifecycle.settings import FILE, IMAGE, Settings
 from workshop import commands
 from workshop.image import build, engine
@@ -188,8 +190,8 @@ LOOK = """
 import importlib, json, os, pkgutil, shutil, sys, tempfile
 from importlib.metadata import distributions
 import lifecycle
-for found in pkgutil.iter_modules(lifecycle.__path__):
-    importlib.import_module(f"lifecycle.{found.name}")
+for found in pkgutil.walk_packages(lifecycle.__path__, "lifecycle."):
+    importlib.import_module(found.name)
 tempfile.mkdtemp()
 absent = "helpers exercises workshop notebooks IPython jupyterlab papermill evidently torch".split()
 print(json.dumps({
@@ -214,7 +216,8 @@ def test_the_image_holds_the_listed_packages_and_lifecycle_and_nothing_else(dock
     wanted = {
         (one.name, str(one.specifier)[2:]) for one in listed if not one.marker or one.marker.evaluate(python)
     }
-    assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in found["packages"]} == wanted
+    wanted.add(("ml-lifecycle", version("ml-lifecycle")))
+    assert {(re.sub(r"[-_.]+", "-", name).lower(), number) for name, number in found["packages"]} == wanted
     assert "/site-packages/" in found["place"]
     assert found["found"] == [] and found["compilers"] == []
     assert found["user"] == USER and not found["may change its packages"]

@@ -11,8 +11,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from helpers.capture import captured_client
-from lifecycle import katib
-from lifecycle.katib_trial import trial
+from lifecycle.cluster import katib
+from lifecycle.training.katib_trial import trial
 from lifecycle.settings import IMAGE, Cluster
 
 pytestmark = pytest.mark.unit
@@ -71,7 +71,7 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
     assert float(score) == pytest.approx(trial(**CHOICE, **inputs), abs=1e-6)
     arguments = [f"--{name}={value}" for name, value in (inputs | CHOICE).items()]
     started = subprocess.run(
-        [sys.executable, "-m", "lifecycle.katib_trial", *arguments],
+        [sys.executable, "-m", "lifecycle.training.katib_trial", *arguments],
         capture_output=True,
         text=True,
         check=True,

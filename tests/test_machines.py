@@ -21,7 +21,7 @@ from helpers import registry
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.workspace import configure, create_home
-from lifecycle.retrieval import historical_features
+from lifecycle.features.retrieval import historical_features
 
 pytestmark = pytest.mark.system
 

@@ -24,9 +24,11 @@ from optuna import distributions
 
 from helpers.capture import captured_trainer
 from helpers.workspace import REPOSITORY, Workspace
-from lifecycle import cli, katib, manifests, shipped
+from lifecycle import cli
+from lifecycle.cluster import katib, manifests
+from lifecycle.training import shipped
 from lifecycle.objects import LOGIN, STORES, USER
-from lifecycle.inference_service import container
+from lifecycle.cluster.inference_service import container
 from lifecycle.settings import FILE, Cluster
 
 pytestmark = pytest.mark.unit

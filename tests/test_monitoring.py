@@ -24,7 +24,7 @@ from helpers import services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, MONITORING
 from helpers.start import MODEL
-from lifecycle.prediction_log import read_log
+from lifecycle.serving.prediction_log import read_log
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("served")]
 RULES = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]

@@ -21,7 +21,7 @@ from pipeline_steps import in_process
 from served import eventually
 
 from helpers.workspace import REPOSITORY
-from lifecycle import local_runner, outcome, pipeline
+from lifecycle.training import local_runner, outcome, pipeline
 from lifecycle.settings import Cluster
 from workshop import commands
 
@@ -166,7 +166,7 @@ def test_the_runner_works_in_a_child_and_leaves_this_process_alone(tmp_path, mon
 ORPHAN = """
 from pathlib import Path
 from kfp import dsl, local
-from lifecycle.pipeline import local_run
+from lifecycle.training.pipeline import local_run
 
 @dsl.component(base_image="python", install_kfp_package=False)
 def wait(note: str):

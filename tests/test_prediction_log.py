@@ -22,10 +22,10 @@ from served import DRIVER, SERVICES, eventually, logging_to
 
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.start import MODEL
-from lifecycle import prediction_log
-from lifecycle.contract import ContractError
-from lifecycle.prediction_log import Answer, Layout, PredictionLog, read_log
-from lifecycle.serving import FeatureModel
+from lifecycle.serving import prediction_log
+from lifecycle.features.contract import ContractError
+from lifecycle.serving.prediction_log import Answer, Layout, PredictionLog, read_log
+from lifecycle.serving.scoring import FeatureModel
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("served")]
 SERVICE = SERVICES["2"]

@@ -28,18 +28,18 @@ from pipeline_steps import in_process
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from helpers.workspace import REPOSITORY
-from lifecycle import pipeline
-from lifecycle.contract import FeatureContract
-from lifecycle.katib_trial import trial
-from lifecycle.model import TYPES, needed_types, new_model, split, validation_scores
-from lifecycle.outcome import read_record
-from lifecycle.recipe import Recipe
-from lifecycle.retrain import retrain, usable_labels
-from lifecycle.retrieval import historical_features
-from lifecycle.serving import FeatureModel
-from lifecycle.sweep import open_study, sweep
-from lifecycle.validation import judge, suite_tag
-from lifecycle.versions import VersionRefused, behind_alias, read
+from lifecycle.training import pipeline
+from lifecycle.features.contract import FeatureContract
+from lifecycle.training.katib_trial import trial
+from lifecycle.models.model import TYPES, needed_types, new_model, split, validation_scores
+from lifecycle.training.outcome import read_record
+from lifecycle.models.recipe import Recipe
+from lifecycle.training.retrain import retrain, usable_labels
+from lifecycle.features.retrieval import historical_features
+from lifecycle.serving.scoring import FeatureModel
+from lifecycle.training.sweep import open_study, sweep
+from lifecycle.features.validation import judge, suite_tag
+from lifecycle.models.versions import VersionRefused, behind_alias, read
 
 pytestmark = pytest.mark.unit
 BEGIN, END = pd.Timestamp("2013-04-01", tz="UTC"), pd.Timestamp("2013-04-22", tz="UTC")
@@ -298,7 +298,7 @@ def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retra
         read(name, behind_alias(client, name, "production"))
     fitted, _ = read(name, behind_alias(client, name, "production"), types=TYPES | {*types})
     project.store.materialize(END - timedelta(hours=6), END, feature_views=["carrier"])
-    monkeypatch.setattr("lifecycle.serving.read", partial(read, types=TYPES | {*types}))
+    monkeypatch.setattr("lifecycle.serving.scoring.read", partial(read, types=TYPES | {*types}))
     server = FeatureModel(name, project.repo, "production", now=END.timestamp())
     try:
         question = {"origin": "JFK", "carrier": ACCENTED, "scheduled_hour": 17.0}

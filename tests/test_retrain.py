@@ -20,11 +20,11 @@ from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home
 from lifecycle import cli
-from lifecycle import retrain as retrain_module
-from lifecycle.model import hyperparameters, new_model
-from lifecycle.outcome import read_record
-from lifecycle.recipe import Recipe, RecipeError
-from lifecycle.retrain import (
+from lifecycle.training import retrain as retrain_module
+from lifecycle.models.model import hyperparameters, new_model
+from lifecycle.training.outcome import read_record
+from lifecycle.models.recipe import Recipe, RecipeError
+from lifecycle.training.retrain import (
     NotRetrained,
     _alone,
     _close_dead_runs,
@@ -33,8 +33,8 @@ from lifecycle.retrain import (
     promote,
     usable_labels,
 )
-from lifecycle.serving import FeatureModel
-from lifecycle.versions import behind_alias, read
+from lifecycle.serving.scoring import FeatureModel
+from lifecycle.models.versions import behind_alias, read
 from workshop import commands
 
 pytestmark = pytest.mark.unit

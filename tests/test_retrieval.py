@@ -6,7 +6,7 @@ from conftest import apply
 
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.workspace import configure
-from lifecycle.retrieval import historical_features
+from lifecycle.features.retrieval import historical_features
 
 pytestmark = pytest.mark.unit
 CONV = ["driver_hourly_stats:conv_rate"]

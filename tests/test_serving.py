@@ -33,10 +33,10 @@ from helpers import registry, services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.start import MODEL
-from lifecycle import limits
-from lifecycle.contract import FeatureContract
-from lifecycle.open_inference import MOST_ROWS
-from lifecycle.prediction_log import read_log
+from lifecycle.serving import limits
+from lifecycle.features.contract import FeatureContract
+from lifecycle.serving.open_inference import MOST_ROWS
+from lifecycle.serving.prediction_log import read_log
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("served")]
 PREDICT, INFER = f"/v1/models/{MODEL}:predict", f"/v2/models/{MODEL}/infer"

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from helpers.worker import in_a_process
 from helpers.workspace import configure, create_home
-from lifecycle.sweep import StoresDisagree, SweepChanged, complete, open_study, records, sweep
+from lifecycle.training.sweep import StoresDisagree, SweepChanged, complete, open_study, records, sweep
 
 pytestmark = pytest.mark.unit
 TOTAL = 13  # ten at random, then the sampler learns

@@ -22,8 +22,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from helpers.workspace import REPOSITORY
-from lifecycle.inference_service import container
-from lifecycle.manifests import problems, read
+from lifecycle.cluster.inference_service import container
+from lifecycle.cluster.manifests import problems, read
 
 pytestmark = pytest.mark.system
 TEXT = (REPOSITORY / "docs" / "take-it-home.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from feast.dqm.errors import ValidationFailed
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from scipy.spatial.distance import jensenshannon
 
-from lifecycle.validation import (
+from lifecycle.features.validation import (
     NoSuiteError,
     SuiteProfiler,
     common_bins,

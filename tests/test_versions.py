@@ -28,10 +28,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from helpers.data import NOW
 from helpers.workspace import configure
-from lifecycle import model as lifecycle_model
-from lifecycle import model_file, serving, trial, versions, watching
-from lifecycle.contract import FeatureContract
-from lifecycle.versions import Version, VersionRefused, behind_alias, read
+from lifecycle.models import model as lifecycle_model
+from lifecycle.models import model_file, sandbox, versions
+from lifecycle.serving import scoring as serving
+from lifecycle.serving import watching
+from lifecycle.features.contract import FeatureContract
+from lifecycle.models.versions import Version, VersionRefused, behind_alias, read
 
 pytestmark = pytest.mark.unit
 NAME = "attacked"
@@ -257,10 +259,10 @@ def test_a_hostile_version_is_refused_in_a_moment_and_little_memory(log, fitted,
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit of memory")
 def test_the_child_has_limits_of_time_memory_and_files(monkeypatch, tmp_path):
     """Whatever reading a file takes: here, what the child executes in the place of reading."""
-    monkeypatch.setattr(trial, "_child", None)
-    monkeypatch.setattr(trial, "CPU_SECONDS", 2)
-    hook = "trial.CPU_SECONDS = 2; trial._tried = lambda _, code, types: exec(code); trial.main()"
-    monkeypatch.setattr(trial, "_MAIN", hook)
+    monkeypatch.setattr(sandbox, "_child", None)
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 2)
+    hook = "sandbox.CPU_SECONDS = 2; sandbox._tried = lambda _, code, types, task: exec(code); sandbox.main()"
+    monkeypatch.setattr(sandbox, "_MAIN", hook)
     write = f"import os; os.write(os.open({str(tmp_path / 'large')!r}, os.O_CREAT | os.O_WRONLY), b'x')"
     for code, says in (
         ("while True: pass", "more than 2 s"),
@@ -269,11 +271,11 @@ def test_the_child_has_limits_of_time_memory_and_files(monkeypatch, tmp_path):
         (write, "cannot be read: OSError.*File too large"),
     ):
         with pytest.raises(VersionRefused, match=says):
-            trial.vouch(tmp_path, code, lifecycle_model.TYPES)
-    trial._end()
-    monkeypatch.setattr(trial, "_MAIN", "raise SystemExit")
+            sandbox.vouch(tmp_path, code, lifecycle_model.TYPES)
+    sandbox._end()
+    monkeypatch.setattr(sandbox, "_MAIN", "raise SystemExit")
     with pytest.raises(RuntimeError, match="does not stay alive"):
-        trial.vouch(tmp_path, "", [])
+        sandbox.vouch(tmp_path, "", [])
 
 
 def test_a_type_that_skops_trusts_and_lifecycle_does_not_is_refused(tmp_path):

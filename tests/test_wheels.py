@@ -64,7 +64,7 @@ def listed(python: str) -> set[tuple[str, str]]:
         "--quiet",
         "--frozen",
         "--offline",
-        "--no-emit-project",
+        "--no-emit-workspace",
         "--no-hashes",
         "--no-header",
         "--no-annotate",

@@ -119,7 +119,7 @@ def test_the_comment_holds_the_plan_indented_whatever_the_plan_says(tmp_path):
 
 
 def test_a_step_that_changed_without_its_compiled_file_fails_and_shows_that_limit_alone(tmp_path):
-    for name in ("lifecycle/pipeline.py", "cluster/training_pipeline.yaml"):
+    for name in ("lifecycle/src/lifecycle/training/pipeline.py", "cluster/training_pipeline.yaml"):
         (tmp_path / name).parent.mkdir()
         shutil.copy(REPOSITORY / name, tmp_path / name)
     author = ["-c", "user.name=a test", "-c", "user.email=test@example.org"]

@@ -322,7 +322,7 @@ def wheels(into: Path = WHEELS) -> int:
         WorkshopError: a package could not be fetched, or is another one than the lock's.
     """
     uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
-    export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project"]
+    export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-workspace"]
     lock = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     into.mkdir(parents=True, exist_ok=True)
     done = _fetch(lock, into)

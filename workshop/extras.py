@@ -64,7 +64,7 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     if index:
         where["UV_INDEX"] = f"{index} {where.get('UV_INDEX', '')}".strip()
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-project", "--group", group]
+    export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-workspace", "--group", group]
     locked = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         constraints, wanted = Path(folder, "constraints.txt"), Path(folder, "wanted.txt")

@@ -1,5 +1,0 @@
-"""``python -m lifecycle``: the command line."""
-
-from lifecycle.cli import main
-
-main()

@@ -1,0 +1,234 @@
+"""The command line, ``lifecycle``: what a person, a schedule, and a container call.
+
+Each command reads the project's settings (``lifecycle.settings``), and imports what it needs when called.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from lifecycle.settings import FILE, Settings, SettingsError
+
+
+class _Moment(click.ParamType):
+    name = "moment"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | object:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write it as 2030-03-22 or 2030-03-22T06:00", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(path_type=Path),
+    help=f"{FILE} or pyproject.toml; the nearest one when left out.",
+)
+@click.version_option(package_name="ml-lifecycle")
+@click.pass_context
+def main(context: click.Context, file: Path | None) -> None:
+    """Feast, MLflow, and Kubeflow as one ML lifecycle."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # An interpreter that ends looks for garbage several times. The tools leave half a million objects: over a
+    # second, for memory that the system takes back anyway.
+    atexit.register(gc.freeze)
+    context.obj = file
+
+
+def _settings(context: click.Context, *needed: str, **changes: object) -> Settings:
+    """The project's settings with what options say in their place."""
+    given = {name: value for name, value in changes.items() if value not in (None, {})}
+    try:
+        return Settings.load(context.obj, **given).require(*needed)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _table(**changes: object) -> dict[str, object]:
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+@main.command()
+@click.option("--feature-repo", help="Folder of feature_store.yaml.")
+@click.option("--model", help="Name in the MLflow registry.")
+@click.option("--alias", help="Of the version to serve.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 in a container.")
+@click.option("--hosts", multiple=True, help="A name by which callers may call it; '*' in a container.")
+@click.option("--port", type=int)
+@click.option("--now", type=float, help="Clock for the age of features, seconds since 1970.")
+@click.pass_context
+def serve(
+    context: click.Context,
+    feature_repo: str | None,
+    model: str | None,
+    alias: str | None,
+    host: str,
+    hosts: tuple[str, ...],
+    port: int | None,
+    now: float | None,
+) -> None:
+    """Serve a registered model until the process is ended. An option wins over its setting."""
+    from lifecycle.serving import scoring as serving
+
+    changes = {"feature_repo": feature_repo, "model": model, "alias": alias}
+    settings = _settings(context, "model", **changes, serving=_table(port=port, hosts=hosts or None))
+    serving.serve(settings, host, now)
+
+
+@main.command()
+@click.option("--feature-repo", help="Folder of feature_store.yaml.")
+@click.option("--labels", help="Parquet file with the join keys, event_timestamp, and the label.")
+@click.option("--pipeline", help="The compiled pipeline.")
+@click.option("--model", help="Name in the MLflow registry.")
+@click.option("--alias", help="Of the champion.")
+@click.option("--reference", help="Saved dataset whose rules the data must meet.")
+@click.option("--outputs", help="Folder for what the retraining leaves.")
+@click.option("--experiment", help="Of MLflow.")
+@click.option("--threshold", type=float, help="Of the metric, which a challenger must reach in any case.")
+@click.option("--begin", type=_Moment(), help="First moment of the window, UTC.")
+@click.option("--end", type=_Moment(), help="Last moment of the window, UTC; the newest label if left out.")
+@click.option("--hold", is_flag=True, default=None, help="Register a better model, and do not promote it.")
+@click.pass_context
+def retrain(
+    context: click.Context,
+    feature_repo: str | None,
+    labels: str | None,
+    pipeline: str | None,
+    model: str | None,
+    alias: str | None,
+    reference: str | None,
+    outputs: str | None,
+    experiment: str | None,
+    threshold: float | None,
+    begin: datetime | None,
+    end: datetime | None,
+    hold: bool | None,
+) -> None:
+    """Train on a window of labels, compare, and promote a better model. An option wins over its setting.
+
+    Ends with 0 when it came to a decision, whichever; with 2 when nothing was decided.
+    """
+    import pandas as pd
+
+    from lifecycle.training import retrain as retraining
+
+    settings = _settings(
+        context,
+        "labels",
+        "model",
+        "reference",
+        feature_repo=feature_repo,
+        labels=labels,
+        pipeline=pipeline,
+        model=model,
+        alias=alias,
+        reference=reference,
+        training=_table(threshold=threshold),
+        retraining=_table(outputs=outputs, experiment=experiment, hold=hold),
+    )
+    try:
+        training, again = settings.training, settings.retraining
+        outcome = retraining.retrain(
+            settings.path(settings.pipeline),
+            settings.path(settings.feature_repo),
+            settings.path(settings.labels),
+            settings.model,
+            settings.alias,
+            settings.path(again.outputs),
+            begin and pd.Timestamp(begin),
+            end and pd.Timestamp(end),
+            reference=settings.reference,
+            experiment=again.experiment,
+            threshold=training.threshold,
+            hold=again.hold,
+            estimator=training.estimator,
+            task=training.task,
+            metric=training.metric,
+            types=training.types,
+            window=pd.Timedelta(days=again.window_days),
+            late=pd.Timedelta(days=again.late_days),
+            contradictions=again.contradictions,
+            held_out=training.held_out,
+        )
+    except retraining.NotRetrained as reason:
+        click.echo(f"nothing was promoted: {reason}")
+        context.exit(2)
+    click.echo(outcome.said)
+
+
+@main.command("compile")
+@click.option("--output", type=click.Path(path_type=Path), help="The setting `pipeline` when left out.")
+@click.pass_context
+def compile_pipeline(context: click.Context, output: Path | None) -> None:
+    """Compile the training pipeline."""
+    from kfp import compiler
+
+    from lifecycle.training.pipeline import training_pipeline
+
+    settings = _settings(context)
+    target = output or settings.path(settings.pipeline)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(training_pipeline(settings.cluster), str(target))
+    click.echo(f"compiled {target}")
+
+
+@main.command()
+@click.option("--namespace", help="Of Kubernetes.")
+@click.option("--image", help="Of pipeline steps, trials, and servers.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cluster/manifests")
+@click.pass_context
+def render(context: click.Context, namespace: str | None, image: str | None, folder: Path) -> None:
+    """Write what a cluster gets below FOLDER. An option wins over its setting."""
+    import yaml
+
+    from lifecycle.cluster import manifests
+
+    settings = _settings(context, "model", cluster=_table(namespace=namespace, image=image))
+    file = settings.path(settings.feature_repo) / "feature_store.yaml"
+    try:
+        files = manifests.render(settings, yaml.safe_load(file.read_text()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    manifests.write(folder, files)
+    click.echo(f"{len(files)} files in {folder}, for the namespace {settings.cluster.namespace}")
+
+
+@main.command()
+@click.option("--image", help="Of the step.")
+@click.pass_context
+def schedule(context: click.Context, image: str | None) -> None:
+    """Print the recurring run that retrains, as Kubeflow Pipelines takes it."""
+    import yaml
+
+    from lifecycle.cluster.schedule import recurring_run
+
+    settings = _settings(context, "labels", "model", "reference", cluster=_table(image=image))
+    # Sorted: protobuf gives a message's fields in another order each time.
+    click.echo(yaml.safe_dump(recurring_run(settings)), nl=False)
+
+
+@main.command()
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Say whether settings, definitions, labels, and the model in production fit each other."""
+    from lifecycle.check import findings
+
+    said = findings(_settings(context, "feature_service", "labels", "label", "reference", "model"))
+    for name, problem in said.items():
+        click.echo(f"{'ok ' if problem is None else 'NO '} {name}{'' if problem is None else f': {problem}'}")
+    context.exit(int(any(problem is not None for problem in said.values())))

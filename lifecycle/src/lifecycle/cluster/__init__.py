@@ -1,0 +1,1 @@
+"""What a cluster gets, as Kubernetes objects."""

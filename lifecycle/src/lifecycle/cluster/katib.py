@@ -1,0 +1,266 @@
+"""A sweep as Katib runs it on a cluster: one search space, a job per trial. Rendered here; a cluster runs it.
+
+What a job runs is ``lifecycle.training.katib_trial``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kubeflow_katib_api import models
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from lifecycle.objects import CONTAINER_SECURITY, POD, mount, volume
+from lifecycle.training.katib_trial import trial
+from lifecycle.models.recipe import Recipe
+from lifecycle.settings import Cluster
+
+if TYPE_CHECKING:
+    from kubeflow.optimizer import OptimizerClient
+    from kubeflow.trainer import Runtime
+    from kubernetes.client import CustomObjectsApi
+
+
+def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1ParameterSpec:
+    """Optuna's distribution as Katib's parameter. Katib writes every bound and every choice as text.
+
+    Args:
+        name: of the hyperparameter.
+        distribution: its range and scale.
+
+    Raises:
+        ValueError: Katib cannot say it: whole numbers on a log scale, or a distribution of another kind.
+    """
+    limits: dict[str, Any]
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            kind, limits = "double", {"min": str(low), "max": str(high)}
+            limits |= {"distribution": "logUniform" if log else "uniform"} | (
+                {"step": str(step)} if step else {}
+            )
+        case IntDistribution(low=low, high=high, log=False, step=step):
+            kind, limits = "int", {"min": str(low), "max": str(high), "step": str(step)}
+        case CategoricalDistribution(choices=choices):
+            kind, limits = "categorical", {"list": [str(choice) for choice in choices]}
+        case _:
+            raise ValueError(f"{name}: Katib has no counterpart of {distribution}.")
+    space = models.V1beta1FeasibleSpace(**limits)
+    return models.V1beta1ParameterSpec(name=name, parameterType=kind, feasibleSpace=space)
+
+
+def search(distribution: BaseDistribution) -> Any:
+    """The same for ``OptimizerClient``, whose ``Search`` of version 0.5 has no whole numbers: those become
+    choices.
+
+    Args:
+        distribution: range and scale of one hyperparameter.
+
+    Raises:
+        ValueError: ``Search`` cannot say it: floats in steps, or whole numbers on a log scale.
+    """
+    from kubeflow.optimizer import Search
+
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=True):
+            return Search.loguniform(low, high)
+        case FloatDistribution(low=low, high=high, step=None):
+            return Search.uniform(low, high)
+        case IntDistribution(low=low, high=high, log=False, step=step):
+            return Search.choice(list(range(low, high + 1, step)))
+        case CategoricalDistribution(choices=choices):
+            return Search.choice(list(choices))
+        case _:
+            raise ValueError(f"the client's Search has no counterpart of {distribution}.")
+
+
+def distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistribution]:
+    """The way back: an Experiment's parameters as Optuna's distributions (choices stay text).
+
+    Args:
+        parameters: what stands under ``spec.parameters`` of an Experiment.
+    """
+    space: dict[str, BaseDistribution] = {}
+    for found in parameters:
+        limits = found["feasibleSpace"]
+        match found["parameterType"]:
+            case "double":
+                low, high, log = (
+                    float(limits["min"]),
+                    float(limits["max"]),
+                    limits["distribution"] == "logUniform",
+                )
+                step = float(limits["step"]) if "step" in limits else None
+                space[found["name"]] = FloatDistribution(low, high, log=log, step=step)
+            case "int":
+                least, most, by = (int(limits[name]) for name in ("min", "max", "step"))
+                space[found["name"]] = IntDistribution(least, most, step=by)
+            case "categorical":
+                space[found["name"]] = CategoricalDistribution(limits["list"])
+    return space
+
+
+def experiment(
+    name: str,
+    space: Mapping[str, BaseDistribution],
+    inputs: Mapping[str, str],
+    trials: int,
+    cluster: Cluster,
+    parallel: int = 2,
+) -> dict[str, Any]:
+    """A Katib Experiment: ``trials`` Kubernetes jobs that each call ``trial`` with ``inputs`` and their share
+    of ``space``.
+
+    The metrics collector reads ``auc=...``, or the name of another metric, from the job's output, which is
+    Katib's default.
+
+    Args:
+        name: of the Experiment on the cluster.
+        space: the search space, by hyperparameter.
+        inputs: the other arguments of ``trial``.
+        trials: number of trials in all.
+        cluster: the settings of that name.
+        parallel: number of jobs at a time.
+
+    Raises:
+        ValueError: Katib cannot say a part of the space.
+    """
+    arguments = [f"--{choice}=${{trialParameters.{choice}}}" for choice in space]
+    arguments += [f"--{given}={value}" for given, value in inputs.items()]
+    container: dict[str, Any] = {"name": "trial", "image": cluster.image}
+    container |= {"command": ["python", "-m", "lifecycle.training.katib_trial"], "args": arguments}
+    container |= {"resources": cluster.step.manifest(), "securityContext": CONTAINER_SECURITY}
+    container |= {"volumeMounts": [mount(cluster)]}
+    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster)]}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": {"spec": pod}}}
+    references = [models.V1beta1TrialParameterSpec(name=choice, reference=choice) for choice in space]
+    spec = models.V1beta1ExperimentSpec(
+        objective=models.V1beta1ObjectiveSpec(type="maximize", objectiveMetricName=_score_name(inputs)),
+        algorithm=models.V1beta1AlgorithmSpec(algorithmName="tpe"),
+        maxTrialCount=trials,
+        parallelTrialCount=parallel,
+        maxFailedTrialCount=3,
+        parameters=[parameter(choice, distribution) for choice, distribution in space.items()],
+        trialTemplate=models.V1beta1TrialTemplate(
+            primaryContainerName="trial", trialParameters=references, trialSpec=job
+        ),
+    )
+    metadata = models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(name=name)
+    return models.V1beta1Experiment(
+        apiVersion="kubeflow.org/v1beta1", kind="Experiment", metadata=metadata, spec=spec
+    ).to_dict()
+
+
+def _score_name(inputs: Mapping[str, str]) -> str:
+    return Recipe(metric=inputs.get("metric", Recipe.metric)).score_name
+
+
+def finished(
+    api: CustomObjectsApi, name: str, namespace: str, patience: float = 3600, every: float = 10
+) -> dict[str, Any]:
+    """The Experiment once the cluster has ended it.
+
+    Args:
+        api: of the Kubernetes client.
+        name: of the Experiment.
+        namespace: where it was created.
+        patience: seconds to wait in all.
+        every: seconds between two looks.
+
+    Raises:
+        RuntimeError: the Experiment failed; the message carries the cluster's reason.
+        TimeoutError: it has not ended in time.
+    """
+    until = time.monotonic() + patience
+    while True:
+        found = api.get_namespaced_custom_object("kubeflow.org", "v1beta1", namespace, "experiments", name)
+        for condition in found.get("status", {}).get("conditions", []):
+            if condition["status"] == "True" and condition["type"] == "Succeeded":
+                return found
+            if condition["status"] == "True" and condition["type"] == "Failed":
+                raise RuntimeError(
+                    f"the Experiment {name} failed: {condition.get('message', 'no reason given')}"
+                )
+        if time.monotonic() > until:
+            raise TimeoutError(
+                f"the Experiment {name} has not ended within {patience:.0f} s. Look at its trials' pods."
+            )
+        time.sleep(every)
+
+
+def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """The choices of the best trial, of the types that ``space`` has: Katib keeps all as text.
+
+    Args:
+        ended: the Experiment with its status.
+        space: the search space, by hyperparameter.
+    """
+    chosen = {
+        found["name"]: found["value"]
+        for found in ended["status"]["currentOptimalTrial"]["parameterAssignments"]
+    }
+    read: dict[str, Any] = {}
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            [read[name]] = [choice for choice in distribution.choices if str(choice) == chosen[name]]
+        else:
+            read[name] = (
+                int(chosen[name]) if isinstance(distribution, IntDistribution) else float(chosen[name])
+            )
+    return read
+
+
+def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:
+    """``manifest`` read by Katib's official models and written again.
+
+    They drop what they do not know without a word: compare.
+    """
+    return models.V1beta1Experiment.from_dict(manifest).to_dict()
+
+
+def runtime(image: str) -> Runtime:
+    """A training runtime of the lifecycle's image.
+
+    On a cluster, ``TrainerClient().get_runtime(name)`` gives one.
+    """
+    from kubeflow.trainer import Runtime, RuntimeKind
+    from kubeflow.trainer.constants import constants
+    from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
+
+    trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="python", image=image)
+    trainer.set_command(constants.DEFAULT_COMMAND)
+    return Runtime(name="ml-lifecycle", trainer=trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
+
+
+def optimize(
+    client: OptimizerClient,
+    space: Mapping[str, BaseDistribution],
+    inputs: Mapping[str, str],
+    trials: int,
+    image: str,
+) -> str:
+    """Ask the cluster that ``client`` belongs to for the sweep; gives the name of the job that does it.
+
+    Args:
+        client: of Kubeflow's SDK; its constructor needs a cluster.
+        space: the search space, by hyperparameter.
+        inputs: the other arguments of ``trial``.
+        trials: number of trials in all.
+        image: of the trials.
+
+    Raises:
+        ValueError: the client's ``Search`` cannot say a part of the space.
+    """
+    from kubeflow.optimizer import Objective, RandomSearch, TrainJobTemplate, TrialConfig
+    from kubeflow.optimizer.types.optimization_types import Direction
+    from kubeflow.trainer import CustomTrainer
+
+    trainer = CustomTrainer(func=trial, func_args=dict(inputs), image=image)
+    return client.optimize(
+        TrainJobTemplate(runtime=runtime(image), trainer=trainer),
+        search_space={choice: search(distribution) for choice, distribution in space.items()},
+        objectives=[Objective(metric=_score_name(inputs), direction=Direction.MAXIMIZE)],
+        trial_config=TrialConfig(num_trials=trials, parallel_trials=2),
+        algorithm=RandomSearch(),
+    )

@@ -1,0 +1,1 @@
+"""What a model is: estimator, stored form, versions."""

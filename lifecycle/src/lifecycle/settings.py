@@ -1,0 +1,293 @@
+"""A project's settings: ``lifecycle.toml``, or the table ``[tool.lifecycle]`` in ``pyproject.toml``.
+
+Everything that differs from one project to the next stands here, and each name below is its name in the file.
+Nothing is read from the environment, so the same file renders the same objects everywhere.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+FILE = "lifecycle.toml"
+IMAGE = "ml-lifecycle:1.0"
+"""The image that ``make image`` builds, when no setting names another."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+"""What Kubernetes takes as a label: at most 63 lower-case letters, digits, and hyphens."""
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+
+
+class SettingsError(ValueError):
+    """The settings cannot be read; the message names the file, the setting, and what it should be."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(_Table):
+    """What is trained, and when it is good enough.
+
+    Attributes:
+        estimator: ``module:function``; called with the hyperparameters, it gives an unfitted scikit-learn
+            estimator.
+        hyperparameters: of a first model. A retraining takes the champion's.
+        task: ``binary`` predicts the probability of the label 1, ``regression`` a number.
+        metric: name of a scikit-learn scorer; greater is better.
+        types: what a stored model may hold beside the types of the default estimator, as skops names them.
+        threshold: of the metric on the held-out rows, below which no model is registered.
+        held_out: share of the rows, the latest ones, that a model is judged on.
+        experiment: of MLflow.
+    """
+
+    estimator: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = "lifecycle.models.model:new_model"
+    hyperparameters: dict[str, float | int | str | bool | None] = {}
+    task: Literal["binary", "regression"] = "binary"
+    metric: str = "roc_auc"
+    types: tuple[str, ...] = ()
+    threshold: float = 0.5
+    held_out: Share = 0.25
+    experiment: str = "training_pipeline"
+
+
+class Retraining(_Table):
+    """When labels are believed, and what moves the alias.
+
+    Attributes:
+        window_days: how much is trained and compared on.
+        late_days: how far before the end of the window the newest label may lie.
+        contradictions: share of the questions with both answers, above which labels are not believed.
+        hold: register a better model and leave the alias where it is.
+        outputs: folder for what a retraining leaves.
+        experiment: of MLflow.
+        cron: six fields, the first is the second; UTC.
+    """
+
+    window_days: PositiveFloat = 14
+    late_days: PositiveFloat = 2
+    contradictions: Share = 0.05
+    hold: bool = False
+    outputs: str = "retraining"
+    experiment: str = "retraining"
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){5}$")] = "0 0 6 * * 1"
+
+
+class Serving(_Table):
+    """The model server.
+
+    Attributes:
+        port: of the REST interface.
+        hosts: names, without a port, by which callers may call it; on a cluster any.
+        skew_seconds: how far two clocks may differ.
+        most_bytes: of a request's body.
+        most_waiting: requests that wait for a thread.
+    """
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    skew_seconds: PositiveFloat = 60
+    most_bytes: PositiveInt = 1_000_000
+    most_waiting: PositiveInt = 128
+
+
+class Resources(_Table):
+    """What a container is promised (``cpu``, ``memory``), and what it may take at most."""
+
+    cpu: Quantity
+    memory: Quantity
+    cpu_limit: Quantity
+    memory_limit: Quantity
+
+    def manifest(self) -> dict[str, dict[str, str]]:
+        """As Kubernetes writes it."""
+        return {
+            "requests": {"cpu": self.cpu, "memory": self.memory},
+            "limits": {"cpu": self.cpu_limit, "memory": self.memory_limit},
+        }
+
+
+class Cluster(_Table):
+    """Where it runs on Kubernetes.
+
+    Attributes:
+        namespace: of everything that is rendered.
+        image: of pipeline steps, Katib trials, the model server, and MLflow.
+        training_image: of distributed training, with PyTorch; ``image`` when left out.
+        claim: the PersistentVolumeClaim that all of them mount.
+        volume: where they mount it. A project's relative paths are relative to it there.
+        storage: size of the claim.
+        mlflow_uri: MLflow's address.
+        redis: address of the online store, ``host:port``.
+        redis_image: of the rendered Redis.
+        replicas: of the model server, at least.
+        step: resources of a pipeline step, a trial, or a training worker.
+        server: resources of the model server.
+        mlflow: resources of MLflow's server.
+        store: resources of Redis.
+    """
+
+    namespace: KubernetesName = "ml-lifecycle"
+    image: str = IMAGE
+    training_image: str = ""
+    claim: KubernetesName = "ml-lifecycle"
+    volume: Annotated[str, Field(pattern=r"^/[\w./-]*\w$")] = "/ml-lifecycle"
+    storage: Quantity = "10Gi"
+    mlflow_uri: str = "http://mlflow:5000"
+    redis: str = "redis:6379"
+    redis_image: str = "docker.io/library/redis:7.4.2"
+    replicas: PositiveInt = 1
+    step: Resources = Resources(cpu="500m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
+    server: Resources = Resources(cpu="500m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
+    mlflow: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
+    store: Resources = Resources(cpu="100m", memory="256Mi", cpu_limit="1", memory_limit="1Gi")
+
+    def on_volume(self, path: str | Path, home: Path | None = None) -> str:
+        """Where a file of the project lies for a step on the cluster.
+
+        Args:
+            path: relative to the project's folder, or below ``home``.
+            home: the folder whose copy the volume holds.
+
+        Raises:
+            ValueError: the file is not below ``home``.
+        """
+        inner = Path(path).relative_to(home) if home else Path(path)
+        if inner.is_absolute():
+            raise ValueError(f"{inner} is no path inside the project, so the volume does not hold it.")
+        return str(PurePosixPath(self.volume) / inner.as_posix())
+
+
+class Settings(_Table):
+    """One project.
+
+    Attributes:
+        feature_repo: folder of ``feature_store.yaml``.
+        feature_service: name of the features to train on.
+        labels: parquet file with the join keys, ``event_timestamp``, and the label.
+        label: the column to predict.
+        reference: saved dataset whose expectation suite the training data must meet.
+        model: name in MLflow's model registry.
+        alias: of the version that serves.
+        pipeline: the compiled training pipeline.
+        training: see ``Training``.
+        retraining: see ``Retraining``.
+        serving: see ``Serving``.
+        cluster: see ``Cluster``.
+        folder: of the file that was read; relative paths begin there. Not a setting.
+    """
+
+    feature_repo: str = "feature_repo"
+    feature_service: str = ""
+    labels: str = ""
+    label: str = ""
+    reference: str = ""
+    model: str = ""
+    alias: str = "production"
+    pipeline: str = "cluster/training_pipeline.yaml"
+    training: Training = Training()
+    retraining: Retraining = Retraining()
+    serving: Serving = Serving()
+    cluster: Cluster = Cluster()
+    folder: Path = Field(Path(), exclude=True)
+
+    @classmethod
+    def load(cls, file: Path | None = None, **changes: Any) -> Settings:
+        """The settings of a project.
+
+        Args:
+            file: ``lifecycle.toml`` or ``pyproject.toml``; when left out, the first of them in the working
+                directory or above it that has settings. Where there is none, every setting has its default.
+            changes: as ``replace`` takes them; they win over the file.
+
+        Raises:
+            SettingsError: the file cannot be read, or a setting is unknown or of another form.
+        """
+        found = file or _nearest(Path.cwd())
+        if found is None:
+            return cls(folder=Path.cwd()).replace(**changes)
+        try:
+            tables = _tables(found)
+        except OSError as error:
+            raise SettingsError(f"{found} cannot be read: {error.strerror}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{found} is no TOML: {error}.") from None
+        if tables is None:
+            raise SettingsError(f"{found} has no table [tool.lifecycle].")
+        if "folder" in tables:
+            raise SettingsError(f"{found}: folder is no setting.")
+        try:
+            settings = cls.model_validate({**tables, "folder": found.resolve().parent})
+        except ValidationError as error:
+            raise SettingsError(f"{found}: {_in_words(error)}") from None
+        return settings.replace(**changes)
+
+    def require(self, *names: str) -> Settings:
+        """The same settings, if none of those that a command needs is empty.
+
+        Args:
+            names: of settings outside the tables.
+
+        Raises:
+            SettingsError: as above; the message names each.
+        """
+        empty = [name for name in names if not getattr(self, name)]
+        if empty:
+            raise SettingsError(
+                f'{", ".join(empty)}: not set. Write a line such as `{empty[0]} = "..."` into {FILE}.'
+            )
+        return self
+
+    def path(self, name: str) -> Path:
+        """A path of the project on this machine.
+
+        Args:
+            name: relative to the folder of the settings, or absolute.
+        """
+        return self.folder / name
+
+    def replace(self, **changes: Any) -> Settings:
+        """The settings with some of them changed, and checked again.
+
+        Args:
+            changes: settings by name; those of a table as a dictionary of what changes in it.
+
+        Raises:
+            SettingsError: as ``load``.
+        """
+        tables = {**self.model_dump(), "folder": self.folder}
+        for name, value in changes.items():
+            tables[name] = {**tables[name], **value} if isinstance(value, dict) else value
+        try:
+            return type(self).model_validate(tables)
+        except ValidationError as error:
+            raise SettingsError(_in_words(error)) from None
+
+
+def _nearest(folder: Path) -> Path | None:
+    for place in (folder, *folder.parents):
+        for name in (FILE, "pyproject.toml"):
+            if (place / name).is_file() and _tables(place / name) is not None:
+                return place / name
+    return None
+
+
+def _tables(file: Path) -> dict[str, Any] | None:
+    with file.open("rb") as opened:
+        tables = tomllib.load(opened)
+    return tables.get("tool", {}).get("lifecycle") if file.name == "pyproject.toml" else tables
+
+
+def _in_words(error: ValidationError) -> str:
+    said = []
+    for found in error.errors(include_url=False):
+        name = ".".join(str(part) for part in found["loc"])
+        match found["type"]:
+            case "extra_forbidden":
+                said.append(f"{name} is no setting")
+            case _:
+                said.append(f"{name} is {found['input']!r:.60}: {found['msg'][0].lower()}{found['msg'][1:]}")
+    return f"{'; '.join(said)}."

@@ -1,0 +1,1 @@
+"""How a model comes about: labels, sweep, pipeline, comparison, retraining."""

@@ -1,0 +1,432 @@
+"""The training pipeline: retrieve, validate, train, evaluate, compare, and register a model that is better.
+
+Kubeflow stores the source text of each component: it imports all it needs in its own body, and on a cluster
+shares nothing with its neighbours except what it declares. The tracking address is not a parameter: each step
+finds it in ``MLFLOW_TRACKING_URI``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kfp import components, dsl, kubernetes
+from kfp.dsl.base_component import BaseComponent
+
+from lifecycle.objects import LOGIN, TRACKING
+from lifecycle.training.local_runner import local_run
+from lifecycle.settings import IMAGE, Cluster
+
+component = dsl.component(base_image=IMAGE, install_kfp_package=False)
+
+
+def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps: bool = False) -> None:
+    """Run a compiled pipeline from its file, with the local runner that ``kfp.local.init`` chose.
+
+    Args:
+        file: the compiled pipeline.
+        arguments: of the pipeline, by name.
+        log: file to append the runner's output to.
+        show_steps: print a line when a step has ended.
+    """
+    compiled = components.load_component_from_file(str(file))
+    with local_run(log, show_steps):
+        compiled(**arguments)
+
+
+def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
+    """What a step needs on a cluster: its image, limits, the tracking address, its password, and a volume.
+
+    The local runner leaves out the last three, and warns in its log that the limits have no effect.
+
+    Args:
+        task: the step.
+        cluster: the settings of that name.
+    """
+    config_map, address = TRACKING
+    secret, password = LOGIN
+    kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
+    kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
+    kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.volume)
+    task.set_container_image(cluster.image)
+    return task.set_cpu_limit(cluster.step.cpu_limit).set_memory_limit(cluster.step.memory_limit)
+
+
+@component
+def retrieve_features(
+    feature_repo: str,
+    labels: str,
+    feature_service: str,
+    label: str,
+    experiment: str,
+    run_name: str,
+    table: dsl.Output[dsl.Dataset],
+    task: str = "binary",
+    held_out: float = 0.25,
+) -> str:
+    """Point-in-time features for the labels, and the MLflow run that all steps nest under; gives its id."""
+    import mlflow
+    import pandas as pd
+    from feast import FeatureStore
+
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.features.labels import in_words, training_table
+    from lifecycle.training.outcome import add_to_record
+
+    experiment_id = mlflow.set_experiment(experiment).experiment_id
+    parent = mlflow.MlflowClient().create_run(experiment_id, run_name=run_name).info.run_id
+    with mlflow.start_run(run_name="retrieve", parent_run_id=parent):
+        store = FeatureStore(repo_path=feature_repo)
+        contract = FeatureContract.of_service(store, feature_service, label)
+        frame, dropped = training_table(store, pd.read_parquet(labels), contract, task)
+        rows = len(frame.dropna())
+        mlflow.log_metrics({"rows": len(frame), "complete_rows": rows})
+    print(f"{rows} complete rows; left out: {in_words(dropped) or 'none'}")
+    add_to_record(parent, rows=rows, dropped=dropped)
+    frame.to_parquet(table.path)
+    table.metadata.update({**contract.to_dict(), "held_out": held_out})
+    return parent
+
+
+@component
+def validate_features(
+    table: dsl.Input[dsl.Dataset],
+    parent_run: str,
+    experiment: str,
+    feature_repo: str,
+    reference: str,
+    report: dsl.Output[dsl.HTML],
+) -> bool:
+    """Stop here when the training data breaks an expectation of the suite of the saved dataset ``reference``.
+
+    Also when a definition has changed since the retrieval.
+    """
+    import mlflow
+    import pandas as pd
+    from feast import FeatureStore
+
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.features.validation import judge, stored_suite
+
+    contract = FeatureContract.from_dict(table.metadata)
+    store = FeatureStore(repo_path=feature_repo)
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="validate", parent_run_id=parent_run):
+        contract.check(store)
+        suite = stored_suite(store, reference)
+        found = judge(suite, pd.read_parquet(table.path), [*contract.columns, contract.label])
+        found.outcomes().to_html(report.path)
+        mlflow.log_metrics({"expectations": len(found.outcomes()), "failed_expectations": len(found.errors)})
+        if not found.is_success:
+            raise ValueError(f"the training data breaks its expectations:\n{found}")
+    return True
+
+
+@component
+def train_model(
+    table: dsl.Input[dsl.Dataset],
+    parent_run: str,
+    experiment: str,
+    checked: bool,
+    hyperparameters: str,
+    model: dsl.Output[dsl.Model],
+    estimator: str = "lifecycle.models.model:new_model",
+    task: str = "binary",
+    metric: str = "roc_auc",
+    types: list = [],  # noqa: B006
+) -> None:
+    """Fit on the selection days. ``checked`` only makes this step wait for validation."""
+    import json
+
+    import mlflow
+    import pandas as pd
+
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.models.model import check_features, save, split
+    from lifecycle.models.recipe import Recipe
+
+    contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe(estimator, task, metric, tuple(types), json.loads(hyperparameters))
+    rows, _ = split(pd.read_parquet(table.path), table.metadata["held_out"])
+    check_features(rows[contract.columns])
+    save(recipe.new_estimator().fit(rows[contract.columns], rows[contract.label]), model.path)
+    model.metadata["recipe"] = json.dumps(recipe.to_dict())
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="train", parent_run_id=parent_run):
+        mlflow.log_params({**recipe.hyperparameters, "estimator": estimator, "rows": len(rows)})
+
+
+@component
+def evaluate_model(
+    table: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    parent_run: str,
+    experiment: str,
+    threshold: float,
+    metrics: dsl.Output[dsl.Metrics],
+) -> float:
+    """The metric on the held-out days, which training did not see."""
+    import json
+
+    import mlflow
+    import pandas as pd
+
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.models.model import load, split
+    from lifecycle.training.outcome import add_to_record
+    from lifecycle.models.recipe import Recipe, scorer
+
+    contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
+    _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
+    predictions = recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns])
+    score = recipe.score(rows[contract.label], predictions)
+    found = {recipe.score_name: score}
+    if recipe.task == "binary":
+        found["accuracy"] = scorer("accuracy", recipe.task)(rows[contract.label].to_numpy(), predictions)
+    for name, value in found.items():
+        metrics.log_metric(name, value)
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="evaluate", parent_run_id=parent_run):
+        mlflow.log_metrics(found)
+    name = "AUC" if recipe.metric == "roc_auc" else recipe.metric
+    closed = not score >= threshold
+    add_to_record(
+        parent_run,
+        metric=recipe.metric,
+        score=score,
+        threshold=threshold,
+        gate="good-enough" if closed else "",
+        reason=f"the challenger's {name} is {score:.3f}, below {threshold}" if closed else "",
+    )
+    return score
+
+
+@component
+def compare_with_champion(
+    table: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    parent_run: str,
+    experiment: str,
+    model_name: str,
+    champion: str,
+) -> bool:
+    """Whether the new model beats the version ``champion`` on the held-out days.
+
+    Without a champion there is none to beat.
+    """
+    if not champion:
+        return True
+    import json
+
+    import mlflow
+    import pandas as pd
+
+    from lifecycle.training.comparison import compare
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.models.model import load, split
+    from lifecycle.training.outcome import add_to_record
+    from lifecycle.models.recipe import Recipe
+    from lifecycle.models.versions import numbered, read
+
+    contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
+    version = numbered(mlflow.MlflowClient(), model_name, champion)
+    old, theirs = read(model_name, version, types=recipe.allowed_types, task=recipe.task)
+    _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
+    missing = sorted(set(theirs.columns) - set(rows.columns))
+    if missing:
+        raise ValueError(
+            f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold."
+        )
+    found = compare(
+        rows[contract.label],
+        recipe.predictions(old, rows[theirs.columns]),
+        recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns]),
+        rows[list(contract.join_keys)],
+        metric=recipe.metric,
+        task=recipe.task,
+    )
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="compare", parent_run_id=parent_run):
+        mlflow.log_metrics(found.figures())
+        mlflow.set_tags({"champion": champion, "outcome": str(found)})
+    add_to_record(
+        parent_run,
+        champion=champion,
+        champion_score=found.champion,
+        gate="" if found.better else "better",
+        reason=str(found) if found.better else f"the challenger is not better, {found}",
+    )
+    return found.better
+
+
+@component
+def register_model(
+    table: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    parent_run: str,
+    experiment: str,
+    model_name: str,
+) -> int:
+    """Store the model in MLflow with signature, requirements, contract, and recipe; gives its version."""
+    import json
+
+    import mlflow
+    import pandas as pd
+
+    from lifecycle.features.contract import FeatureContract
+    from lifecycle.models.model import load
+    from lifecycle.training.outcome import add_to_record
+    from lifecycle.models.recipe import Recipe
+    from lifecycle.models.registering import log_model
+
+    contract = FeatureContract.from_dict(table.metadata)
+    recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
+    inputs = pd.read_parquet(table.path)[contract.columns].dropna().head(100)
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(run_name="register", parent_run_id=parent_run):
+        logged = log_model(load(model.path, recipe.allowed_types), contract, recipe, inputs)
+    tags = {**contract.tags(), "made_by": "pipeline", "pipeline.parent_run": parent_run}
+    version = int(mlflow.register_model(logged.model_uri, model_name, tags=tags).version)
+    add_to_record(parent_run, version=str(version))
+    return version
+
+
+@component
+def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus) -> None:
+    """Runs last, whatever happened.
+
+    It can take no other step's output, so it finds the parent run by its name.
+    """
+    import mlflow
+
+    from lifecycle.training.outcome import add_to_record, open_runs, read_record
+
+    for run_id in open_runs(experiment, run_name):
+        record = read_record(run_id)
+        # A step that was killed is no answer, whatever the runner says of the whole.
+        done = status.state == "SUCCEEDED" and bool(record.gate or record.version)
+        ended = "FINISHED" if done else "FAILED"
+        add_to_record(run_id, status=ended, reason=record.reason if done else "a step failed")
+        mlflow.MlflowClient().set_terminated(run_id, ended)
+
+
+def training_pipeline(cluster: Cluster) -> BaseComponent:
+    """The pipeline, for a cluster with these settings; the local runner takes the same file.
+
+    Args:
+        cluster: the settings of that name.
+    """
+
+    @dsl.pipeline(
+        name="training-pipeline",
+        description="Retrieve, validate, train, evaluate, compare; register if good enough and better.",
+    )
+    def training(
+        feature_repo: str,
+        labels: str,
+        feature_service: str,
+        label: str,
+        reference: str,
+        experiment: str,
+        run_name: str,
+        model_name: str,
+        threshold: float,
+        champion: str = "",
+        hyperparameters: str = "{}",
+        estimator: str = "lifecycle.models.model:new_model",
+        task: str = "binary",
+        metric: str = "roc_auc",
+        types: list = [],  # noqa: B006
+        held_out: float = 0.25,
+    ) -> None:
+        """Retrieve, validate, train, evaluate, compare; register when both gates open; always close the run.
+
+        Args:
+            feature_repo: folder of ``feature_store.yaml``.
+            labels: parquet file with the join keys, ``event_timestamp`` and the label.
+            feature_service: name of the features to train on.
+            label: the column to predict.
+            reference: saved dataset whose expectation suite the data must meet.
+            experiment: of MLflow, for the run and its steps.
+            run_name: of the parent run, new each time.
+            model_name: in MLflow's model registry.
+            threshold: of the metric on the held-out days, that a model must reach to be registered.
+            champion: number of the version of ``model_name`` that it must beat on the same days; none when
+                left out.
+            hyperparameters: of the estimator, as JSON text.
+            estimator: see ``lifecycle.models.recipe.Recipe``.
+            task: the same.
+            metric: the same.
+            types: the same.
+            held_out: share of the rows, the latest ones, that a model is judged on.
+        """
+        # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or
+        # closes a run must run each time.
+        closed = close_run(experiment=experiment, run_name=run_name)
+        on_cluster(closed, cluster).set_caching_options(False)
+        with dsl.ExitHandler(closed):
+            retrieved = retrieve_features(
+                feature_repo=feature_repo,
+                labels=labels,
+                feature_service=feature_service,
+                label=label,
+                experiment=experiment,
+                run_name=run_name,
+                task=task,
+                held_out=held_out,
+            )
+            # So must this one: its inputs are paths, and the data behind them changes.
+            on_cluster(retrieved, cluster).set_caching_options(False)
+            table, parent_run = retrieved.outputs["table"], retrieved.outputs["Output"]
+
+            validated = validate_features(
+                table=table,
+                parent_run=parent_run,
+                experiment=experiment,
+                feature_repo=feature_repo,
+                reference=reference,
+            )
+            on_cluster(validated, cluster)
+
+            trained = train_model(
+                table=table,
+                parent_run=parent_run,
+                experiment=experiment,
+                checked=validated.outputs["Output"],
+                hyperparameters=hyperparameters,
+                estimator=estimator,
+                task=task,
+                metric=metric,
+                types=types,
+            )
+            on_cluster(trained, cluster)
+            model = trained.outputs["model"]
+
+            evaluated = evaluate_model(
+                table=table, model=model, parent_run=parent_run, experiment=experiment, threshold=threshold
+            )
+            on_cluster(evaluated, cluster)
+
+            with dsl.If(evaluated.outputs["Output"] >= threshold, name="good-enough"):
+                compared = compare_with_champion(
+                    table=table,
+                    model=model,
+                    parent_run=parent_run,
+                    experiment=experiment,
+                    model_name=model_name,
+                    champion=champion,
+                )
+                # The champion is a name here, and another model tomorrow.
+                on_cluster(compared, cluster).set_caching_options(False)
+                # Python doesn't evaluate this comparison: it becomes a condition of the compiled file.
+                with dsl.If(compared.output == True, name="better"):  # noqa: E712
+                    registered = register_model(
+                        table=table,
+                        model=model,
+                        parent_run=parent_run,
+                        experiment=experiment,
+                        model_name=model_name,
+                    )
+                    on_cluster(registered, cluster).set_caching_options(False)
+
+    return training
