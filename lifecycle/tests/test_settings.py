@@ -7,12 +7,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from helpers.workspace import REPOSITORY
 from lifecycle.cluster import manifests
 from lifecycle.cli import main
 from lifecycle.settings import FILE, Settings, SettingsError
 
-FEAST = yaml.safe_load((REPOSITORY / "feature_repo" / "feature_store.yaml").read_text())
+FEAST = {"project": "bikes", "registry": "registry.db", "provider": "local"}
 
 
 def written(folder, text: str, name: str = FILE):
