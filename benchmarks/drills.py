@@ -68,8 +68,8 @@ class Ground:
         from helpers import data
         from helpers.services import Service
         from lifecycle.features.contract import FeatureContract
-        from lifecycle.models.model import new_model
         from lifecycle.features.retrieval import historical_features
+        from lifecycle.models.model import new_model
 
         self.workspace = serving_home(home)
         self.registry = mlflow.MlflowClient()

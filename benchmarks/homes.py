@@ -22,10 +22,10 @@ def serving_home(home: Path) -> Workspace:
     from feast import FeatureStore
 
     from lifecycle.features.contract import FeatureContract
+    from lifecycle.features.retrieval import historical_features
     from lifecycle.models.model import new_model
     from lifecycle.models.recipe import Recipe
     from lifecycle.models.registering import log_model
-    from lifecycle.features.retrieval import historical_features
 
     quiet()
     store = FeatureStore(repo_path=str(workspace.feature_repo))

@@ -13,9 +13,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from lifecycle.cluster import katib
 from lifecycle.cluster.manifests import render, train_job, write
-from lifecycle.training.pipeline import training_pipeline
 from lifecycle.cluster.schedule import recurring_run
 from lifecycle.settings import FILE, Settings
+from lifecycle.training.pipeline import training_pipeline
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = Settings.load(HERE.parent / FILE)

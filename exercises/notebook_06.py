@@ -81,8 +81,8 @@ def _why(log: str) -> str:
 def _gives_the_share(share: Any) -> str:
     import pandas as pd
 
-    from lifecycle.training import pipeline
     from lifecycle.models.model import selection_ends
+    from lifecycle.training import pipeline
 
     _is_component(share)
     labels = pd.read_parquet(current().data / "driver_labels.parquet")

@@ -241,8 +241,8 @@ def _lucky(everything: pd.DataFrame) -> tuple[pd.DataFrame, Comparison]:
     """
     import numpy as np
 
-    from lifecycle.training.comparison import auc, compare
     from lifecycle.models.model import split
+    from lifecycle.training.comparison import auc, compare
 
     _, rows = split(everything[everything.week.isin(DRIFTED)])
     rows = rows.rename(columns={"score": "champion"})[["driver_id", "label", "champion"]].reset_index(

@@ -188,9 +188,9 @@ def _six(trainer: Any) -> str:
     from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
 
     from helpers.capture import captured_trainer
+    from lifecycle.settings import IMAGE, Cluster
     from lifecycle.training import shipped
     from lifecycle.training.distributed import round_trip
-    from lifecycle.settings import IMAGE, Cluster
 
     if not isinstance(trainer, CustomTrainer):
         raise NotYet(f"that is of the type {type(trainer).__name__}; the answer is a `CustomTrainer`.")

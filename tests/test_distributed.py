@@ -16,11 +16,11 @@ import pytest
 from helpers.capture import captured_trainer
 from helpers.trainer import LocalRuntime
 from helpers.workspace import REPOSITORY, configure
-from lifecycle.training import distributed, shipped
 from lifecycle.features.contract import FeatureContract
-from lifecycle.training.distributed import NotTrained
-from lifecycle.models.model import load, new_model, save, selection_ends
 from lifecycle.features.retrieval import historical_features
+from lifecycle.models.model import load, new_model, save, selection_ends
+from lifecycle.training import distributed, shipped
+from lifecycle.training.distributed import NotTrained
 
 pytestmark = pytest.mark.unit
 

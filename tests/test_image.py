@@ -32,14 +32,14 @@ from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL, REFERENCE
 from helpers.workspace import REPOSITORY, WorkshopError, configure, create_home
 from lifecycle.cluster import katib, manifests
-from lifecycle.training import pipeline
-from lifecycle.objects import USER
-from lifecycle.features.contract import FeatureContract
 from lifecycle.cluster.inference_service import PORT, container, inference_service
 from lifecycle.cluster.manifests import MLFLOW_PORT
-from lifecycle.models.model import new_model, split
+from lifecycle.features.contract import FeatureContract
 from lifecycle.features.retrieval import historical_features
+from lifecycle.models.model import new_model, split
+from lifecycle.objects import USER
 from lifecycle.settings import FILE, IMAGE, Settings
+from lifecycle.training import pipeline
 from workshop import commands
 from workshop.image import build, engine
 

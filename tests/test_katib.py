@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from helpers.capture import captured_client
 from lifecycle.cluster import katib
-from lifecycle.training.katib_trial import trial
 from lifecycle.settings import IMAGE, Cluster
+from lifecycle.training.katib_trial import trial
 
 pytestmark = pytest.mark.unit
 

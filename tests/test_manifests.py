@@ -26,10 +26,10 @@ from helpers.capture import captured_trainer
 from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli
 from lifecycle.cluster import katib, manifests
-from lifecycle.training import shipped
-from lifecycle.objects import LOGIN, STORES, USER
 from lifecycle.cluster.inference_service import container
+from lifecycle.objects import LOGIN, STORES, USER
 from lifecycle.settings import FILE, Cluster
+from lifecycle.training import shipped
 
 pytestmark = pytest.mark.unit
 

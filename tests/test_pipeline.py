@@ -21,8 +21,8 @@ from pipeline_steps import in_process
 from served import eventually
 
 from helpers.workspace import REPOSITORY
-from lifecycle.training import local_runner, outcome, pipeline
 from lifecycle.settings import Cluster
+from lifecycle.training import local_runner, outcome, pipeline
 from workshop import commands
 
 pytestmark = pytest.mark.unit

@@ -22,8 +22,8 @@ from served import DRIVER, SERVICES, eventually, logging_to
 
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.start import MODEL
-from lifecycle.serving import prediction_log
 from lifecycle.features.contract import ContractError
+from lifecycle.serving import prediction_log
 from lifecycle.serving.prediction_log import Answer, Layout, PredictionLog, read_log
 from lifecycle.serving.scoring import FeatureModel
 

@@ -28,18 +28,18 @@ from pipeline_steps import in_process
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from helpers.workspace import REPOSITORY
-from lifecycle.training import pipeline
 from lifecycle.features.contract import FeatureContract
-from lifecycle.training.katib_trial import trial
-from lifecycle.models.model import TYPES, needed_types, new_model, split, validation_scores
-from lifecycle.training.outcome import read_record
-from lifecycle.models.recipe import Recipe
-from lifecycle.training.retrain import retrain, usable_labels
 from lifecycle.features.retrieval import historical_features
-from lifecycle.serving.scoring import FeatureModel
-from lifecycle.training.sweep import open_study, sweep
 from lifecycle.features.validation import judge, suite_tag
+from lifecycle.models.model import TYPES, needed_types, new_model, split, validation_scores
+from lifecycle.models.recipe import Recipe
 from lifecycle.models.versions import VersionRefused, behind_alias, read
+from lifecycle.serving.scoring import FeatureModel
+from lifecycle.training import pipeline
+from lifecycle.training.katib_trial import trial
+from lifecycle.training.outcome import read_record
+from lifecycle.training.retrain import retrain, usable_labels
+from lifecycle.training.sweep import open_study, sweep
 
 pytestmark = pytest.mark.unit
 BEGIN, END = pd.Timestamp("2013-04-01", tz="UTC"), pd.Timestamp("2013-04-22", tz="UTC")

@@ -20,10 +20,12 @@ from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home
 from lifecycle import cli
-from lifecycle.training import retrain as retrain_module
 from lifecycle.models.model import hyperparameters, new_model
-from lifecycle.training.outcome import read_record
 from lifecycle.models.recipe import Recipe, RecipeError
+from lifecycle.models.versions import behind_alias, read
+from lifecycle.serving.scoring import FeatureModel
+from lifecycle.training import retrain as retrain_module
+from lifecycle.training.outcome import read_record
 from lifecycle.training.retrain import (
     NotRetrained,
     _alone,
@@ -33,8 +35,6 @@ from lifecycle.training.retrain import (
     promote,
     usable_labels,
 )
-from lifecycle.serving.scoring import FeatureModel
-from lifecycle.models.versions import behind_alias, read
 from workshop import commands
 
 pytestmark = pytest.mark.unit

@@ -33,8 +33,8 @@ from helpers import registry, services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.start import MODEL
-from lifecycle.serving import limits
 from lifecycle.features.contract import FeatureContract
+from lifecycle.serving import limits
 from lifecycle.serving.open_inference import MOST_ROWS
 from lifecycle.serving.prediction_log import read_log
 

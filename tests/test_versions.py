@@ -28,12 +28,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from helpers.data import NOW
 from helpers.workspace import configure
+from lifecycle.features.contract import FeatureContract
 from lifecycle.models import model as lifecycle_model
 from lifecycle.models import model_file, sandbox, versions
+from lifecycle.models.versions import Version, VersionRefused, behind_alias, read
 from lifecycle.serving import scoring as serving
 from lifecycle.serving import watching
-from lifecycle.features.contract import FeatureContract
-from lifecycle.models.versions import Version, VersionRefused, behind_alias, read
 
 pytestmark = pytest.mark.unit
 NAME = "attacked"

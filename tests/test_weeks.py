@@ -17,8 +17,8 @@ from test_data import card_table, latest, ranked, tables
 from helpers import data, weeks
 from helpers.data import NOW, SEED
 from helpers.workspace import Workspace, configure, create_home
-from lifecycle.models.model import new_model, split
 from lifecycle.features.retrieval import historical_features
+from lifecycle.models.model import new_model, split
 
 pytestmark = pytest.mark.unit
 COLUMNS = ["conv_rate", "acc_rate", "rating"]

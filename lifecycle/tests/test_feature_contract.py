@@ -36,11 +36,11 @@ from kserve.errors import InvalidInput
 
 from lifecycle.features.contract import ContractError, FeatureContract, definitions
 from lifecycle.features.declared import check_files
-from lifecycle.models.model import new_model
 from lifecycle.features.online import OnlineReader
+from lifecycle.features.retrieval import historical_features
+from lifecycle.models.model import new_model
 from lifecycle.serving.open_inference import rows_of_v1
 from lifecycle.serving.prediction_log import read_log
-from lifecycle.features.retrieval import historical_features
 from lifecycle.serving.scoring import FeatureModel, input_types, pinned
 
 pytestmark = pytest.mark.unit

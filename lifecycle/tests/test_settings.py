@@ -7,8 +7,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lifecycle.cluster import manifests
 from lifecycle.cli import main
+from lifecycle.cluster import manifests
 from lifecycle.settings import FILE, Settings, SettingsError
 
 FEAST = {"project": "bikes", "registry": "registry.db", "provider": "local"}

@@ -41,8 +41,8 @@ def mount(cluster: Cluster) -> dict[str, Any]:
 
 
 def tracking_environment() -> list[dict[str, Any]]:
-    """MLflow's address and the password for it, by reference: what ``lifecycle.training.pipeline.on_cluster`` gives
-    a step, for any other container.
+    """MLflow's address and the password for it, by reference: what
+    ``lifecycle.training.pipeline.on_cluster`` gives a step, for any other container.
     """
     name, key = TRACKING
     secret, password = LOGIN

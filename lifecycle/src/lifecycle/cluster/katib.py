@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lifecycle.objects import CONTAINER_SECURITY, POD, mount, volume
-from lifecycle.training.katib_trial import trial
 from lifecycle.models.recipe import Recipe
+from lifecycle.objects import CONTAINER_SECURITY, POD, mount, volume
 from lifecycle.settings import Cluster
+from lifecycle.training.katib_trial import trial
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient

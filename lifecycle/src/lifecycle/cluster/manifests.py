@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from lifecycle.cluster.inference_service import inference_service
 from lifecycle.objects import (
     CONTAINER_SECURITY,
     POD,
@@ -26,7 +27,6 @@ from lifecycle.objects import (
     tracking_environment,
     volume,
 )
-from lifecycle.cluster.inference_service import inference_service
 from lifecycle.settings import Cluster, Settings
 
 Manifest = dict[str, Any]

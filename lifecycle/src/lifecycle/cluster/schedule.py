@@ -7,8 +7,8 @@ from google.protobuf import json_format
 from kfp import dsl
 
 from lifecycle.objects import kubernetes_name
-from lifecycle.training.pipeline import on_cluster
 from lifecycle.settings import FILE, Settings
+from lifecycle.training.pipeline import on_cluster
 
 
 def recurring_run(settings: Settings) -> dict[str, Any]:

@@ -6,7 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lifecycle.features.contract import FeatureContract, View, full_names, repeated, stored_sources, stored_views
+from lifecycle.features.contract import (
+    FeatureContract,
+    View,
+    full_names,
+    repeated,
+    stored_sources,
+    stored_views,
+)
 
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore, FeatureView

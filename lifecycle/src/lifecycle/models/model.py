@@ -14,8 +14,8 @@ from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from lifecycle.models import model_file
 from lifecycle.features.labels import check_values
+from lifecycle.models import model_file
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -68,7 +68,9 @@ def hyperparameters(model: Pipeline) -> dict[str, float | int | str]:
         weights = {None: "equal", "balanced": "balanced"}[regression.class_weight]
         return {"C": float(regression.C), "degree": int(powers.degree), "weights": weights}
     except (AttributeError, KeyError, TypeError):
-        raise ValueError("the model is not of the kind that lifecycle.models.model.new_model makes.") from None
+        raise ValueError(
+            "the model is not of the kind that lifecycle.models.model.new_model makes."
+        ) from None
 
 
 def selection_ends(times: pd.Series, held_out: float = HELD_OUT) -> pd.Timestamp:
@@ -210,7 +212,8 @@ def needed_types(model: BaseEstimator) -> list[str]:
 
 
 def load(path: str | Path | BinaryIO, types: Collection[str] = TYPES) -> Pipeline:
-    """Read a model that ``save`` wrote, or MLflow in the format skops, as ``lifecycle.models.model_file.load`` does.
+    """Read a model that ``save`` wrote, or MLflow in the format skops, as
+    ``lifecycle.models.model_file.load`` does.
 
     Args:
         path: of the file; or the file itself, open for reading.

@@ -36,8 +36,8 @@ class Recipe:
         task: ``binary`` (labels 0 and 1, the score is the probability of 1) or ``regression`` (the score is
             what the model predicts).
         metric: name of a scikit-learn scorer; higher is better.
-        types: that a stored model of this estimator holds beyond ``lifecycle.models.model.TYPES``. They come from
-            the project's settings, never from a stored model.
+        types: that a stored model of this estimator holds beyond ``lifecycle.models.model.TYPES``. They come
+            from the project's settings, never from a stored model.
         hyperparameters: keywords of the function, of values that JSON can hold.
 
     Raises:

@@ -6,8 +6,8 @@ same bytes.
 
 The child starts with the imports that it needs and answers each question in a fork of its own: a question
 takes some hundredths of a second once the first was answered. Without a question for ``IDLE`` seconds it
-ends. macOS enforces no limit of memory; there the sizes that ``lifecycle.models.model_file`` checks, and the limits
-of time, have to do.
+ends. macOS enforces no limit of memory; there the sizes that ``lifecycle.models.model_file`` checks, and the
+limits of time, have to do.
 """
 
 from __future__ import annotations

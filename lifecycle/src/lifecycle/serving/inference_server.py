@@ -125,7 +125,8 @@ _HANDLERS: dict[type[Exception], Callable] = {
 
 
 class Server(ModelServer):
-    """KServe's server on a chosen interface (its own takes all), within the limits of ``lifecycle.serving.limits``.
+    """KServe's server on a chosen interface (its own takes all), within the limits of
+    ``lifecycle.serving.limits``.
 
     The Open Inference Protocol wants a status of 4xx and ``{"error": text}`` for what is the caller's
     mistake. KServe leaves some of it to FastAPI, which answers in another form, and with 500 to a body with

@@ -27,14 +27,14 @@ from fastapi import HTTPException
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from prometheus_client import Histogram
 
+from lifecycle.models.model import TYPES
 from lifecycle.serving.inference_server import Server
 from lifecycle.serving.limits import MOST_WAITING, REFUSED, THREADS, Pool
-from lifecycle.models.model import TYPES
 from lifecycle.serving.open_inference import Rows, rows_of_v1, rows_of_v2
 from lifecycle.serving.prediction_log import Answer, PredictionLog
-from lifecycle.settings import Settings
 from lifecycle.serving.watching import AGE as _AGE
 from lifecycle.serving.watching import Follower, Loaded
+from lifecycle.settings import Settings
 
 SKEW = 60.0
 """Seconds that a stored feature may lie in the future, as clocks of two machines differ.
@@ -68,9 +68,9 @@ class FeatureModel(Model):
     the feature view's TTL, which an online store does not enforce, from the future, or not finite) is refused
     with status 404.
 
-    A version that must not serve never replaces the one that does; ``lifecycle.models.versions`` says which those
-    are. When a definition in the feature registry is no longer that of the training, the server stops: it
-    refuses with 503, and is not ready, until the definition is back or the alias names a version that was
+    A version that must not serve never replaces the one that does; ``lifecycle.models.versions`` says which
+    those are. When a definition in the feature registry is no longer that of the training, the server stops:
+    it refuses with 503, and is not ready, until the definition is back or the alias names a version that was
     trained with the new one. Until it notices, it answers by the old definition, so no answer mixes two.
 
     Answers are kept when the feature service asks for it; see ``lifecycle.serving.prediction_log``.

@@ -18,11 +18,11 @@ from prometheus_client import Counter, Gauge, Info
 
 from lifecycle.features.contract import ContractError, FeatureContract, entity_columns
 from lifecycle.features.declared import protocol_type
-from lifecycle.serving.limits import one_line
 from lifecycle.features.online import OnlineReader
+from lifecycle.models.versions import Version, VersionRefused, behind_alias, read, stored_files
+from lifecycle.serving.limits import one_line
 from lifecycle.serving.open_inference import TEXT
 from lifecycle.serving.prediction_log import Layout
-from lifecycle.models.versions import Version, VersionRefused, behind_alias, read, stored_files
 
 FOLLOWS = 15.0
 """Seconds since the last successful look at both registries up to which the server follows them."""

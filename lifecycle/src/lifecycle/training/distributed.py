@@ -2,8 +2,8 @@
 one process finds on all of them.
 
 ``shipped.train`` is what Kubeflow's Trainer ships: small, and self-contained. It calls ``work``, which every
-worker runs. What is trained is the logistic regression of ``lifecycle.models.model.new_model`` with PyTorch: the
-same objective, the same scaling, so that the result is stored and served like any other.
+worker runs. What is trained is the logistic regression of ``lifecycle.models.model.new_model`` with PyTorch:
+the same objective, the same scaling, so that the result is stored and served like any other.
 
 PyTorch is imported where it is needed: the rest of this package does without it.
 """
@@ -24,10 +24,10 @@ import pandas as pd
 
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.labels import LabelsRefused, declared_types, in_words, missing_values, usable_rows
+from lifecycle.features.retrieval import historical_features
 from lifecycle.models.model import new_model, selection_ends
 from lifecycle.models.recipe import Recipe
 from lifecycle.models.registering import log_model
-from lifecycle.features.retrieval import historical_features
 
 if TYPE_CHECKING:
     import torch

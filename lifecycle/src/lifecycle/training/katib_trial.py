@@ -1,7 +1,7 @@
 """One trial of a sweep, as the container of a Katib job starts it.
 
-``python -m lifecycle.training.katib_trial --feature_repo=... --labels=... --C=0.5 --degree=2`` is one: what is no
-argument of ``trial`` itself is a hyperparameter of the estimator.
+``python -m lifecycle.training.katib_trial --feature_repo=... --labels=... --C=0.5 --degree=2`` is one: what
+is no argument of ``trial`` itself is a hyperparameter of the estimator.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def trial(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m lifecycle.training.katib_trial", description="One trial of the sweep.", allow_abbrev=False
+        prog="python -m lifecycle.training.katib_trial",
+        description="One trial of the sweep.",
+        allow_abbrev=False,
     )
     for argument in ("feature_repo", "labels", "feature_service", "label"):
         parser.add_argument(f"--{argument}", required=True)

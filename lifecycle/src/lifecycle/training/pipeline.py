@@ -12,8 +12,8 @@ from kfp import components, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 
 from lifecycle.objects import LOGIN, TRACKING
-from lifecycle.training.local_runner import local_run
 from lifecycle.settings import IMAGE, Cluster
+from lifecycle.training.local_runner import local_run
 
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
@@ -171,8 +171,8 @@ def evaluate_model(
 
     from lifecycle.features.contract import FeatureContract
     from lifecycle.models.model import load, split
-    from lifecycle.training.outcome import add_to_record
     from lifecycle.models.recipe import Recipe, scorer
+    from lifecycle.training.outcome import add_to_record
 
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
@@ -220,12 +220,12 @@ def compare_with_champion(
     import mlflow
     import pandas as pd
 
-    from lifecycle.training.comparison import compare
     from lifecycle.features.contract import FeatureContract
     from lifecycle.models.model import load, split
-    from lifecycle.training.outcome import add_to_record
     from lifecycle.models.recipe import Recipe
     from lifecycle.models.versions import numbered, read
+    from lifecycle.training.comparison import compare
+    from lifecycle.training.outcome import add_to_record
 
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
@@ -275,9 +275,9 @@ def register_model(
 
     from lifecycle.features.contract import FeatureContract
     from lifecycle.models.model import load
-    from lifecycle.training.outcome import add_to_record
     from lifecycle.models.recipe import Recipe
     from lifecycle.models.registering import log_model
+    from lifecycle.training.outcome import add_to_record
 
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))

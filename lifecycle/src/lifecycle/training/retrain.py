@@ -21,13 +21,13 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from lifecycle.training.comparison import TooFewLabels, check_enough
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.labels import declared_types, in_words, usable_rows
 from lifecycle.models.model import HELD_OUT, hyperparameters, split
-from lifecycle.training.outcome import add_to_record, read_record
 from lifecycle.models.recipe import DEFAULT, Recipe, RecipeError, recipe_of
 from lifecycle.models.versions import Version, behind_alias, read
+from lifecycle.training.comparison import TooFewLabels, check_enough
+from lifecycle.training.outcome import add_to_record, read_record
 
 WINDOW = pd.Timedelta(days=14)
 """How much is trained and compared on, when nobody says where the window begins."""
@@ -97,7 +97,8 @@ def usable_labels(
         contract: of the champion.
         begin: first moment of the window, UTC; ``window`` before its end when left out.
         end: last moment; that of the newest label when left out.
-        declared: the type of each join key and request field; see ``lifecycle.features.labels.declared_types``.
+        declared: the type of each join key and request field; see
+            ``lifecycle.features.labels.declared_types``.
         task: see ``lifecycle.features.labels.check_values``.
         window: how much is trained and compared on, when nobody says where it begins.
         late: how far before the end of the window the newest label may lie.
@@ -109,9 +110,9 @@ def usable_labels(
         too); and how many questions with contradictory answers were left out.
 
     Raises:
-        NotRetrained: what ``lifecycle.features.labels.usable_rows`` refuses; nothing in the window; no labels at its
-            end; too many contradictions; too few entities with each outcome among the held-out rows, see
-            ``lifecycle.training.comparison``.
+        NotRetrained: what ``lifecycle.features.labels.usable_rows`` refuses; nothing in the window; no
+            labels at its end; too many contradictions; too few entities with each outcome among the held-out
+            rows, see ``lifecycle.training.comparison``.
     """
     keys = list(contract.join_keys)
     question = [*keys, *contract.request_fields, "event_timestamp"]
