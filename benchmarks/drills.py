@@ -346,7 +346,7 @@ def features_replaced(ground: Ground, _: float) -> str:
         copy_.replace(path)
         before = time.time()
         ground.wait(lambda status, before=before: status["last_look"] > before + 1)
-    held = [file.path for file in ground.process.open_files() if path.name in file.path]
+    held = sorted({file.path for file in ground.process.open_files() if path.name in file.path})
     return "the new file was opened" if held == [str(path)] else f"the server holds {', '.join(held)}"
 
 
