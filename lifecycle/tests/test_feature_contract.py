@@ -41,7 +41,8 @@ from lifecycle.features.retrieval import historical_features
 from lifecycle.models.model import new_model
 from lifecycle.serving.open_inference import rows_of_v1
 from lifecycle.serving.prediction_log import read_log
-from lifecycle.serving.scoring import FeatureModel, input_types, pinned
+from lifecycle.serving.scoring import FeatureModel
+from lifecycle.serving.watching import input_types, pinned
 
 pytestmark = pytest.mark.unit
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -181,6 +182,19 @@ def test_retrieval_materialization_and_the_online_read_agree(market, service, tm
             feature = column.rpartition("__")[2]
             expected = market.by_pandas("users", asked[keys[column]], feature)
             np.testing.assert_array_equal(offline[column], expected)
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """MLflow on a database of the test's own."""
+    import mlflow
+    from mlflow.tracking import fluent
+    from mlflow.tracking._tracking_service import utils
+
+    monkeypatch.chdir(tmp_path)  # where the store is opened, it puts the artifacts
+    monkeypatch.setattr(utils, "_tracking_uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr(fluent, "_active_experiment_id", None)
+    return mlflow
 
 
 def test_a_model_of_two_aliases_is_trained_logged_and_served(market, mlflow):

@@ -41,7 +41,7 @@ def test_a_mistake_is_named_with_file_and_setting(tmp_path, text, said):
 
 def test_the_nearest_file_counts_and_a_change_wins_over_it(tmp_path, monkeypatch):
     (tmp_path / "a" / "b").mkdir(parents=True)
-    text = "[tool.lifecycle]\nmodel = 'far'\n[tool.lifecycle.objects]\nstorage = '1Gi'"
+    text = "[tool.lifecycle]\nmodel = 'far'\n[tool.lifecycle.cluster]\nstorage = '1Gi'"
     written(tmp_path, text, "pyproject.toml")
     written(tmp_path / "a", "[tool.other]\nx = 1", "pyproject.toml")  # has no settings
     monkeypatch.chdir(tmp_path / "a" / "b")

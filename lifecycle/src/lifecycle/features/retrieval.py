@@ -73,11 +73,15 @@ def historical_features(
             f"it needs {', '.join(needed[:-1])} and event_timestamp."
         )
     check_entity_table(entity_df, {**keys, **fields})
-    for view in stored_views(store, features):
+    stored = stored_views(store, features)
+    for view in stored:
         check_files(view, store)
 
-    # By full names, and with no column that Feast does not need: nothing inside can meet a name of its own.
-    numbered = entity_df[needed].reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
+    # By full names, and without a column that a view has as well: nothing inside can meet a name of its own.
+    # The others go along, because Feast logs the entity table to the active MLflow run.
+    inside = {*full, *(field.name for view in stored for field in view.schema)}
+    sent = [name for name in entity_df if name in needed or name not in inside]
+    numbered = entity_df[sent].reset_index(drop=True).assign(**{_ROW: range(len(entity_df))})
     frame = store.get_historical_features(
         entity_df=numbered, features=features, full_feature_names=True
     ).to_df()
