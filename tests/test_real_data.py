@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import great_expectations as gx
@@ -246,7 +245,7 @@ def test_a_key_with_spaces_and_accents_and_an_entity_that_is_new_are_answered(pr
 
 
 def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retrained(
-    project, mlflow, monkeypatch, tmp_path
+    project, mlflow, tmp_path
 ):
     """All parts get the same settings; the stored recipe carries the sweep's choice to the retraining."""
     name, labels = "boosted", tmp_path / "labels.parquet"
@@ -298,8 +297,8 @@ def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retra
         read(name, behind_alias(client, name, "production"))
     fitted, _ = read(name, behind_alias(client, name, "production"), types=TYPES | {*types})
     project.store.materialize(END - timedelta(hours=6), END, feature_views=["carrier"])
-    monkeypatch.setattr("lifecycle.serving.scoring.read", partial(read, types=TYPES | {*types}))
-    server = FeatureModel(name, project.repo, "production", now=END.timestamp())
+    allowed = TYPES | {*types}
+    server = FeatureModel(name, project.repo, "production", now=END.timestamp(), types=allowed)
     try:
         question = {"origin": "JFK", "carrier": ACCENTED, "scheduled_hour": 17.0}
         history = project.retrieve(pd.DataFrame([question | {"event_timestamp": END}]))

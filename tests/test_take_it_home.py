@@ -80,7 +80,16 @@ def install(folder: Path) -> None:
             script.write_text(start + call)
             script.chmod(0o755)
     uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
-    build = [uv, "build", "--quiet", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable]
+    build = [
+        uv,
+        "build",
+        "--quiet",
+        "--wheel",
+        "--offline",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
     subprocess.run([*build, "--out-dir", folder / "wheels", REPOSITORY / "lifecycle"], check=True)
     wheel = next((folder / "wheels").glob("ml_lifecycle-*.whl"))
     use = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel]

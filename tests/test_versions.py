@@ -412,9 +412,9 @@ def test_a_refused_version_never_replaces_what_serves_and_the_status_says_why(
 def test_a_refused_version_is_read_again_only_when_it_changes(follower, log, fitted, monkeypatch):
     reads: list[str] = []
 
-    def counted(name: str, version: Version):
+    def counted(name: str, version: Version, **given: object):
         reads.append(version.number)
-        return read(name, version)
+        return read(name, version, **given)
 
     monkeypatch.setattr(watching, "read", counted)
     bad = log(fitted, name=follower.name)
