@@ -21,7 +21,11 @@ def requirements(project: Path) -> list[str]:
         SystemExit: a dependency names no version to start from.
     """
     found = []
-    for text in tomllib.loads(project.read_text())["project"]["dependencies"]:
+    read = tomllib.loads(project.read_text())
+    own = read["tool"]["uv"]["sources"]  # of this repository, on no index
+    for text in read["project"]["dependencies"]:
+        if text.partition("[")[0] in own:
+            continue
         requirement = Requirement(text)
         lower = [each.version for each in requirement.specifier if each.operator in ("==", ">=", "~=")]
         if not lower:

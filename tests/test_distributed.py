@@ -19,6 +19,7 @@ from helpers.workspace import REPOSITORY, configure
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.retrieval import historical_features
 from lifecycle.models.model import load, new_model, save, selection_ends
+from lifecycle.settings import Cluster
 from lifecycle.training import distributed, shipped
 from lifecycle.training.distributed import NotTrained
 
@@ -51,7 +52,7 @@ def launch(inputs: dict, workers: int, tmp_path: Path, **variables: str) -> subp
     The workers meet by a file, so that no port is opened.
     """
     client, sent = captured_trainer()
-    shipped.submit(client, "a-training", inputs, 1)
+    shipped.submit(client, "a-training", inputs, 1, Cluster())
     command = sent[0]["spec"]["trainer"]["command"]
     pod = tmp_path / "pod"
     pod.mkdir()

@@ -62,7 +62,11 @@ def test_the_build_reads_lifecycle_and_the_lists_of_packages_and_names_no_passwo
     assert command[:5] == ["build", "--file", "cluster/Dockerfile", "--tag", IMAGE] and command[-1] == "."
     assert command[5:9] == ["--format", "docker", "--build-arg", "BASE=mine:1"] and "--network" not in command
     assert command[command.index("PIP_INDEX_URL") - 1] == "--build-arg" and "secret" not in " ".join(command)
-    modules = {f"lifecycle/{path.name}" for path in (REPOSITORY / "lifecycle").glob("*.py")}
+    source = REPOSITORY / "lifecycle" / "src"
+    modules = {
+        path.relative_to(REPOSITORY).as_posix() for path in [*source.rglob("*.py"), *source.rglob("py.typed")]
+    }
+    modules |= {"lifecycle/pyproject.toml", "lifecycle/README.md"}
     assert set(here) == {"build-requirements.txt", "cluster/install.sh", "cluster/requirements.txt", *modules}
     programs("podman", ends=1)
     with pytest.raises(WorkshopError, match=f"podman did not build {IMAGE}; its last lines above say why"):

@@ -19,8 +19,9 @@ def clone(tmp_path):
     """What make needs of the repository, in a folder that is hard to quote, with no environment."""
     folder = tmp_path / f'{HARD_TO_QUOTE} $HOME "q"'
     folder.mkdir()
-    for name in ("Makefile", "pyproject.toml", "uv.lock"):
-        shutil.copy(REPOSITORY / name, folder)
+    (folder / "lifecycle").mkdir()
+    for name in ("Makefile", "pyproject.toml", "uv.lock", "lifecycle/pyproject.toml"):
+        shutil.copy(REPOSITORY / name, folder / name)
     return folder
 
 

@@ -151,7 +151,7 @@ def contract(client):
         (lambda rows: rows.replace({"label": {1: 7}}), "labels must be 0 or 1; the column label holds 0, 7."),
         (
             lambda rows: rows.assign(driver_id=rows.driver_id + 0.5),
-            "driver_id holds 1001.5, and the feature",
+            "driver_id is declared as whole numbers",
         ),
         (
             lambda rows: rows.assign(driver_id=rows.driver_id.astype(str)),

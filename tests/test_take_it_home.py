@@ -63,7 +63,7 @@ COMMANDS = [step for step in page() if not step.file]
 
 
 def install(folder: Path) -> None:
-    """What the page's `pip install` leaves behind: the tools, their programs, and the package from its wheel."""
+    """What the page's `pip install` leaves behind: the tools, their programs, and the package's wheel."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     python = folder / ".venv" / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -93,7 +93,7 @@ def install(folder: Path) -> None:
     subprocess.run([*build, "--out-dir", folder / "wheels", REPOSITORY / "lifecycle"], check=True)
     wheel = next((folder / "wheels").glob("ml_lifecycle-*.whl"))
     use = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel]
-    subprocess.run(use, check=True)
+    subprocess.run(use, cwd=folder, check=True)
 
 
 def execute(part: list[Step], folder: Path, given: dict[str, str]) -> list[str]:

@@ -29,7 +29,7 @@ def messages() -> tuple[set[str], set[str]]:
     """Every string of the sources, and those that need a row: errors, and what `begin` prints."""
     everything, needed = set(), set()
     for folder in ("helpers", "workshop", "exercises", "lifecycle"):
-        for path in (REPOSITORY / folder).glob("*.py"):
+        for path in (REPOSITORY / folder).glob("src/**/*.py" if folder == "lifecycle" else "*.py"):
             names = RAISED | ({"print", "alone"} if path.name in ("start.py", "damage.py") else set())
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.expr):

@@ -118,15 +118,16 @@ def test_the_comment_holds_the_plan_indented_whatever_the_plan_says(tmp_path):
     assert call == "pr comment 7 --repo a/b --edit-last --create-if-none --body-file -"
 
 
-def test_a_step_that_changed_without_its_compiled_file_fails_and_shows_that_limit_alone(tmp_path):
-    for name in ("lifecycle/src/lifecycle/training/pipeline.py", "cluster/training_pipeline.yaml"):
-        (tmp_path / name).parent.mkdir()
+def test_a_setting_that_changed_without_the_compiled_file_fails_and_shows_that_limit_alone(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    for name in ("lifecycle.toml", "cluster/training_pipeline.yaml"):
         shutil.copy(REPOSITORY / name, tmp_path / name)
     author = ["-c", "user.name=a test", "-c", "user.email=test@example.org"]
     for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "reviewed"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    path = tmp_path / "lifecycle" / "pipeline.py"
-    path.write_text(path.read_text().replace('set_memory_limit("2Gi")', 'set_memory_limit("3Gi")', 1))
+    with (tmp_path / "lifecycle.toml").open("a") as settings:
+        limits = {"cpu": "500m", "memory": "1Gi", "cpu_limit": "1", "memory_limit": "3Gi"}
+        settings.write("[cluster.step]\n" + "".join(f'{name} = "{most}"\n' for name, most in limits.items()))
     done = run("pipeline.yml", "compile", "The committed file is what the code compiles to", tmp_path)
     assert done.returncode != 0
 

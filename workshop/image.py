@@ -85,7 +85,7 @@ def _lay_out(context: Path, wheels: Path | None) -> None:
     for pattern in [DOCKERFILE, *(line[1:] for line in ignored if line.startswith("!"))]:
         for source in REPOSITORY.glob(pattern):
             target = context / source.relative_to(REPOSITORY)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     if wheels and not any(wheels.glob("uv-*.whl")):
         raise WorkshopError(f"WHEELS={wheels} is no folder that `make wheels` filled.")
