@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -12,28 +10,6 @@ from benchmarks import render
 from helpers.workspace import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-
-
-@pytest.mark.system
-def test_a_small_run_measures_every_section_and_renders_the_page(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "--size", "small", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    measured = json.loads((tmp_path / "performance.json").read_text())
-    joins = {row["contestant"]: row for row in measured["join"]["runs"]}
-    assert list(joins) == bench.JOINERS and all(50 < row["peak_mb"] < 4000 for row in joins.values())
-    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in joins.values())
-    plan = measured["join"]["plan"]
-    assert plan["ranked_rows"] > 10 * plan["questions"] and 0 < plan["share_of_time"] < 1
-    ways = {row["contestant"]: row for row in measured["online"]["runs"]}
-    assert set(ways) == set(render.GOALS) and all(0 < row["p50_ms"] <= row["p99_ms"] for row in ways.values())
-    (notebook,) = measured["course"]["notebooks"]
-    parts = render.course_parts(notebook)
-    assert parts["imports"] > 0.1 and sum(parts.values()) == pytest.approx(notebook["seconds"], abs=0.5)
-    page = (tmp_path / "performance.md").read_text()
-    assert page == render.markdown(measured) and page.count("\n## ") == 3
-    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert sorted(re.findall(r"\]\(pictures/(.+?)\)", page)) == pictures
 
 
 @pytest.mark.unit
