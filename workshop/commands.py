@@ -254,8 +254,8 @@ def _store_picture(notebook: Any, path: Path) -> None:
 
 
 def clean(notebook: Any) -> Any:
-    """The notebook without what differs from one execution to the next (times, papermill's notes, the
-    kernel's version)."""
+    """The notebook without what differs from one execution to the next: times, papermill's notes, the
+    kernel's version, and where a kernel cuts what a cell prints."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -263,6 +263,16 @@ def clean(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        joined: list[Any] = []
+        for output in cell.get("outputs", []):
+            if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
+                joined[-1].text += output.text
+            else:
+                joined.append(output)
+        if "outputs" in cell:
+            cell.outputs = joined
     return notebook
 
 
