@@ -14,6 +14,12 @@ pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("mlflow"), pytest.mark.f
 X, Y = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]}), [0, 0, 1, 1]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Beside uv's lock, and with uv on the PATH, MLflow takes a model's requirements from the lock."""
+    monkeypatch.chdir(tmp_path)
+
+
 def logged(**options):
     with mlflow.start_run():
         return mlflow.sklearn.log_model(LogisticRegression().fit(X, Y), name="model", **options)
