@@ -6,6 +6,7 @@ import ast
 import difflib
 import functools
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,9 @@ def execute(notebook: Path, output: Path, workspace: Workspace, folder: Path = F
                 tried[place].append((None, LEAKED))
             raise
 
-    with mock.patch.object(PapermillNotebookClient, "execute_cell", execute_cell):
+    # Notebook 10 would run the pipeline in containers again: minutes, and tests/test_image.py does it.
+    no_engine = mock.patch.dict(os.environ, DOCKER_HOST="unix:///nowhere")
+    with no_engine, mock.patch.object(PapermillNotebookClient, "execute_cell", execute_cell):
         result = runner.execute(notebook, output, workspace, progress=False)
     return Execution(notebook, result, output, tried)
 
