@@ -77,7 +77,7 @@ def test_a_local_job_differs_from_one_on_a_cluster(tmp_path, monkeypatch):
     name = client.train(runtime="plain", trainer=trainer)
     while client.get_job(name).status not in ("Complete", "Failed"):
         folders.add(Path.cwd().name)
-        time.sleep(0.02)
+        time.sleep(0.001)
     local_runtimes.pop()
     log = "\n".join(client.get_job_logs(name))
     assert "given ({'rate': 1},) {}" in log
