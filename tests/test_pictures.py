@@ -94,9 +94,13 @@ def rectangle(page, parts: str, margin: int = 12) -> dict:
 def take(page, name: str, parts: str | None = None) -> None:
     """A small picture of the page or its parts: it isn't blank, and the committed one has its size."""
     shot, before = b"", None
-    while shot != before:  # charts grow into place, and a graph moves until it has found its form
+    for _ in range(120):  # charts grow into place, and a graph moves until it has found its form
         page.wait_for_timeout(1000)
-        before, shot = shot, page.screenshot(**({"clip": rectangle(page, parts)} if parts else {}))
+        clip = {"clip": rectangle(page, parts)} if parts else {}
+        before, shot = shot, page.screenshot(animations="disabled", **clip)  # the edges of a graph run on
+        if shot == before:
+            break
+    assert shot == before, "the page does not come to rest"
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     colors = picture.quantize(256, dither=Image.Dither.NONE)
     counts = sorted((count for count, _ in colors.getcolors()), reverse=True)
