@@ -1,11 +1,14 @@
 """The compiled training pipeline: the committed file, a closed gate, broken data, and the local runner."""
 
 import builtins
+import json
 import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
@@ -21,6 +24,10 @@ from pipeline_steps import in_process
 from served import eventually
 
 from helpers.workspace import REPOSITORY
+from lifecycle.features.contract import FeatureContract
+from lifecycle.models import versions
+from lifecycle.models.model import new_model
+from lifecycle.models.recipe import Recipe
 from lifecycle.settings import Cluster
 from lifecycle.training import local_runner, outcome, pipeline
 from workshop import commands
@@ -133,6 +140,21 @@ def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applie
     log, parent, steps = run("no suite", applied.data / "driver_labels.parquet", 0.65, "nobody_saved_it")
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"} and parent == "FAILED"
     assert "has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in log
+
+
+def test_a_champions_feature_is_not_taken_for_one_of_the_same_name_in_another_view(tmp_path, monkeypatch):
+    ours = FeatureContract("p", "s", ("drivers:rating",), ("id",), (), "y", {"drivers": "0"})
+    rows = pd.DataFrame({"rating": range(8), "y": [0, 1] * 4, "id": range(8)}).astype({"rating": "float64"})
+    rows.assign(event_timestamp=pd.date_range("2025", periods=8, tz="UTC")).to_parquet(tmp_path / "table")
+    fitted = new_model().fit(rows[["rating"]], rows.y)
+    theirs = replace(ours, feature_refs=("riders:rating",))
+    monkeypatch.setattr(versions, "numbered", lambda *_: None)
+    monkeypatch.setattr(versions, "read", lambda *_, **__: (fitted, theirs))
+    table = SimpleNamespace(path=tmp_path / "table", metadata={**ours.to_dict(), "held_out": 0.25})
+    model = SimpleNamespace(path=tmp_path / "model", metadata={"recipe": json.dumps(Recipe().to_dict())})
+    step = pipeline.compare_with_champion.python_func
+    with pytest.raises(ValueError, match="the champion reads riders:rating, which 's' does not hold"):
+        step(table, model, parent_run="", experiment="", model_name="m", champion="1")
 
 
 @dsl.component(base_image="python", install_kfp_package=False)

@@ -34,6 +34,7 @@ from lifecycle.models.model import TYPES, needed_types, new_model, split, valida
 from lifecycle.models.recipe import Recipe
 from lifecycle.models.versions import VersionRefused, behind_alias, read
 from lifecycle.serving.scoring import FeatureModel
+from lifecycle.settings import Settings
 from lifecycle.training import pipeline
 from lifecycle.training.katib_trial import trial
 from lifecycle.training.outcome import read_record
@@ -160,7 +161,9 @@ def test_the_form_of_the_label_table_changes_no_value(project, change):
     assert found.index.equals(labels.index)
     for part, expected in zip(split(found), split(project.table), strict=True):
         project.assert_same_features(part, expected)
-    kept, expected = (usable_labels(one, project.contract)[0] for one in (labels, project.labels))
+    kept, expected = (
+        usable_labels(one, project.contract, settings=Settings())[0] for one in (labels, project.labels)
+    )
     assert len(kept) > 1000 and kept.late.equals(expected.late)
 
 
@@ -307,9 +310,17 @@ def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retra
     finally:
         server.stop()
 
-    how = {"reference": "reference", "experiment": name, "threshold": -1.0, "types": types} | model
+    settings = Settings(
+        feature_repo=str(project.repo),
+        labels=str(labels),
+        pipeline=str(compiled),
+        reference="reference",
+        model=name,
+        training={**model, "threshold": -1.0, "types": types},
+        retraining={"outputs": str(tmp_path / "weekly"), "experiment": name},
+    )
     with in_process() as ran:
-        outcome = retrain(compiled, project.repo, labels, name, "production", tmp_path / "weekly", **how)
+        outcome = retrain(settings)
     assert "compare_with_champion" in ran and " neg_log_loss -0." in outcome.said
     record = read_record(outcome.run_id)
     assert (record.champion, record.gate) == ("1", "" if outcome.promoted else "better")

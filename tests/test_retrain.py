@@ -24,6 +24,7 @@ from lifecycle.models.model import hyperparameters, new_model
 from lifecycle.models.recipe import Recipe, RecipeError
 from lifecycle.models.versions import behind_alias, read
 from lifecycle.serving.scoring import FeatureModel
+from lifecycle.settings import Settings
 from lifecycle.training import retrain as retrain_module
 from lifecycle.training.outcome import read_record
 from lifecycle.training.retrain import (
@@ -164,7 +165,7 @@ def contract(client):
 )
 def test_refuses_labels_that_no_model_should_learn_from(spoil, words, contract, labels):
     with pytest.raises(NotRetrained) as refusal:
-        usable_labels(spoil(labels), contract, *WINDOW, declared={"driver_id": Int64})
+        usable_labels(spoil(labels), contract, *WINDOW, settings=Settings(), declared={"driver_id": Int64})
     assert words in str(refusal.value)
 
 
@@ -176,7 +177,9 @@ def test_leaves_out_a_few_contradictions_and_counts_a_repeated_label_once(contra
         labels.loc[lost].assign(event_timestamp=labels.event_timestamp.where(labels.label > 1)),
         labels.loc[lost].assign(label=np.nan),
     ]
-    kept, dropped, left_out = usable_labels(pd.concat([table, *lacking]), contract, *WINDOW)
+    kept, dropped, left_out = usable_labels(
+        pd.concat([table, *lacking]), contract, *WINDOW, settings=Settings()
+    )
     assert dropped == {"event_timestamp": 9, "label": 9}, "counted, and no row for the empty note"
     key = ["driver_id", "event_timestamp"]
     doubtful = rows.tail(len(rows) - len(labels))
@@ -187,7 +190,7 @@ def test_leaves_out_a_few_contradictions_and_counts_a_repeated_label_once(contra
 
 
 def test_takes_the_newest_two_weeks_without_a_window(contract, labels):
-    kept, *_ = usable_labels(labels.assign(label=labels.label == 1), contract)
+    kept, *_ = usable_labels(labels.assign(label=labels.label == 1), contract, settings=Settings())
     assert kept.event_timestamp.max() == labels.event_timestamp.max()
     assert kept.event_timestamp.min() == labels.event_timestamp.max() - pd.Timedelta(days=14)
     assert kept.label.dtype == "int64", "true and false are 1 and 0"

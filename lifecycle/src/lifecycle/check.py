@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lifecycle.settings import Settings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from lifecycle.features.contract import FeatureContract
 
 
 def findings(settings: Settings) -> dict[str, str | None]:
@@ -34,34 +40,29 @@ def findings(settings: Settings) -> dict[str, str | None]:
 def _estimator(settings: Settings) -> None:
     from lifecycle.models.recipe import Recipe
 
-    training = settings.training
-    Recipe(
-        training.estimator, training.task, training.metric, training.types, training.hyperparameters
-    ).new_estimator()
+    Recipe.of_settings(settings.training).new_estimator()
 
 
-def _store(settings: Settings):  # type: ignore[no-untyped-def]  # Feast is imported when it is needed
+def _store(settings: Settings) -> FeatureStore:
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(settings.path(settings.feature_repo)))
 
 
-def _contract(settings: Settings) -> None:
+def _contract(settings: Settings) -> FeatureContract:
     from lifecycle.features.contract import FeatureContract
 
-    FeatureContract.of_service(_store(settings), settings.feature_service, settings.label)
+    return FeatureContract.of_service(_store(settings), settings.feature_service, settings.label)
 
 
 def _labels(settings: Settings) -> None:
     import pandas as pd
 
-    from lifecycle.features.contract import FeatureContract
     from lifecycle.features.labels import declared_types, usable_rows
 
-    store = _store(settings)
-    contract = FeatureContract.of_service(store, settings.feature_service, settings.label)
+    declared = declared_types(_store(settings), settings.feature_service)
     labels = pd.read_parquet(settings.path(settings.labels))
-    usable_rows(labels, contract, declared_types(store, settings.feature_service), settings.training.task)
+    usable_rows(labels, _contract(settings), declared, settings.training.task)
 
 
 def _rules(settings: Settings) -> None:
@@ -73,10 +74,10 @@ def _rules(settings: Settings) -> None:
 def _champion(settings: Settings) -> None:
     import mlflow
 
-    from lifecycle.models.model import TYPES
+    from lifecycle.models.recipe import Recipe
     from lifecycle.models.versions import behind_alias, read
 
-    training = settings.training
+    recipe = Recipe.of_settings(settings.training)
     version = behind_alias(mlflow.MlflowClient(), settings.model, settings.alias)
-    _, contract = read(settings.model, version, types=TYPES | set(training.types), task=training.task)
+    _, contract = read(settings.model, version, types=recipe.allowed_types, task=recipe.task)
     contract.check(_store(settings))

@@ -142,29 +142,7 @@ def retrain(
         retraining=_table(outputs=outputs, experiment=experiment, hold=hold),
     )
     try:
-        training, again = settings.training, settings.retraining
-        outcome = retraining.retrain(
-            settings.path(settings.pipeline),
-            settings.path(settings.feature_repo),
-            settings.path(settings.labels),
-            settings.model,
-            settings.alias,
-            settings.path(again.outputs),
-            begin and pd.Timestamp(begin),
-            end and pd.Timestamp(end),
-            reference=settings.reference,
-            experiment=again.experiment,
-            threshold=training.threshold,
-            hold=again.hold,
-            estimator=training.estimator,
-            task=training.task,
-            metric=training.metric,
-            types=training.types,
-            window=pd.Timedelta(days=again.window_days),
-            late=pd.Timedelta(days=again.late_days),
-            contradictions=again.contradictions,
-            held_out=training.held_out,
-        )
+        outcome = retraining.retrain(settings, *(moment and pd.Timestamp(moment) for moment in (begin, end)))
     except retraining.NotRetrained as reason:
         click.echo(f"nothing was promoted: {reason}")
         context.exit(2)

@@ -192,7 +192,7 @@ class Settings(_Table):
     retraining: Retraining = Retraining()
     serving: Serving = Serving()
     cluster: Cluster = Cluster()
-    folder: Path = Field(Path(), exclude=True)
+    folder: Path = Field(default=Path(), exclude=True)
 
     @classmethod
     def load(cls, file: Path | None = None, **changes: Any) -> Settings:

@@ -241,7 +241,7 @@ def check_whole_numbers(frame: pd.DataFrame, declared: Mapping[str, FeastType]) 
                     f"the column {name} is declared as whole numbers ({dtype}) and holds fractions, such "
                     f"as {fractions.iloc[0]}. "
                     "An online store would cut them off, so a model would be served other values than it "
-                    "learned from: declare Float64 and apply."
+                    "learned from: declare Float64 and apply, or mend what writes them."
                 )
 
 

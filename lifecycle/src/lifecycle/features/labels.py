@@ -89,8 +89,9 @@ def usable_rows(
         ``labels``; and how many rows lack one, by column.
 
     Raises:
-        LabelsRefused: a column is missing, no row is complete, a label is none, or a key is no whole number.
-        ValueError: times without a time zone, text for numbers; see ``lifecycle.features.declared``.
+        LabelsRefused: a column is missing, no row is complete, or a label is none.
+        ValueError: times without a time zone, text or fractions for whole numbers; see
+            ``lifecycle.features.declared``.
     """
     needed = [*contract.join_keys, *contract.request_fields, "event_timestamp", contract.label]
     absent = [name for name in needed if name not in labels]
@@ -106,25 +107,17 @@ def usable_rows(
         lacking = f": {in_words(dropped)}" if dropped else ""
         raise LabelsRefused(f"none of the {len(table)} rows of the label table is complete{lacking}.")
     check_entity_table(rows, {name: dtype for name, dtype in declared.items() if name in rows})
-    for name in contract.join_keys:
-        if name in declared and declared[name].to_value_type().name in _WHOLE:
-            rows = rows.assign(**{name: _whole(rows[name])})
+    # A missing key made the column one of floats; fractions were refused above.
+    whole = [
+        name
+        for name in contract.join_keys
+        if name in declared and declared[name].to_value_type().name in _WHOLE
+        if pd.api.types.is_float_dtype(rows[name])
+    ]
+    rows = rows.astype(dict.fromkeys(whole, "int64"))
     check_values(rows[contract.label], task)
     kind = "int64" if task == "binary" else "float64"
     return rows.astype({contract.label: kind}), dropped
-
-
-def _whole(keys: pd.Series) -> pd.Series:
-    """Whole numbers, also where a missing one made the column a column of floats."""
-    broken = (
-        keys[keys.astype("float64") % 1 != 0] if pd.api.types.is_float_dtype(keys.dtype) else keys.head(0)
-    )
-    if len(broken):
-        raise LabelsRefused(
-            f"the join key {keys.name} holds {broken.tolist()[0]!r}, and the feature repository declares "
-            f"whole numbers; {len(broken)} rows have such a key. Find out what wrote them, or leave them out."
-        )
-    return keys.astype("int64") if pd.api.types.is_float_dtype(keys.dtype) else keys
 
 
 def training_table(

@@ -16,11 +16,12 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from lifecycle.features.labels import check_values
 from lifecycle.models import model_file
+from lifecycle.settings import Training
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-HELD_OUT = 0.25
+HELD_OUT = Training().held_out
 """The share of the rows, the latest ones, that a model is judged on. Choices are made on the rest."""
 TYPES = frozenset(
     [

@@ -14,10 +14,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from lifecycle.models.model import TYPES
+from lifecycle.settings import Training
 
 METADATA = "lifecycle"
 """The key of a model's metadata under which its recipe is stored."""
-DEFAULT = "lifecycle.models.model:new_model"
+DEFAULT = Training().estimator
 """The estimator of a recipe that names none: scaled, polynomial, logistic regression."""
 TASKS = ("binary", "regression")
 
@@ -67,6 +68,17 @@ class Recipe:
             json.dumps(self.hyperparameters, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"the hyperparameters cannot be stored as JSON: {error}.") from None
+
+    @classmethod
+    def of_settings(cls, training: Training) -> Recipe:
+        """The recipe that a project's settings name.
+
+        Raises:
+            RecipeError: see ``Recipe``.
+        """
+        return cls(
+            training.estimator, training.task, training.metric, training.types, training.hyperparameters
+        )
 
     @classmethod
     def from_dict(cls, stored: object) -> Recipe:

@@ -21,9 +21,11 @@ from kserve.errors import InvalidInput
 from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_BYTES = 1_000_000
+from lifecycle.settings import Serving
+
+MOST_BYTES = Serving().most_bytes
 """Of a request's body. A thousand rows with a long key each fit."""
-MOST_WAITING = 128
+MOST_WAITING = Serving().most_waiting
 """Requests that wait for a thread. One more is asked to come back: it would wait too long."""
 THREADS = 4
 """That score at a time, each waiting for an online store on another machine."""
@@ -36,7 +38,7 @@ MOST_CONNECTIONS = 1000
 REFUSED = Counter(
     "lifecycle_refused_requests", "Requests without an answer, by the first reason of each.", ["reason"]
 )
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = Serving().hosts
 """Names by which a caller on the same machine may call the server."""
 
 

@@ -28,15 +28,16 @@ from kserve import InferOutput, InferRequest, InferResponse, Model
 from prometheus_client import Histogram
 
 from lifecycle.models.model import TYPES
+from lifecycle.models.recipe import Recipe
 from lifecycle.serving.inference_server import Server
 from lifecycle.serving.limits import MOST_WAITING, REFUSED, THREADS, Pool
 from lifecycle.serving.open_inference import Rows, rows_of_v1, rows_of_v2
 from lifecycle.serving.prediction_log import Answer, PredictionLog
 from lifecycle.serving.watching import AGE as _AGE
 from lifecycle.serving.watching import Follower, Loaded
-from lifecycle.settings import Settings
+from lifecycle.settings import Serving, Settings
 
-SKEW = 60.0
+SKEW = Serving().skew_seconds
 """Seconds that a stored feature may lie in the future, as clocks of two machines differ.
 
 Further ahead, it would never grow stale."""
@@ -259,14 +260,14 @@ def serve(settings: Settings, host: str, now: float | None = None) -> None:
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     # Between KServe and FastAPI, at each request.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
-    limits, training = settings.serving, settings.training
+    limits, recipe = settings.serving, Recipe.of_settings(settings.training)
     model = FeatureModel(
         settings.model,
         settings.path(settings.feature_repo).resolve(),
         settings.alias,
         now,
-        types=TYPES | set(training.types),
-        task=training.task,
+        types=recipe.allowed_types,
+        task=recipe.task,
         skew=limits.skew_seconds,
         most_waiting=limits.most_waiting,
     )

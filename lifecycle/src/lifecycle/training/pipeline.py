@@ -5,14 +5,17 @@ shares nothing with its neighbours except what it declares. The tracking address
 finds it in ``MLFLOW_TRACKING_URI``.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kfp import components, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 
+from lifecycle.models.recipe import Recipe
 from lifecycle.objects import LOGIN, TRACKING
-from lifecycle.settings import IMAGE, Cluster
+from lifecycle.settings import IMAGE, Cluster, Settings
 from lifecycle.training.local_runner import local_run
 
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -30,6 +33,33 @@ def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps:
     compiled = components.load_component_from_file(str(file))
     with local_run(log, show_steps):
         compiled(**arguments)
+
+
+def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, **changes: Any) -> dict:
+    """The pipeline's arguments, by name, as a project's settings say them.
+
+    Args:
+        settings: of the project.
+        run_name: of the parent run, new each time.
+        recipe: of the model; that of the settings when left out.
+        changes: arguments that differ.
+    """
+    recipe = recipe or Recipe.of_settings(settings.training)
+    return {
+        "feature_repo": str(settings.path(settings.feature_repo).resolve()),
+        "labels": str(settings.path(settings.labels).resolve()),
+        "feature_service": settings.feature_service,
+        "label": settings.label,
+        "reference": settings.reference,
+        "experiment": settings.training.experiment,
+        "run_name": run_name,
+        "model_name": settings.model,
+        "threshold": settings.training.threshold,
+        "held_out": settings.training.held_out,
+        **recipe.to_dict(),
+        "hyperparameters": json.dumps(recipe.hyperparameters),
+        **changes,
+    }
 
 
 def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
@@ -232,14 +262,17 @@ def compare_with_champion(
     version = numbered(mlflow.MlflowClient(), model_name, champion)
     old, theirs = read(model_name, version, types=recipe.allowed_types, task=recipe.task)
     _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
-    missing = sorted(set(theirs.columns) - set(rows.columns))
+    ours = dict(zip(contract.feature_refs, contract.columns, strict=True))
+    missing = sorted(set(theirs.feature_refs) - set(ours))
     if missing:
         raise ValueError(
             f"the champion reads {', '.join(missing)}, which {contract.feature_service!r} does not hold."
         )
+    # A feature's column in one contract may have another name in the other, and one name be two features.
+    asked = rows[[ours[reference] for reference in theirs.feature_refs]].set_axis(theirs.columns, axis=1)
     found = compare(
         rows[contract.label],
-        recipe.predictions(old, rows[theirs.columns]),
+        recipe.predictions(old, asked),
         recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns]),
         rows[list(contract.join_keys)],
         metric=recipe.metric,

@@ -7,11 +7,10 @@ and why. Whatever goes wrong, the champion keeps serving.
 from __future__ import annotations
 
 import fcntl
-import json
 import re
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,21 +22,13 @@ from mlflow.exceptions import MlflowException
 
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.labels import declared_types, in_words, usable_rows
-from lifecycle.models.model import HELD_OUT, hyperparameters, split
+from lifecycle.models.model import hyperparameters, split
 from lifecycle.models.recipe import DEFAULT, Recipe, RecipeError, recipe_of
 from lifecycle.models.versions import Version, behind_alias, read
+from lifecycle.settings import Settings
 from lifecycle.training.comparison import TooFewLabels, check_enough
 from lifecycle.training.outcome import add_to_record, read_record
-
-WINDOW = pd.Timedelta(days=14)
-"""How much is trained and compared on, when nobody says where the window begins."""
-MOST_CONTRADICTIONS = 0.05
-"""Share of the questions with both answers, above which labels are not believed.
-
-Below it those questions are left out.
-"""
-LATE = pd.Timedelta(days=2)
-"""How far before the end of the window the newest label may lie."""
+from lifecycle.training.pipeline import arguments
 
 
 class NotRetrained(RuntimeError):
@@ -82,12 +73,8 @@ def usable_labels(
     begin: pd.Timestamp | None = None,
     end: pd.Timestamp | None = None,
     *,
+    settings: Settings,
     declared: Mapping[str, Any] | None = None,
-    task: str = "binary",
-    window: pd.Timedelta = WINDOW,
-    late: pd.Timedelta = LATE,
-    contradictions: float = MOST_CONTRADICTIONS,
-    held_out: float = HELD_OUT,
 ) -> tuple[pd.DataFrame, dict[str, int], int]:
     """The labels of a window that a model can learn from, and what was left out.
 
@@ -95,25 +82,23 @@ def usable_labels(
         labels: the join keys, the request fields, ``event_timestamp`` (UTC) and the label column; further
             columns are dropped.
         contract: of the champion.
-        begin: first moment of the window, UTC; ``window`` before its end when left out.
+        begin: first moment of the window, UTC; ``retraining.window_days`` before its end when left out.
         end: last moment; that of the newest label when left out.
-        declared: the type of each join key and request field; see
-            ``lifecycle.features.labels.declared_types``.
-        task: see ``lifecycle.features.labels.check_values``.
-        window: how much is trained and compared on, when nobody says where it begins.
-        late: how far before the end of the window the newest label may lie.
-        contradictions: share of the questions with several answers, above which labels are not believed.
-        held_out: see ``lifecycle.models.model.split``.
+        settings: of the project: its task, and when labels are believed.
+        declared: the type of each join key and request field; see ``declared_types`` in
+            ``lifecycle.features.labels``.
 
     Returns:
         The rows; how many lacked a value, by column (those without a time are of no window, and are counted
         too); and how many questions with contradictory answers were left out.
 
     Raises:
-        NotRetrained: what ``lifecycle.features.labels.usable_rows`` refuses; nothing in the window; no
-            labels at its end; too many contradictions; too few entities with each outcome among the held-out
-            rows, see ``lifecycle.training.comparison``.
+        NotRetrained: what ``lifecycle.features.labels.usable_rows`` refuses; nothing in the window; no labels
+            at its end; too many contradictions; too few entities with each outcome among the held-out rows,
+            see ``lifecycle.training.comparison``.
     """
+    task, limits = settings.training.task, settings.retraining
+    window, late = pd.Timedelta(days=limits.window_days), pd.Timedelta(days=limits.late_days)
     keys = list(contract.join_keys)
     question = [*keys, *contract.request_fields, "event_timestamp"]
     if "event_timestamp" in labels and len(labels):
@@ -144,7 +129,7 @@ def usable_labels(
     asked = rows.groupby(question, observed=True)[contract.label]
     both = asked.transform("nunique") > 1
     contradictory = len(rows[both].drop_duplicates(question))
-    if contradictory > contradictions * asked.ngroups:
+    if contradictory > limits.contradictions * asked.ngroups:
         answers = "both answers, 0 and 1" if task == "binary" else "several answers"
         raise NotRetrained(
             f"{contradictory} of {asked.ngroups} questions have {answers}. Find out which is right before a "
@@ -152,7 +137,7 @@ def usable_labels(
         )
     kept = rows[~both].drop_duplicates(question)
     kept = kept.sort_values(["event_timestamp", *keys], ignore_index=True)
-    _, latest = split(kept, held_out)
+    _, latest = split(kept, settings.training.held_out)
     if latest.empty:
         raise NotRetrained(
             f"the {len(kept)} labels from {begin:%Y-%m-%d} to {end:%Y-%m-%d} are too few: they leave no "
@@ -267,27 +252,7 @@ def _kept(registry: mlflow.MlflowClient, model: str, alias: str, champion: Versi
 
 
 def retrain(
-    pipeline: Path,
-    feature_repo: Path,
-    labels: Path,
-    model: str,
-    alias: str,
-    outputs: Path,
-    begin: pd.Timestamp | None = None,
-    end: pd.Timestamp | None = None,
-    *,
-    reference: str,
-    experiment: str = "retraining",
-    threshold: float = 0.5,
-    hold: bool = False,
-    estimator: str = DEFAULT,
-    task: str = "binary",
-    metric: str = "roc_auc",
-    types: Collection[str] = (),
-    window: pd.Timedelta = WINDOW,
-    late: pd.Timedelta = LATE,
-    contradictions: float = MOST_CONTRADICTIONS,
-    held_out: float = HELD_OUT,
+    settings: Settings, begin: pd.Timestamp | None = None, end: pd.Timestamp | None = None
 ) -> Outcome:
     """Run the compiled training pipeline on a window of labels, and move the alias if its model is better.
 
@@ -296,34 +261,18 @@ def retrain(
     (``lifecycle.training.comparison``).
 
     Args:
-        pipeline: the compiled file.
-        feature_repo: folder of ``feature_store.yaml``.
-        labels: parquet file; see ``usable_labels``.
-        model: the registered model.
-        alias: names the champion.
-        outputs: folder for what the run leaves: its labels, its log, the files of its steps. One retraining
-            at a time works in it.
+        settings: of the project. One retraining at a time works in the folder ``retraining.outputs``.
         begin: first moment of the window, UTC; see ``usable_labels``.
         end: last moment.
-        reference: saved dataset whose expectation suite the data must meet.
-        experiment: of MLflow, for the pipeline's runs.
-        threshold: of the metric, that a challenger must reach in any case.
-        hold: leave the alias where it is, also for a better model, and let somebody look at it first.
-        estimator: of the champion and the challenger; see ``lifecycle.models.recipe.Recipe``.
-        task: the same.
-        metric: the same.
-        types: the same.
-        window: see ``usable_labels``.
-        late: the same.
-        contradictions: the same.
-        held_out: see ``lifecycle.models.model.split``.
 
     Raises:
         NotRetrained: for a reason that its message gives. The alias was not moved.
     """
-    outputs = outputs.resolve()
+    model, alias, experiment = settings.model, settings.alias, settings.retraining.experiment
+    feature_repo, labels = settings.path(settings.feature_repo), settings.path(settings.labels)
+    outputs = settings.path(settings.retraining.outputs).resolve()
     with _in_words("the settings of the model", RecipeError):
-        wanted = Recipe(estimator, task, metric, tuple(types))
+        wanted = Recipe.of_settings(settings.training)
     with _alone(outputs):
         _close_dead_runs(outputs, experiment)
         registry = mlflow.MlflowClient()
@@ -333,7 +282,7 @@ def retrain(
             with warnings.catch_warnings():
                 # The names are compared by ``read``.
                 warnings.filterwarnings("ignore", message="X does not have valid feature names")
-                fitted, contract = read(model, champion, types=wanted.allowed_types, task=task)
+                fitted, contract = read(model, champion, types=wanted.allowed_types, task=wanted.task)
             recipe = _recipe(model, champion, fitted, wanted)
             recipe.new_estimator()
         with _in_words(f"{feature_repo.name}/ cannot be read as a feature repository", Exception):
@@ -343,43 +292,22 @@ def retrain(
         with _in_words(f"{labels.name} cannot be read as a label table", OSError, TypeError, ValueError):
             table = pd.read_parquet(labels)
             rows, dropped, contradictory = usable_labels(
-                table,
-                contract,
-                begin,
-                end,
-                declared=declared,
-                task=task,
-                window=window,
-                late=late,
-                contradictions=contradictions,
-                held_out=held_out,
+                table, contract, begin, end, declared=declared, settings=settings
             )
         name = f"retraining {rows.event_timestamp.max():%Y-%m-%d} {uuid.uuid4().hex[:8]}"
         used = outputs / f"{name}.parquet"
         rows.to_parquet(used)
-        _run(
-            pipeline,
-            outputs,
-            outputs / f"{name}.log",
-            {
-                "feature_repo": str(feature_repo.resolve()),
-                "labels": str(used),
-                "feature_service": contract.feature_service,
-                "label": contract.label,
-                "reference": reference,
-                "experiment": experiment,
-                "run_name": name,
-                "model_name": model,
-                "threshold": threshold,
-                "champion": champion.number,
-                "hyperparameters": json.dumps(recipe.hyperparameters),
-                "estimator": recipe.estimator,
-                "task": recipe.task,
-                "metric": recipe.metric,
-                "types": list(recipe.types),
-                "held_out": held_out,
-            },
+        given = arguments(
+            settings,
+            name,
+            recipe,
+            labels=str(used),
+            feature_service=contract.feature_service,
+            label=contract.label,
+            experiment=experiment,
+            champion=champion.number,
         )
+        _run(settings.path(settings.pipeline), outputs, outputs / f"{name}.log", given)
         (parent,) = mlflow.search_runs(
             [], f"attributes.run_name = '{name}'", output_format="list", experiment_names=[experiment]
         )
@@ -400,7 +328,7 @@ def retrain(
             said = f"{_kept(registry, model, alias, champion)}: {record.reason}"
             return Outcome(False, f"{said}{without}.", champion.number, None, run_id)
         challenger = record.version
-        if hold:
+        if settings.retraining.hold:
             said = f"version {challenger} is better than {champion.number} and held back: {record.reason}"
             return Outcome(False, f"{said}{without}.", champion.number, challenger, run_id)
         promote(registry, model, alias, champion, challenger)
@@ -408,7 +336,7 @@ def retrain(
         return Outcome(True, said, champion.number, challenger, run_id)
 
 
-def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
+def _run(pipeline: Path, outputs: Path, log: Path, given: dict) -> None:
     from kfp import components, local
 
     from lifecycle.training.local_runner import local_run
@@ -418,7 +346,7 @@ def _run(pipeline: Path, outputs: Path, log: Path, arguments: dict) -> None:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(outputs), raise_on_error=True)
     try:
         with local_run(log):
-            from_file(**arguments)
+            from_file(**given)
     except TypeError as error:
         raise NotRetrained(
             f"{pipeline.name} takes other arguments than this version of lifecycle gives ({error}): compile "
