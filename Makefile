@@ -65,8 +65,8 @@ endif
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
-# Two workers or more: one goes through the course while the others run the rest (tests/conftest.py keeps a file's tests together).
-test: .venv/current ## all tests that this machine can run; TESTS=tests/test_sweep.py or TESTS="-m unit" for a part
+# Two workers or more: one goes through the course while the others run the rest (conftest.py keeps a file's tests together).
+test: .venv/current ## all tests that this machine can run; TESTS=lifecycle/tests/test_sweep.py or TESTS="-m unit" for a part
 	@$(VENV) -m pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder $(TESTS)
 
 check: .venv/current ## what takes under a minute: style, types, imports, lock, notebooks, workflows

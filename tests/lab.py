@@ -17,8 +17,8 @@ from urllib.parse import quote
 import nbformat
 import psutil
 from browser import PATIENCE
-from conftest import listening
 
+from conftest import listening
 from helpers.services import HOST
 from helpers.workspace import REPOSITORY, Workspace, create_home
 

@@ -14,8 +14,8 @@ import nbformat
 import pytest
 import requests
 from browser import chromium, needs_chromium
-from conftest import listening
 
+from conftest import listening
 from helpers.services import HOST
 from helpers.workspace import REPOSITORY, WorkshopError, create_home
 from workshop import commands, course

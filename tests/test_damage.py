@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import apply
 from feast import FeatureService
 from mlflow import MlflowClient
 
+from conftest import apply
 from helpers import damage, registry
 from helpers.start import begin, missing
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, configure, create_home

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from conftest import HARD_TO_QUOTE, apply, listening
 
+from conftest import HARD_TO_QUOTE, apply, listening
 from helpers import engine
 from helpers.services import HOST
 from helpers.workspace import create_home

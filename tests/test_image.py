@@ -22,10 +22,10 @@ import pandas as pd
 import pytest
 import requests
 import yaml
-from conftest import apply, save_reference
 from optuna.distributions import CategoricalDistribution
 from packaging.requirements import Requirement
 
+from conftest import apply, save_reference
 from helpers.containers import lacking
 from helpers.data import NOW
 from helpers.services import HOST, Service, free_port

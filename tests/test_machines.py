@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import HARD_TO_QUOTE, apply, listening
 
+from conftest import HARD_TO_QUOTE, apply, listening
 from helpers import registry
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service

@@ -7,8 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import HARD_TO_QUOTE
 
+from conftest import HARD_TO_QUOTE
 from helpers.workspace import REPOSITORY
 
 pytestmark = pytest.mark.system

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import HARD_TO_QUOTE, listening
 from served import DRIVER, SERVICES, eventually, start, v1
 
+from conftest import HARD_TO_QUOTE, listening
 from helpers import services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, MONITORING

@@ -8,10 +8,10 @@ import harness
 import mlflow
 import pandas as pd
 import pytest
-from conftest import apply, save_reference
 from feast.protos.feast.core.Registry_pb2 import Registry
 from test_workspace import register
 
+from conftest import apply, save_reference
 from exercises.core import RECORD
 from helpers import course, damage, extras
 from helpers.data import NOW

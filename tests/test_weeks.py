@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import HARD_TO_QUOTE, apply
 from feast import FeatureStore
 from sklearn.metrics import roc_auc_score
 from test_data import card_table, latest, ranked, tables
 
+from conftest import HARD_TO_QUOTE, apply
 from helpers import data, weeks
 from helpers.data import NOW, SEED
 from helpers.workspace import Workspace, configure, create_home

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import HARD_TO_QUOTE
 from packaging.requirements import Requirement
 
+from conftest import HARD_TO_QUOTE
 from helpers.workspace import REPOSITORY
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("wheels")]

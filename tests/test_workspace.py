@@ -15,9 +15,9 @@ import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import HARD_TO_QUOTE, apply, save_reference
 from sklearn.dummy import DummyClassifier
 
+from conftest import HARD_TO_QUOTE, apply, save_reference
 from helpers import course, data
 from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate

@@ -70,6 +70,8 @@ def test_a_local_job_differs_from_one_on_a_cluster(tmp_path, monkeypatch):
     kind = TrainerType.CUSTOM_TRAINER  # with a runtime that installs nothing; the default installs PyTorch
     plain = LocalRuntimeTrainer(trainer_type=kind, framework="python", packages=[], image="local")
     local_runtimes.append(Runtime(name="plain", trainer=plain, kind=RuntimeKind.TRAINING_RUNTIME))
+    (tmp_path / "plain").symlink_to(sys.prefix)  # its script quotes no path
+    monkeypatch.setenv("PATH", str(tmp_path / "plain" / "bin"), prepend=os.pathsep)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("SET_BY_THE_CALLER", "yes")
     client, folders = TrainerClient(LocalProcessBackendConfig()), set()

@@ -10,12 +10,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import HARD_TO_QUOTE, apply, save_reference
 from feast import FeatureStore
 from feast.types import Int64
 from pipeline_steps import in_process
 from served import eventually, register
 
+from conftest import HARD_TO_QUOTE, apply, save_reference
 from helpers.start import MODEL, REFERENCE
 from helpers.weeks import six_weeks_later
 from helpers.workspace import REPOSITORY, Workspace, configure, create_home

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from conftest import apply
 
+from conftest import apply
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.workspace import configure
 from lifecycle.features.retrieval import historical_features

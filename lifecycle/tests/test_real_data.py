@@ -14,7 +14,6 @@ import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import HARD_TO_QUOTE
 from fastapi import HTTPException
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource
 from feast import ValueType as Type
@@ -26,6 +25,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from pipeline_steps import in_process
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from conftest import HARD_TO_QUOTE
 from helpers.workspace import REPOSITORY
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.retrieval import historical_features

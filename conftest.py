@@ -26,14 +26,14 @@ sys.modules["__main__"].__spec__ = importlib.machinery.ModuleSpec("__main__", No
 HARD_TO_QUOTE = "Übung d'été (1) [2]"
 """A folder's name. A double quote may stand in a path too, but not beside an apostrophe: MLflow writes the
 path of its experiment "Default" into SQL as Python prints it."""
-collect_ignore = [] if sys.platform == "linux" else ["test_image.py"]  # containers are Linux
+collect_ignore = [] if sys.platform == "linux" else ["tests/test_image.py"]  # containers are Linux
 SETTINGS = ("WORKSHOP_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "TZ")
 
 
 def pytest_configure(config):
     # A test that starts a program gives it this environment; byte code on disk keeps its start short.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPATH"] = str(Path(__file__).with_name("quick"))
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent / "tests" / "quick")
 
 
 def pytest_xdist_auto_num_workers():

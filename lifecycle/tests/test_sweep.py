@@ -11,11 +11,11 @@ import cloudpickle
 import mlflow
 import optuna
 import pytest
-from conftest import HARD_TO_QUOTE
 from mlflow.tracking import fluent
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from conftest import HARD_TO_QUOTE
 from helpers.worker import in_a_process
 from helpers.workspace import configure, create_home
 from lifecycle.training.sweep import StoresDisagree, SweepChanged, complete, open_study, records, sweep

@@ -22,13 +22,13 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import listening
 from fastapi import HTTPException
 from feast import FeatureStore, Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 from served import DRIVER, LONG_AGO, SERVICES, eventually, get, promote, start, status, tensor, v1, v2, write
 
+from conftest import listening
 from helpers import registry, services
 from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service

@@ -15,7 +15,6 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import save_reference
 from google.protobuf import json_format
 from kfp import compiler, dsl, local
 from kfp.local import task_dispatcher
@@ -23,6 +22,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipeline_steps import in_process
 from served import eventually
 
+from conftest import save_reference
 from helpers.workspace import REPOSITORY
 from lifecycle.features.contract import FeatureContract
 from lifecycle.models import versions
