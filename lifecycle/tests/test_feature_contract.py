@@ -27,22 +27,36 @@ from feast import (
 )
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
-from feast.infra.offline_stores.file_source import FileLoggingDestination
+from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from feast.infra.offline_stores.snowflake_source import SnowflakeSource
 from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_view
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Bool, Float64, Int32, Int64
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import ExpectColumnMeanToBeBetween
+from kfp import local
 from kserve.errors import InvalidInput
+from pipeline_steps import in_process
+from sklearn.linear_model import Ridge
 
+from helpers.workspace import REPOSITORY
 from lifecycle.features.contract import ContractError, FeatureContract, definitions
 from lifecycle.features.declared import check_files
 from lifecycle.features.online import OnlineReader
 from lifecycle.features.retrieval import historical_features
-from lifecycle.models.model import new_model
+from lifecycle.features.validation import suite_tag
+from lifecycle.models.model import TYPES, needed_types, new_model
+from lifecycle.models.recipe import Recipe
+from lifecycle.models.versions import behind_alias, read
 from lifecycle.serving.open_inference import rows_of_v1
 from lifecycle.serving.prediction_log import read_log
 from lifecycle.serving.scoring import FeatureModel
 from lifecycle.serving.watching import input_types, pinned
+from lifecycle.settings import Settings
+from lifecycle.training import pipeline
+from lifecycle.training.katib_trial import trial
+from lifecycle.training.outcome import read_record
+from lifecycle.training.retrain import retrain
 
 pytestmark = pytest.mark.unit
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -232,6 +246,73 @@ def test_a_model_of_two_aliases_is_trained_logged_and_served(market, mlflow):
     log = read_log(market.store, contract.feature_service, NOON, NOON + HOUR)
     assert len(log) == len(table) and log.score.tolist() == pytest.approx(scores.tolist())
     assert log.buyer__rating.tolist() == table.buyer__rating.tolist() and log.id.tolist() == table.id.tolist()
+
+
+def test_a_regression_on_two_aliases_goes_from_the_trial_to_the_server_and_is_retrained(
+    market, mlflow, tmp_path
+):
+    """Katib's trial, the pipeline's steps, materialization's views, the server, and a retraining."""
+    service, name = market.store.get_feature_service("aliased"), "worth"
+    contract = FeatureContract.of_service(market.store, service.name, "label")
+    asked, draw = market.rows(contract, 900), np.random.default_rng(7)
+    asked["event_timestamp"] = pd.to_datetime(NOON - HOUR * draw.integers(0, 6, len(asked)))
+    table = historical_features(market.store, asked, service)
+    asked["label"] = 3 * table.buyer__rating - table.items__rating + draw.normal(scale=0.1, size=len(asked))
+    asked.assign(note=None).to_parquet(tmp_path / "labels.parquet")  # a column that is nobody's
+
+    metric = "neg_mean_absolute_error"
+    model = {"estimator": "sklearn.linear_model:Ridge", "task": "regression", "metric": metric}
+    types = needed_types(Ridge().fit(table[contract.columns], asked.label))
+    inputs = {"feature_repo": str(market.repo), "labels": str(tmp_path / "labels.parquet")}
+    inputs |= {"feature_service": service.name, "label": "label"}
+    assert -0.2 < trial(**inputs, **model, alpha="0.1") < -0.05, "the noise's"
+
+    rule = ExpectColumnMeanToBeBetween(column="items__rating", min_value=-1, max_value=1)
+    market.store.create_saved_dataset(
+        market.store.get_historical_features(asked[["item_id", "event_timestamp"]], ["items:rating"]),
+        name="worth",
+        storage=SavedDatasetFileStorage(path=str(tmp_path / "reference.parquet")),
+        tags=suite_tag(ExpectationSuite("worth", expectations=[rule])),
+        allow_overwrite=True,
+    )
+    settings = Settings(
+        feature_repo=str(market.repo),
+        feature_service=service.name,
+        labels=inputs["labels"],
+        label="label",
+        reference="worth",
+        model=name,
+        pipeline=str(REPOSITORY / "cluster" / "training_pipeline.yaml"),
+        training={**model, "types": types, "threshold": -0.2, "hyperparameters": {"alpha": 0.1}},
+        retraining={"outputs": str(tmp_path / "weekly"), "experiment": name},
+    )
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"))
+    given = pipeline.arguments(settings, "first", Recipe.of_settings(settings.training))
+    with in_process():
+        pipeline.run_file(settings.pipeline, given, tmp_path / "log")
+    client = mlflow.MlflowClient()
+    record = read_record(client.get_model_version(name, "1").tags["pipeline.parent_run"])
+    assert (record.rows, record.metric) == (len(asked), metric) and -0.2 < record.score < -0.05
+    assert record.dropped == {}
+    client.set_registered_model_alias(name, "production", "1")
+
+    allowed = TYPES | {*types}
+    server = FeatureModel(
+        name, market.repo, "production", now=NOON.timestamp() + 60, types=allowed, task="regression"
+    )
+    try:
+        now = asked.assign(event_timestamp=pd.Timestamp(NOON))
+        X = historical_features(market.store, now, service)[contract.columns]
+        fitted, _ = read(name, behind_alias(client, name, "production"), types=allowed, task="regression")
+        values, _ = server.score(now[[*contract.join_keys]].to_dict("records"))
+        np.testing.assert_allclose(values, fitted.predict(X), atol=1e-12)
+        assert min(values) < 0 and max(values) > 1, "values, not probabilities"
+    finally:
+        server.stop()
+
+    with in_process() as ran:
+        outcome = retrain(settings)
+    assert "compare_with_champion" in ran and f" {metric} -0." in outcome.said
 
 
 def test_a_change_of_an_aliased_view_of_an_alias_or_of_its_keys_is_noticed(market, tmp_path):

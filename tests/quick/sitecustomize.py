@@ -1,6 +1,8 @@
-"""Keeps the code that typeguard makes of Feast's classes: a third of the time of each `import feast`.
+"""Makes `import feast` three times as quick: the tests start some two hundred processes that do it.
 
-The tests start some two hundred processes that import Feast. conftest.py puts this folder into PYTHONPATH.
+It keeps the code that typeguard makes of Feast's classes. And it hides PyTorch, which is there for notebook
+09, from two packages that import it where it is installed and do without where it is not: Feast, and skops,
+which imports all of scikit-learn. conftest.py puts this folder into PYTHONPATH.
 """
 
 import atexit
@@ -14,8 +16,20 @@ from pathlib import Path
 from types import FunctionType
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "typeguard"
+DO_WITHOUT = {"feast.torch_wrapper", "sklearn.externals.array_api_compat._internal"}
 COPIED = ("__module__", "__qualname__", "__doc__", "__defaults__", "__kwdefaults__", "__annotations__")
 kept, changed = {}, set()
+
+
+class WithoutTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "torch":
+            caller = sys._getframe(1)
+            while caller and caller.f_globals["__name__"].startswith("importlib"):
+                caller = caller.f_back
+            if caller and caller.f_globals["__name__"] in DO_WITHOUT:
+                raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return None
 
 
 class AtTypeguard(importlib.abc.MetaPathFinder):
@@ -68,4 +82,4 @@ def store():
         part.replace(file)
 
 
-sys.meta_path.insert(0, AtTypeguard())
+sys.meta_path[:0] = [AtTypeguard(), WithoutTorch()]
