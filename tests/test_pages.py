@@ -53,7 +53,8 @@ def test_links_lead_to_a_file_and_a_heading(page):
 @cache
 def functions() -> dict[str, str]:
     """Every test function, with the folder of its file."""
-    files = {path: path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    folders = (REPOSITORY / "tests", REPOSITORY / "lifecycle" / "tests")
+    files = {path: path.read_text(encoding="utf-8") for at in folders for path in at.rglob("test_*.py")}
     return {
         name: path.parent.name for path in files for name in re.findall(r"(?m)^def (test_\w+)", files[path])
     }

@@ -130,7 +130,8 @@ def home(tmp_path_factory) -> tuple[Path, list[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "CI")
+    # PYTHONPATH is tests/quick alone; conftest.py sets it.
+    kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "CI")
     given = {name: os.environ[name] for name in kept if name in os.environ}
     given |= {"WORKSHOP": str(REPOSITORY), "PORT": str(port), "TERM": "dumb", "GIT_CONFIG_GLOBAL": os.devnull}
     for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):

@@ -39,8 +39,7 @@ def run(workflow: str, job: str, step: str, folder: Path, **given: str) -> subpr
     assert yaml.safe_load((WORKFLOWS / workflow).read_text())["defaults"]["run"]["shell"] == "bash"
     [commands] = [each["run"] for each in jobs()[workflow, job]["steps"] if each.get("name") == step]
     if not (folder / ".venv").exists():
-        (folder / ".venv").mkdir()
-        (folder / ".venv" / "bin").symlink_to(BIN, target_is_directory=True)
+        (folder / ".venv").symlink_to(sys.prefix, target_is_directory=True)
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "FEAST"))}
     files = {"GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary")}
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", commands]

@@ -297,7 +297,7 @@ def _of_other_patches(lock: str) -> str:
     return "\n".join(found)
 
 
-def _fetch(requirements: str, into: Path) -> subprocess.CompletedProcess:
+def _fetch(requirements: str, into: Path, *more: str) -> subprocess.CompletedProcess:
     """Fetch a list of packages into a folder, each with its hash verified."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
@@ -312,6 +312,7 @@ def _fetch(requirements: str, into: Path) -> subprocess.CompletedProcess:
             str(into),
             "-r",
             file.name,
+            *more,
         ]
         quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
         fetch = [sys.executable, "-m", "pip", "download", *quiet, *options]
@@ -337,7 +338,7 @@ def wheels(into: Path = WHEELS) -> int:
     into.mkdir(parents=True, exist_ok=True)
     done = _fetch(lock, into)
     if not done.returncode and (others := _of_other_patches(lock)):
-        done = _fetch(others, into)
+        done = _fetch(others, into, "--ignore-requires-python")  # they are for another one
     if done.returncode:
         if "connection broken" in done.stderr:
             raise WorkshopError(

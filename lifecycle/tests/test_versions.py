@@ -319,6 +319,8 @@ def test_only_the_views_of_the_contract_become_functions(served, store, rows, tm
     assert [view.name for view in own.list_all_feature_views()] == ["driver_hourly_stats"]
     assert len(store.list_on_demand_feature_views()) == 2
     contract.check(own)
+    # tests/upstream/test_feast.py shows what Feast does to two registries with one.
+    assert own.registry.proto().version_id != store.registry.proto().version_id
     (tmp_path / "other").mkdir()
     other = watching.pinned(store, tmp_path / "other", ["driver_hourly_stats", "driver_ratios"])
     [ratios] = other.registry.proto().on_demand_feature_views

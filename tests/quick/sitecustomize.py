@@ -2,10 +2,12 @@
 
 It keeps the code that typeguard makes of Feast's classes. And it hides PyTorch, which is there for notebook
 09, from two packages that import it where it is installed and do without where it is not: Feast, and skops,
-which imports all of scikit-learn. conftest.py puts this folder into PYTHONPATH.
+which imports all of scikit-learn. And it collects garbage less often. conftest.py puts this folder into
+PYTHONPATH.
 """
 
 import atexit
+import gc
 import importlib.abc
 import importlib.util
 import marshal
@@ -82,4 +84,5 @@ def store():
         part.replace(file)
 
 
+gc.set_threshold(50_000, 20, 20)  # imports make many objects, and a collection finds none to free
 sys.meta_path[:0] = [AtTypeguard(), WithoutTorch()]

@@ -40,6 +40,22 @@ def view(name="stats", ttl=timedelta(days=7), **columns):
     return FeatureView(name=name, entities=[DRIVER], ttl=ttl, schema=schema, source=source)
 
 
+def test_a_list_of_a_registry_is_taken_for_that_of_another_at_its_address():
+    from feast.infra.registry.proto_registry_utils import list_entities
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    first = Registry(version_id="1")
+    entity = first.entities.add()
+    entity.CopyFrom(DRIVER.to_proto())
+    entity.spec.project = "p"
+    assert [found.name for found in list_entities(first, "p", None)] == ["driver"]
+    address, others = id(first), []
+    del first, entity
+    while id(other := Registry(version_id="1")) != address and len(others) < 1000:
+        others.append(other)
+    assert [found.name for found in list_entities(other, "p", None)] == ["driver"], "it has none"
+
+
 def doubled(source):
     """An on-demand view with the feature `twice`."""
 

@@ -7,6 +7,7 @@ import math
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,8 @@ def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> Feature
         # Feast would unpickle the body where the text cannot be executed; the text is what was compared.
         if function.body_text:
             function.body = b""
+    # Feast keeps lists of views by the address of a registry in memory and this id: a copy needs its own.
+    proto.version_id = str(uuid.uuid4())
     path.write_bytes(proto.SerializeToString())
     settings = store.config.model_dump(by_alias=True, exclude_none=True)
     # A time to live of 0 means for ever: by default Feast would read the copy again every ten minutes.

@@ -3,10 +3,16 @@
 The runner (2.17) replaces Python's ``print`` to indent, replaces the root logger's handlers (parallel steps
 in any order), and pastes the path of Python into a shell script without quotes, where a space ends it.
 In a child process none of that matters, and its steps end with the process that asked for them.
+
+On Linux each step is a fork of that child, which has imported the tools: a step that starts Python anew
+spends most of its time on the imports of Feast, MLflow and scikit-learn.
 """
 
 from __future__ import annotations
 
+import builtins
+import importlib
+import logging
 import os
 import pickle
 import re
@@ -16,13 +22,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 from unittest import mock
 
-from kfp.local import config, pipeline_orchestrator, task_dispatcher
+from kfp.dsl.executor_main import executor_main
+from kfp.local import config, pipeline_orchestrator, subprocess_task_handler, task_dispatcher
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 ENTRIES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -30,6 +38,8 @@ ENTRIES: dict[str, Callable[..., dict[str, Any]]] = {
     "run_single_task": task_dispatcher.run_single_task,
 }
 """Where a call of a pipeline or of a component enters the local runner."""
+_SLOW = ("pandas", "mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "skops.io", "feast")
+"""What the steps of a pipeline of this package import, imported once before the first of them."""
 _ENDED = re.compile(r"Task \S*'([\w-]+)'\S* finished with status \S*(SUCCESS|FAILURE)")
 
 
@@ -139,6 +149,68 @@ def _end_with(owner: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+class _Forks:
+    """Kubeflow's ``run_local_subprocess``, with a fork in place of a new Python.
+
+    Args:
+        plain: Kubeflow's own, for a step that installs packages first.
+        executable: path of Python.
+    """
+
+    def __init__(self, plain: Callable[..., int], executable: str) -> None:
+        self._plain, self._executable = plain, executable
+        self._lock = threading.Lock()  # a fork while another thread imports would never see its end
+        self._print = builtins.print
+
+    def __call__(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        shell, option, script, source, *arguments = full_command
+        if [shell, option] != ["sh", "-ec"] or "kfp.dsl.executor_main" not in script:
+            return self._plain(full_command=full_command, env_vars=env_vars)
+        with self._lock:
+            for module in _SLOW if "lifecycle" in source else ():
+                with suppress(ImportError):  # the step says so
+                    importlib.import_module(module)
+            reading, writing = os.pipe()
+            process = os.fork()
+        if not process:
+            os.close(reading)
+            self._step(source, arguments, {**(env_vars or {}), "_KFP_RUNTIME": "true"}, writing)
+        os.close(writing)
+        with os.fdopen(reading, errors="replace") as said:
+            for line in said:
+                print(line, end="")
+        print("\n")
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    def _step(self, source: str, arguments: list[str], env_vars: dict[str, str], writing: int) -> None:
+        """The fork: be as a new process would be, and end."""
+        code: object = 1
+        try:
+            os.dup2(writing, 1)
+            os.dup2(writing, 2)
+            for name, number in (("stdout", 1), ("stderr", 2)):
+                setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+            builtins.print, sys.executable = self._print, self._executable
+            logging.basicConfig(force=True)  # without the runner's handlers
+            logging.getLogger().handlers.clear()
+            os.environ.update(env_vars)
+            with tempfile.TemporaryDirectory(prefix="step-") as folder:
+                module = Path(folder) / "ephemeral_component.py"
+                module.write_text(source, encoding="utf-8")
+                sys.argv = ["executor_main", "--component_module_path", str(module), *arguments]
+                executor_main()
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 1)
+
+
 def main(answer: Path) -> None:
     """The child: read a call from standard input, make it, and leave its outcome in a file."""
     with os.fdopen(os.dup(0), "rb", buffering=0) as request:
@@ -148,6 +220,9 @@ def main(answer: Path) -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    if sys.platform == "linux":  # elsewhere some libraries do not survive a fork
+        plain = subprocess_task_handler.run_local_subprocess
+        subprocess_task_handler.run_local_subprocess = _Forks(plain, sys.executable)
     sys.executable = shlex.quote(sys.executable)
     config.LocalExecutionConfig(**settings)
     outcome: tuple[dict[str, Any], Exception | None]
