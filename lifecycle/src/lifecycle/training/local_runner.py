@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -172,10 +173,10 @@ class _Forks:
                     importlib.import_module(module)
             reading, writing = os.pipe()
             process = os.fork()
-        if not process:
-            os.close(reading)
-            self._step(source, arguments, {**(env_vars or {}), "_KFP_RUNTIME": "true"}, writing)
-        os.close(writing)
+            if not process:
+                os.close(reading)
+                self._step(source, arguments, {**(env_vars or {}), "_KFP_RUNTIME": "true"}, writing)
+            os.close(writing)  # before the next fork, which would hold it open
         with os.fdopen(reading, errors="replace") as said:
             for line in said:
                 print(line, end="")
@@ -221,6 +222,7 @@ def main(answer: Path) -> None:
         os.dup2(nothing.fileno(), 0)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     if sys.platform == "linux":  # elsewhere some libraries do not survive a fork
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         plain = subprocess_task_handler.run_local_subprocess
         subprocess_task_handler.run_local_subprocess = _Forks(plain, sys.executable)
     sys.executable = shlex.quote(sys.executable)
