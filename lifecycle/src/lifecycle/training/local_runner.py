@@ -192,8 +192,7 @@ class _Forks:
             for name, number in (("stdout", 1), ("stderr", 2)):
                 setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
             builtins.print, sys.executable = self._print, self._executable
-            logging.basicConfig(force=True)  # without the runner's handlers
-            logging.getLogger().handlers.clear()
+            logging.getLogger().handlers.clear()  # the runner's
             os.environ.update(env_vars)
             with tempfile.TemporaryDirectory(prefix="step-") as folder:
                 module = Path(folder) / "ephemeral_component.py"
