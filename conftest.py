@@ -86,6 +86,14 @@ def pytest_make_collect_report():
     return fail_when_skipped((yield))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_kernels():
+    """Notebooks that tests execute start with the imports behind them."""
+    import kernels
+
+    kernels.install()
+
+
 @pytest.fixture(autouse=True)
 def settings(monkeypatch, request):
     """The settings as a new terminal has them, and restored after the test, whatever it or a helper sets."""

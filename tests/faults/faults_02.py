@@ -156,18 +156,3 @@ def the_guard_lets_an_answer_with_fewer_rows_through(ns):
 @fault("02", "check-the-guard-counts", says="the store and the remedy")
 def the_guard_does_not_say_what_to_do(ns):
     ns["refusal"] = "1000 rows were asked for, 953 came back"
-
-
-@fault("02", "claim-join-cost", says="disagree")
-def the_faster_join_gives_another_value(ns):
-    ns["many_expected"].iloc[5, 1] += 0.01
-
-
-@fault("02", "claim-join-cost", says="rewrite this section")
-def feast_is_as_fast_as_the_join_by_hand(ns):
-    ns["cost"]["Feast"] = ns["cost"]["ASOF join by hand"]
-
-
-@fault("02", "claim-join-cost", says="says nothing about ranking")
-def one_row_is_valid_for_a_question(ns):
-    ns["valid_rows"] = 1.0

@@ -1,9 +1,9 @@
-"""Makes `import feast` three times as quick: the tests start some two hundred processes that do it.
+"""Makes the tools' imports two to three times as quick: the tests start some two hundred processes.
 
-It keeps the code that typeguard makes of Feast's classes. And it hides PyTorch, which is there for notebook
-09, from two packages that import it where it is installed and do without where it is not: Feast, and skops,
-which imports all of scikit-learn. And it collects garbage less often. conftest.py puts this folder into
-PYTHONPATH.
+It keeps the code that typeguard makes of Feast's classes, and the tables that MLflow's migrations make. It
+hides PyTorch, Spark, and a parser from packages that import them where they are installed and do without
+where they are not. It reads the thousand modules of Kubernetes' client when one is asked for. And it collects
+garbage less often. conftest.py puts this folder into PYTHONPATH.
 """
 
 import atexit
@@ -12,43 +12,109 @@ import importlib.abc
 import importlib.util
 import marshal
 import os
+import re
+import sqlite3
 import sys
 import zlib
 from pathlib import Path
 from types import FunctionType
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "typeguard"
-DO_WITHOUT = {"feast.torch_wrapper", "sklearn.externals.array_api_compat._internal"}
+FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "quick"
+HIDDEN = {
+    "torch": {"feast.torch_wrapper", "sklearn.externals.array_api_compat._internal"},
+    "rfc3987_syntax": {"jsonschema._format"},  # makes a parser of a grammar, for addresses with accents
+    "pyspark": {"great_expectations.compatibility.pyspark", "mlflow.types.schema", "mlflow.models.signature"},
+}
+LISTS = {"kubernetes.client", "kubernetes.client.api", "kubernetes.client.models"}
+"""Packages whose ``__init__`` does nothing but import a name from each of their modules."""
 COPIED = ("__module__", "__qualname__", "__doc__", "__defaults__", "__kwdefaults__", "__annotations__")
 kept, changed = {}, set()
 
 
-class WithoutTorch(importlib.abc.MetaPathFinder):
+class Hiding(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
-        if fullname == "torch":
+        hidden_from = HIDDEN.get(fullname.partition(".")[0])
+        if hidden_from:
             caller = sys._getframe(1)
             while caller and caller.f_globals["__name__"].startswith("importlib"):
                 caller = caller.f_back
-            if caller and caller.f_globals["__name__"] in DO_WITHOUT:
-                raise ModuleNotFoundError("No module named 'torch'", name="torch")
+            if caller and caller.f_globals["__name__"] in hidden_from:
+                raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return None
 
 
-class AtTypeguard(importlib.abc.MetaPathFinder):
+class Changing(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != "typeguard._decorators":
+        if fullname not in CHANGES or self.busy:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            original = module.instrument
-            module.instrument = lambda function: instrumented(function, original)
-
-        spec.loader.exec_module = exec_module
+        self.busy = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.busy = False
+        if spec:
+            execute, change = spec.loader.exec_module, CHANGES[fullname]
+            spec.loader.exec_module = lambda module: change(module, execute)
         return spec
+
+    busy = False
+
+
+def keep_what_typeguard_makes(module, execute):
+    execute(module)
+    original = module.instrument
+    module.instrument = lambda function: instrumented(function, original)
+
+
+def look_names_up(module, execute):
+    source = Path(module.__spec__.origin).read_text(encoding="utf-8")
+    where = {name: place for place, name in re.findall(r"(?m)^from (\S+) import (\w+)$", source)}
+    if not where:
+        execute(module)
+
+    def look_up(name):
+        if name not in where:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(where[name]), name)
+        setattr(module, name, found)
+        return found
+
+    module.__getattr__, module.__dir__ = look_up, lambda: sorted({*vars(module), *where})
+    module.__all__ = list(where)
+
+
+def keep_mlflows_tables(module, execute):
+    execute(module)
+    migrate = module._initialize_tables
+
+    def initialize(engine):
+        from mlflow.version import VERSION
+
+        file = FOLDER / f"mlflow-{VERSION}.db"
+        mine = engine.url.get_backend_name() == "sqlite" and engine.url.database
+        if not mine or not module._is_empty_database(engine):
+            return migrate(engine)
+        if file.exists():
+            with engine.connect() as connection, sqlite3.connect(f"file:{file}?mode=ro", uri=True) as made:
+                made.backup(connection.connection.driver_connection)
+            made.close()
+            return None
+        migrate(engine)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        with engine.connect() as connection, sqlite3.connect(part) as made:
+            connection.connection.driver_connection.backup(made)
+        made.close()
+        part.replace(file)
+
+    module._initialize_tables = initialize
+
+
+CHANGES = {
+    "typeguard._decorators": keep_what_typeguard_makes,
+    "mlflow.store.db.utils": keep_mlflows_tables,
+    **dict.fromkeys(LISTS, look_names_up),
+}
 
 
 def instrumented(function, original):
@@ -85,4 +151,4 @@ def store():
 
 
 gc.set_threshold(50_000, 20, 20)  # imports make many objects, and a collection finds none to free
-sys.meta_path[:0] = [AtTypeguard(), WithoutTorch()]
+sys.meta_path[:0] = [Changing(), Hiding()]
