@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,15 +46,21 @@ class Fork:
 def _kernel(command: list[str], env: dict[str, str], cwd: str) -> None:
     """What `python -m ipykernel_launcher ...` does, in a process that has the imports behind it."""
     os.setsid()
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
     module = command.index("-m") + 1
-    # It ends with this parent; the variable by which it knows it was read when ipykernel was imported.
+    # Who has a parent prints no word about himself; the variable that says so is read by ipykernel's import.
     sys.argv = [*command[module:], f"--IPKernelApp.parent_handle={os.getppid()}"]
     sys.path.insert(0, cwd)
     runpy.run_module(command[module], run_name="__main__", alter_sys=True)
+
+
+def _end_with_the_tests() -> None:
+    multiprocessing.parent_process().join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def launch(command: list[str], env: dict[str, str], cwd: str | None = None, **_) -> Fork:
