@@ -82,8 +82,16 @@ def test_too_few_entities_with_an_outcome_are_no_ground_to_judge_on(scarce):
     scores, entities = np.random.default_rng(0).random(400), drivers(np.arange(400) // 10)
     with pytest.raises(TooFewLabels, match=rf"{FEWEST - 1}.*a comparison needs {FEWEST} of each"):
         compare(labels, scores, scores, entities)
+    assert compare(labels, scores, scores, entities, fewest=FEWEST - 1).rows == 400
     labels[10 * (FEWEST - 1)] = scarce
     assert compare(labels, scores, scores, entities).rows == 400
+
+
+def test_more_confidence_makes_a_wider_interval():
+    found = [compare(*drawn(0, better=0.3), confidence=confidence) for confidence in (0.8, 0.95, 0.99)]
+    lows, highs = [one.low for one in found], [one.high for one in found]
+    assert lows == sorted(lows, reverse=True) and highs == sorted(highs)
+    assert len({*lows, *highs}) == 6
 
 
 def series(labels, champion, challenger, entities):

@@ -28,7 +28,7 @@ from lifecycle.features.contract import FeatureContract
 from lifecycle.models import versions
 from lifecycle.models.model import new_model
 from lifecycle.models.recipe import Recipe
-from lifecycle.settings import Cluster
+from lifecycle.settings import Cluster, Settings
 from lifecycle.training import local_runner, outcome, pipeline
 from workshop import commands
 
@@ -56,6 +56,15 @@ def test_the_committed_file_is_a_valid_specification_with_all_that_a_cluster_nee
     for name, step in steps.items():
         assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount"}, name
         assert executors[name]["container"]["resources"]["resourceMemoryLimit"] == "2Gi"
+
+
+def test_each_setting_of_a_training_reaches_the_pipeline():
+    settings = Settings(training={"confidence": 0.8, "fewest": 7, "held_out": 0.1, "metric": "accuracy"})
+    given = pipeline.arguments(settings, "a run")
+    document = next(yaml.safe_load_all(COMMITTED.read_text()))
+    assert {*given, "champion"} == set(document["root"]["inputDefinitions"]["parameters"])
+    assert set(type(settings.training).model_fields) <= set(given)
+    assert [given[name] for name in ("confidence", "fewest", "held_out", "metric")] == [0.8, 7, 0.1, "accuracy"]
 
 
 def test_steps_that_read_changing_data_register_or_close_are_never_answered_from_a_cache():

@@ -41,6 +41,9 @@ class Training(_Table):
         types: what a stored model may hold beside the types of the default estimator, as skops names them.
         threshold: of the metric on the held-out rows, below which no model is registered.
         held_out: share of the rows, the latest ones, that a model is judged on.
+        confidence: of the interval for a challenger's gain, which must lie above 0.
+        fewest: entities with each outcome, or entities of a regression, below which nothing is compared. With
+            20, a resample that draws none of them does not happen (exp(-20)).
         experiment: of MLflow.
     """
 
@@ -51,6 +54,8 @@ class Training(_Table):
     types: tuple[str, ...] = ()
     threshold: float = 0.5
     held_out: Share = 0.25
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    fewest: Annotated[int, Field(ge=2)] = 20
     experiment: str = "training_pipeline"
 
 

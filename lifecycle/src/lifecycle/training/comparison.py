@@ -11,13 +11,10 @@ from scipy.stats import rankdata
 
 from lifecycle.features.labels import check_values
 from lifecycle.models.recipe import scorer
+from lifecycle.settings import Training
 
-FEWEST = 20
-"""Entities with each outcome, or entities of a regression, below which no comparison is made.
-
-With so many, a resample that draws none of them does not happen (exp(-20)).
-"""
 RESAMPLES = 999
+CONFIDENCE, FEWEST = Training().confidence, Training().fewest
 
 
 class TooFewLabels(ValueError):
@@ -32,7 +29,7 @@ class Comparison:
         rows: labelled rows that both scored.
         champion: metric of the model that serves.
         challenger: metric of the new one.
-        low: lower end of the 95% interval for ``challenger - champion``.
+        low: lower end of the interval for ``challenger - champion``.
         high: its upper end.
         metric: name of the scikit-learn scorer; higher is better.
     """
@@ -72,23 +69,26 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((rankdata(scores)[ones].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
 
 
-def check_enough(labels: pd.Series | np.ndarray, entities: pd.DataFrame, task: str = "binary") -> None:
+def check_enough(
+    labels: pd.Series | np.ndarray, entities: pd.DataFrame, task: str = "binary", fewest: int = FEWEST
+) -> None:
     """Raise TooFewLabels when an interval from these rows would say nothing.
 
     Args:
         labels: n outcomes.
         entities: n rows of join keys.
         task: ``binary`` or ``regression``.
+        fewest: see ``lifecycle.settings.Training``.
     """
     _check_keys(entities)
     if task == "regression":
-        if (number := len(entities.drop_duplicates())) < FEWEST:
-            raise TooFewLabels(f"{number} entities have a label, and a comparison needs {FEWEST}.")
+        if (number := len(entities.drop_duplicates())) < fewest:
+            raise TooFewLabels(f"{number} entities have a label, and a comparison needs {fewest}.")
         return
     ones, zeros = (len(entities[np.asarray(labels) == outcome].drop_duplicates()) for outcome in (1, 0))
-    if min(ones, zeros) < FEWEST:
+    if min(ones, zeros) < fewest:
         raise TooFewLabels(
-            f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {FEWEST} "
+            f"{ones} of the entities have a label 1 and {zeros} a label 0, and a comparison needs {fewest} "
             "of each."
         )
 
@@ -129,6 +129,8 @@ def compare(
     seed: int = 0,
     metric: str = "roc_auc",
     task: str = "binary",
+    confidence: float = CONFIDENCE,
+    fewest: int = FEWEST,
 ) -> Comparison:
     """Compare two models by a paired bootstrap: each resample draws the same rows for both.
 
@@ -149,6 +151,8 @@ def compare(
         seed: of the resamples, so that the same rows give the same interval.
         metric: name of a scikit-learn scorer; for a binary task it judges probabilities of 1.
         task: ``binary`` or ``regression``.
+        confidence: of the interval.
+        fewest: see ``lifecycle.settings.Training``.
 
     Raises:
         ValueError: not as many of each; the same index in another order; a value that is no label; a score
@@ -167,7 +171,7 @@ def compare(
     check_values(pd.Series(y, name="label"), task)
     if not (np.isfinite(old).all() and np.isfinite(new).all()):
         raise ValueError("a score is missing or infinite: compare rows that both models score.")
-    check_enough(y, entities, task)
+    check_enough(y, entities, task, fewest)
     names = list(entities.columns)
     numbers = entities.reset_index(drop=True).groupby(names, dropna=False, sort=False).ngroup().to_numpy()
     count = int(numbers.max()) + 1
@@ -177,7 +181,7 @@ def compare(
     rng = np.random.default_rng(seed)
     # How often each entity is drawn says all about a resample.
     gains = [gain(np.bincount(rng.integers(0, count, count), minlength=count)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(gains, [2.5, 97.5])
+    low, high = np.quantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2])
     judge = auc if metric == "roc_auc" else scorer(metric, task)
     return Comparison(len(y), judge(y, old), judge(y, new), float(low), float(high), metric)
 

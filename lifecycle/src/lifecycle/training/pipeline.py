@@ -56,6 +56,8 @@ def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, *
         "model_name": settings.model,
         "threshold": settings.training.threshold,
         "held_out": settings.training.held_out,
+        "confidence": settings.training.confidence,
+        "fewest": settings.training.fewest,
         **recipe.to_dict(),
         "hyperparameters": json.dumps(recipe.hyperparameters),
         **changes,
@@ -238,6 +240,8 @@ def compare_with_champion(
     experiment: str,
     model_name: str,
     champion: str,
+    confidence: float = 0.95,
+    fewest: int = 20,
 ) -> bool:
     """Whether the new model beats the version ``champion`` on the held-out days.
 
@@ -277,6 +281,8 @@ def compare_with_champion(
         rows[list(contract.join_keys)],
         metric=recipe.metric,
         task=recipe.task,
+        confidence=confidence,
+        fewest=fewest,
     )
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="compare", parent_run_id=parent_run):
@@ -371,6 +377,8 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
         metric: str = "roc_auc",
         types: list = [],  # noqa: B006
         held_out: float = 0.25,
+        confidence: float = 0.95,
+        fewest: int = 20,
     ) -> None:
         """Retrieve, validate, train, evaluate, compare; register when both gates open; always close the run.
 
@@ -392,6 +400,8 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
             metric: the same.
             types: the same.
             held_out: share of the rows, the latest ones, that a model is judged on.
+            confidence: of the interval for the gain over the champion, which must lie above 0.
+            fewest: entities with each outcome below which nothing is compared.
         """
         # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or
         # closes a run must run each time.
@@ -448,6 +458,8 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
                     experiment=experiment,
                     model_name=model_name,
                     champion=champion,
+                    confidence=confidence,
+                    fewest=fewest,
                 )
                 # The champion is a name here, and another model tomorrow.
                 on_cluster(compared, cluster).set_caching_options(False)

@@ -146,7 +146,7 @@ def usable_labels(
     with _in_words(
         "wait for more labels, those of the held-out days are too few to compare on", TooFewLabels
     ):
-        check_enough(latest[contract.label], latest[keys], task)
+        check_enough(latest[contract.label], latest[keys], task, settings.training.fewest)
     return kept, dropped, contradictory
 
 
