@@ -74,7 +74,7 @@ class Ground:
         self.workspace = serving_home(home)
         self.registry = mlflow.MlflowClient()
         self.store = FeatureStore(repo_path=str(self.workspace.feature_repo))
-        self.contract = FeatureContract.of_model(f"models:/{MODEL}/1")
+        self.contract = FeatureContract.from_model(f"models:/{MODEL}/1")
         import pandas as pd
 
         labels = pd.read_parquet(self.workspace.data / "driver_labels.parquet")

@@ -31,7 +31,7 @@ def serving_home(home: Path) -> Workspace:
     store = FeatureStore(repo_path=str(workspace.feature_repo))
     registry.apply(store, workspace.feature_repo)
     mlflow.set_experiment("selection")
-    contract = FeatureContract.of_service(store, SERVICE, label="label")
+    contract = FeatureContract.from_feature_service(store, SERVICE, label="label")
     labels = pd.read_parquet(workspace.data / "driver_labels.parquet")
     rows = historical_features(store, labels, store.get_feature_service(SERVICE))
     complete = rows.dropna(subset=contract.columns)

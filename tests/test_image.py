@@ -124,7 +124,7 @@ def world(tmp_path_factory, docker, image):
 
             labels = found.home.data / "driver_labels.parquet"
             service = store.get_feature_service(INPUTS["feature_service"])
-            found.contract = FeatureContract.of_service(store, *INPUTS.values())
+            found.contract = FeatureContract.from_feature_service(store, *INPUTS.values())
             rows, _ = split(historical_features(store, pd.read_parquet(labels), service))
             found.model = new_model(**CHOICE).fit(rows[found.contract.columns], rows.label)
             place = {"feature_repo": str(found.home.feature_repo), "labels": str(labels)}

@@ -42,7 +42,7 @@ def training(store: FeatureStore, service_name: str) -> tuple[pd.DataFrame, Feat
     """Training rows of a feature service without those that lack a value, and its contract."""
     labels = pd.read_parquet(Path(store.repo_path).parent / "data" / "driver_labels.parquet").head(1500)
     frame = historical_features(store, labels, store.get_feature_service(service_name)).dropna()
-    return frame, FeatureContract.of_service(store, service_name, "label")
+    return frame, FeatureContract.from_feature_service(store, service_name, "label")
 
 
 def register(store: FeatureStore, experiment: str, service_name: str) -> None:

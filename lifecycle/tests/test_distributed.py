@@ -133,9 +133,9 @@ def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_fi
 
     [run] = mlflow.search_runs(experiment_names=["shared"], output_format="list")
     assert run.data.params["workers"] == "3"
-    contract = FeatureContract.of_service(store, SERVICE, "label")
+    contract = FeatureContract.from_feature_service(store, SERVICE, "label")
     uri = f"models:/{run.outputs.model_outputs[0].model_id}"
-    assert FeatureContract.of_model(uri) == contract
+    assert FeatureContract.from_model(uri) == contract
     later = table[table.event_timestamp > selection_ends(rows.event_timestamp)].dropna()
     scores = mlflow.sklearn.load_model(uri).predict_proba(later[contract.columns])[:, 1]
     assert run.data.metrics["held_out_auc"] == pytest.approx(roc_auc_score(later.label, scores))
@@ -147,7 +147,7 @@ def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_fi
 
 def test_the_model_is_scikit_learns_and_survives_storing(inputs, store, tmp_path):
     trained = distributed.work(**inputs | {"epochs": 400, "C": 0.01})
-    contract = FeatureContract.of_service(store, SERVICE, "label")
+    contract = FeatureContract.from_feature_service(store, SERVICE, "label")
     labels = pd.read_parquet(inputs["labels"])
     table = historical_features(store, labels, store.get_feature_service(SERVICE))
     rows = table[table.event_timestamp <= selection_ends(labels.event_timestamp)].dropna()

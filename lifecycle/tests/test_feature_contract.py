@@ -47,7 +47,7 @@ from lifecycle.features.retrieval import historical_features
 from lifecycle.features.validation import suite_tag
 from lifecycle.models.model import TYPES, needed_types, new_model
 from lifecycle.models.recipe import Recipe
-from lifecycle.models.versions import behind_alias, read
+from lifecycle.models.versions import load_version, version_by_alias
 from lifecycle.serving.open_inference import rows_of_v1
 from lifecycle.serving.prediction_log import read_log
 from lifecycle.serving.scoring import FeatureModel
@@ -164,7 +164,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("service", EXPECTED)
 def test_retrieval_materialization_and_the_online_read_agree(market, service, tmp_path):
-    contract = FeatureContract.of_service(market.store, service, "label")
+    contract = FeatureContract.from_feature_service(market.store, service, "label")
     assert contract.columns == EXPECTED[service]
     assert FeatureContract.from_dict(contract.to_dict()) == contract
     assert ("aliases" in contract.to_dict()) == ("buyer" in str(contract.feature_refs))
@@ -212,7 +212,7 @@ def mlflow(tmp_path, monkeypatch):
 
 
 def test_a_model_of_two_aliases_is_trained_logged_and_served(market, mlflow):
-    contract = FeatureContract.of_service(market.store, "with a computed feature", "label")
+    contract = FeatureContract.from_feature_service(market.store, "with a computed feature", "label")
     assert input_types(market.store, contract) == {
         "item_id": "INT64", "buyer_id": "INT64", "id": "INT64", "price": "FP64"
     }  # fmt: skip
@@ -253,7 +253,7 @@ def test_a_regression_on_two_aliases_goes_from_the_trial_to_the_server_and_is_re
 ):
     """Katib's trial, the pipeline's steps, materialization's views, the server, and a retraining."""
     service, name = market.store.get_feature_service("aliased"), "worth"
-    contract = FeatureContract.of_service(market.store, service.name, "label")
+    contract = FeatureContract.from_feature_service(market.store, service.name, "label")
     asked, draw = market.rows(contract, 900), np.random.default_rng(7)
     asked["event_timestamp"] = pd.to_datetime(NOON - HOUR * draw.integers(0, 6, len(asked)))
     table = historical_features(market.store, asked, service)
@@ -287,7 +287,7 @@ def test_a_regression_on_two_aliases_goes_from_the_trial_to_the_server_and_is_re
         retraining={"outputs": str(tmp_path / "weekly"), "experiment": name},
     )
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"))
-    given = pipeline.arguments(settings, "first", Recipe.of_settings(settings.training))
+    given = pipeline.arguments(settings, "first", Recipe.from_settings(settings.training))
     with in_process():
         pipeline.run_file(settings.pipeline, given, tmp_path / "log")
     client = mlflow.MlflowClient()
@@ -303,7 +303,9 @@ def test_a_regression_on_two_aliases_goes_from_the_trial_to_the_server_and_is_re
     try:
         now = asked.assign(event_timestamp=pd.Timestamp(NOON))
         X = historical_features(market.store, now, service)[contract.columns]
-        fitted, _ = read(name, behind_alias(client, name, "production"), types=allowed, task="regression")
+        fitted, _ = load_version(
+            name, version_by_alias(client, name, "production"), types=allowed, task="regression"
+        )
         values, _ = server.score(now[[*contract.join_keys]].to_dict("records"))
         np.testing.assert_allclose(values, fitted.predict(X), atol=1e-12)
         assert min(values) < 0 and max(values) > 1, "values, not probabilities"
@@ -331,7 +333,7 @@ def test_a_change_of_an_aliased_view_of_an_alias_or_of_its_keys_is_noticed(marke
             name="s", features=[v.with_name(a).with_join_key_map({"id": k})]
         )
         store = store_in(tmp_path / str(number), users, service(users))
-        contract = FeatureContract.of_service(store, "s", "label")
+        contract = FeatureContract.from_feature_service(store, "s", "label")
         assert list(contract.definitions) == ["users"]
         contract.check(store)
         changed = view(tmp_path, "users", [user], ttl=change.get("ttl", DAY), rating=Float64)
@@ -375,7 +377,7 @@ def test_refuses_a_service_that_cannot_be_served_as_it_is_trained(tmp_path, colu
     computed = half_of(sources, columns is None)
     store = store_in(tmp_path, users, computed, FeatureService(name="s", features=parts(users, computed)))
     with pytest.raises(ContractError, match=says):
-        FeatureContract.of_service(store, "s", "label")
+        FeatureContract.from_feature_service(store, "s", "label")
 
 
 def test_a_service_whose_view_is_gone_has_no_contract(tmp_path):
@@ -383,7 +385,7 @@ def test_a_service_whose_view_is_gone_has_no_contract(tmp_path):
     store = store_in(tmp_path, users, FeatureService(name="s", features=[users]))
     store.apply([view(tmp_path, "users", [user], rating=Float64)])
     with pytest.raises(ContractError, match="'s' reads users:trips, of which the registry has no definition"):
-        FeatureContract.of_service(store, "s", "label")
+        FeatureContract.from_feature_service(store, "s", "label")
 
 
 FUNCTION = """

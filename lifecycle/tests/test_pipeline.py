@@ -64,7 +64,12 @@ def test_each_setting_of_a_training_reaches_the_pipeline():
     document = next(yaml.safe_load_all(COMMITTED.read_text()))
     assert {*given, "champion"} == set(document["root"]["inputDefinitions"]["parameters"])
     assert set(type(settings.training).model_fields) <= set(given)
-    assert [given[name] for name in ("confidence", "fewest", "held_out", "metric")] == [0.8, 7, 0.1, "accuracy"]
+    assert [given[name] for name in ("confidence", "fewest", "held_out", "metric")] == [
+        0.8,
+        7,
+        0.1,
+        "accuracy",
+    ]
 
 
 def test_steps_that_read_changing_data_register_or_close_are_never_answered_from_a_cache():
@@ -157,8 +162,8 @@ def test_a_champions_feature_is_not_taken_for_one_of_the_same_name_in_another_vi
     rows.assign(event_timestamp=pd.date_range("2025", periods=8, tz="UTC")).to_parquet(tmp_path / "table")
     fitted = new_model().fit(rows[["rating"]], rows.y)
     theirs = replace(ours, feature_refs=("riders:rating",))
-    monkeypatch.setattr(versions, "numbered", lambda *_: None)
-    monkeypatch.setattr(versions, "read", lambda *_, **__: (fitted, theirs))
+    monkeypatch.setattr(versions, "version_by_number", lambda *_: None)
+    monkeypatch.setattr(versions, "load_version", lambda *_, **__: (fitted, theirs))
     table = SimpleNamespace(path=tmp_path / "table", metadata={**ours.to_dict(), "held_out": 0.25})
     model = SimpleNamespace(path=tmp_path / "model", metadata={"recipe": json.dumps(Recipe().to_dict())})
     step = pipeline.compare_with_champion.python_func

@@ -24,7 +24,7 @@ from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.start import MODEL
 from lifecycle.features.contract import ContractError
 from lifecycle.serving import prediction_log
-from lifecycle.serving.prediction_log import Answer, Layout, PredictionLog, read_log
+from lifecycle.serving.prediction_log import Answer, LogSchema, PredictionLog, read_log
 from lifecycle.serving.scoring import FeatureModel
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("served")]
@@ -44,11 +44,11 @@ def serve(kept, **options: object) -> FeatureModel:
 
 
 @pytest.fixture
-def layout(store) -> Layout:
-    return Layout(store, store.get_feature_service("rates"))
+def layout(store) -> LogSchema:
+    return LogSchema(store, store.get_feature_service("rates"))
 
 
-def answer(layout: Layout, *drivers: int) -> Answer:
+def answer(layout: LogSchema, *drivers: int) -> Answer:
     """An answer of the service ``rates``."""
     count, now = len(drivers), NOW.timestamp()
     values = {"conv_rate": [0.4] * count, "acc_rate": [0.9] * count}
@@ -103,16 +103,16 @@ def test_rejects_a_log_that_cannot_be_written(store):
     parts = logging_to("log", partition_by=["__log_date"])
     for service.logging_config in (logging_to("s3://bucket/log"), table, parts):
         with pytest.raises(ContractError, match="must be a FileLoggingDestination with a path of this"):
-            Layout(store, service)
+            LogSchema(store, service)
     service.logging_config = None
     with pytest.raises(ContractError, match="'rates' has no logging_config"):
-        Layout(store, service)
+        LogSchema(store, service)
 
 
 def test_the_log_has_join_keys_and_what_only_the_caller_knows(store):
     # Feast's own schema of a service of computed features alone has no join key.
-    assert "driver_id" in Layout(store, store.get_feature_service("computed_only")).schema.names
-    campaign = Layout(store, store.get_feature_service("driver_campaign"))
+    assert "driver_id" in LogSchema(store, store.get_feature_service("computed_only")).schema.names
+    campaign = LogSchema(store, store.get_feature_service("driver_campaign"))
     values = {"conv_rate": [0.4], "conv_rate__ts": [1]}
     values |= {"rate_above_target": [0.1], "rate_above_target__ts": [0]}
     row = {"driver_id": 1001, "target_rate": 0.3}

@@ -32,7 +32,7 @@ from lifecycle.features.retrieval import historical_features
 from lifecycle.features.validation import judge, suite_tag
 from lifecycle.models.model import TYPES, needed_types, new_model, split, validation_scores
 from lifecycle.models.recipe import Recipe
-from lifecycle.models.versions import VersionRefused, behind_alias, read
+from lifecycle.models.versions import VersionRefused, load_version, version_by_alias
 from lifecycle.serving.scoring import FeatureModel
 from lifecycle.settings import Settings
 from lifecycle.training import pipeline
@@ -104,7 +104,7 @@ class Project:
         self.store = FeatureStore(repo_path=str(self.repo))
         views = [view("carrier", self.file, carrier_delay=Float64, carrier_flights=Int64), schedule]
         self.store.apply([origin, carrier, *views, FeatureService(name="known", features=views)])
-        self.contract = FeatureContract.of_service(self.store, "known", label="late")
+        self.contract = FeatureContract.from_feature_service(self.store, "known", label="late")
         self.table = self.retrieve(self.labels)
 
     def retrieve(self, labels: pd.DataFrame) -> pd.DataFrame:
@@ -297,8 +297,8 @@ def test_a_gradient_boosted_model_goes_from_the_sweep_to_the_server_and_is_retra
     client.set_registered_model_alias(name, "production", "1")
 
     with pytest.raises(VersionRefused, match=r"types that nobody vouches for: numpy\.random"):
-        read(name, behind_alias(client, name, "production"))
-    fitted, _ = read(name, behind_alias(client, name, "production"), types=TYPES | {*types})
+        load_version(name, version_by_alias(client, name, "production"))
+    fitted, _ = load_version(name, version_by_alias(client, name, "production"), types=TYPES | {*types})
     project.store.materialize(END - timedelta(hours=6), END, feature_views=["carrier"])
     allowed = TYPES | {*types}
     server = FeatureModel(name, project.repo, "production", now=END.timestamp(), types=allowed)

@@ -22,7 +22,7 @@ from helpers.workspace import REPOSITORY, Workspace, configure, create_home
 from lifecycle import cli
 from lifecycle.models.model import hyperparameters, new_model
 from lifecycle.models.recipe import Recipe, RecipeError
-from lifecycle.models.versions import behind_alias, read
+from lifecycle.models.versions import load_version, version_by_alias
 from lifecycle.serving.scoring import FeatureModel
 from lifecycle.settings import Settings
 from lifecycle.training import retrain as retrain_module
@@ -132,7 +132,7 @@ def before(rows: pd.DataFrame, day: str) -> pd.DataFrame:
 
 @pytest.fixture
 def contract(client):
-    return read(MODEL, behind_alias(client, MODEL, "production"))[1]
+    return load_version(MODEL, version_by_alias(client, MODEL, "production"))[1]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_reads_the_champions_settings_from_the_champion():
 
 
 def test_promotes_only_over_the_champion_that_was_compared(client):
-    champion = behind_alias(client, MODEL, "production")
+    champion = version_by_alias(client, MODEL, "production")
     assert _kept(client, MODEL, "production", champion) == "version 1 keeps serving"
     promote(client, MODEL, "production", champion, "2")
     assert in_production(client) == "2"
@@ -362,7 +362,7 @@ def test_closes_the_runs_of_a_retraining_that_was_killed_and_no_other(later, cli
 
 def test_calls_only_the_estimator_that_the_settings_name(client, monkeypatch):
     """A stored model names one too: whoever writes it must not choose the code of the next retraining."""
-    champion, wanted = behind_alias(client, MODEL, "production"), Recipe()
+    champion, wanted = version_by_alias(client, MODEL, "production"), Recipe()
     fitted = new_model(C=0.3)
     assert _recipe(MODEL, champion, fitted, wanted).hyperparameters["C"] == 0.3, "stored without a recipe"
     stored = Recipe(hyperparameters={"degree": 2})

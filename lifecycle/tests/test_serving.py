@@ -65,7 +65,7 @@ def alive(server):
 def own_scores(store: FeatureStore, version: str, drivers: list[int]) -> dict[int, float]:
     """What the model returns without a server: features as a table, columns by name, one driver at a time."""
     model = mlflow.sklearn.load_model(f"models:/{MODEL}/{version}")
-    contract = FeatureContract.of_service(store, SERVICES[version], "label")
+    contract = FeatureContract.from_feature_service(store, SERVICES[version], "label")
     rows = [{"driver_id": driver} for driver in drivers]
     table = store.get_online_features(features=list(contract.feature_refs), entity_rows=rows).to_df()
     scores = [model.predict_proba(table[contract.columns].iloc[[row]])[0, 1] for row in range(len(drivers))]

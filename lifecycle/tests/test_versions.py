@@ -31,7 +31,7 @@ from helpers.workspace import configure
 from lifecycle.features.contract import FeatureContract
 from lifecycle.models import model as lifecycle_model
 from lifecycle.models import model_file, sandbox, versions
-from lifecycle.models.versions import Version, VersionRefused, behind_alias, read
+from lifecycle.models.versions import Version, VersionRefused, load_version, version_by_alias
 from lifecycle.serving import scoring as serving
 from lifecycle.serving import watching
 
@@ -81,7 +81,7 @@ def log(rows, store):
             logged = mlflow.sklearn.log_model(model, name="model", **how | changes)
         number = mlflow.register_model(logged.model_uri, name).version
         client.set_registered_model_alias(name, "production", number)
-        return behind_alias(client, name, "production")
+        return version_by_alias(client, name, "production")
 
     return registered
 
@@ -94,8 +94,8 @@ def folder_of(version: Version) -> Path:
 def test_a_good_version_is_read_as_it_was_stored(log, fitted, rows):
     frame, contract = rows
     version = log(fitted)
-    model, found = read(NAME, version)
-    assert found == contract == FeatureContract.of_model(f"models:/{NAME}/{version.number}")
+    model, found = load_version(NAME, version)
+    assert found == contract == FeatureContract.from_model(f"models:/{NAME}/{version.number}")
     inputs = frame[contract.columns]
     assert np.array_equal(model.predict_proba(inputs), fitted.predict_proba(inputs))
 
@@ -108,7 +108,7 @@ def test_a_pickle_executes_when_mlflow_reads_it_and_is_refused_here(log, fitted,
     assert evidence.exists(), "MLflow does not execute it, so nothing is proven"
     evidence.rmdir()
     with pytest.raises(VersionRefused, match="stored as cloudpickle; only skops is read"):
-        read(NAME, version)
+        load_version(NAME, version)
     assert not evidence.exists()
 
 
@@ -117,7 +117,7 @@ def test_a_pickle_that_calls_itself_skops_is_refused(log, fitted, tmp_path):
     version = log(fitted)
     (folder_of(version) / "model.skops").write_bytes(pickle.dumps(Payload(evidence)))
     with pytest.raises(VersionRefused, match="no model file"):
-        read(NAME, version)
+        load_version(NAME, version)
     assert not evidence.exists()
 
 
@@ -152,7 +152,7 @@ def test_a_skops_file_that_names_its_own_trusted_types_executes_in_mlflow_and_is
     assert evidence.exists(), "MLflow does not execute it, so nothing is proven"
     evidence.unlink()
     with pytest.raises(VersionRefused, match=r"nobody vouches for: .*pty\.spawn"):
-        read(NAME, version)
+        load_version(NAME, version)
     assert not evidence.exists()
 
 
@@ -247,11 +247,11 @@ HOSTILE = {
 def test_a_hostile_version_is_refused_in_a_moment_and_little_memory(log, fitted, attack):
     says, plant = HOSTILE[attack]
     version = log(fitted)
-    read(NAME, version)  # the child has its imports
+    load_version(NAME, version)  # the child has its imports
     plant(folder_of(version))
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(VersionRefused, match=says) as refusal:
-        read(NAME, version)
+        load_version(NAME, version)
     assert time.monotonic() - began < 30 and len(str(refusal.value)) <= 500
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
@@ -304,12 +304,12 @@ def test_a_version_that_would_fill_the_disk_or_brings_code_is_not_copied(log, fi
     (folder_of(version) / "large.bin").write_bytes(b"0" * 1_000_000)
     monkeypatch.setattr(versions, "MOST_BYTES", 500_000)
     with pytest.raises(VersionRefused, match="its files take more than 500,000 bytes"):
-        read(NAME, version)
+        load_version(NAME, version)
     monkeypatch.undo()
     (folder_of(version) / "code").mkdir()
     (folder_of(version) / "code" / "evil.py").write_text("raise SystemExit")
     with pytest.raises(VersionRefused, match="it holds folders"):
-        read(NAME, version)
+        load_version(NAME, version)
 
 
 def test_only_the_views_of_the_contract_become_functions(served, store, rows, tmp_path):
@@ -368,13 +368,13 @@ NONSENSE = {
 def test_a_version_that_would_answer_nonsense_is_refused(log, fitted, rows, says):
     model, changes = NONSENSE[says](fitted, *rows)
     with pytest.raises(VersionRefused, match=says):
-        read(NAME, log(model, **changes))
+        load_version(NAME, log(model, **changes))
 
 
 def test_a_version_is_not_taken_for_another_one_of_the_same_number(log, fitted):
     version = log(fitted)
     with pytest.raises(VersionRefused, match="the registry names the model m-0, and stores m-"):
-        read(NAME, replace(version, model_id="m-0"))
+        load_version(NAME, replace(version, model_id="m-0"))
 
 
 @pytest.fixture
@@ -416,9 +416,9 @@ def test_a_refused_version_is_read_again_only_when_it_changes(follower, log, fit
 
     def counted(name: str, version: Version, **given: object):
         reads.append(version.number)
-        return read(name, version, **given)
+        return load_version(name, version, **given)
 
-    monkeypatch.setattr(watching, "read", counted)
+    monkeypatch.setattr(watching, "load_version", counted)
     bad = log(fitted, name=follower.name)
     kept = (folder_of(bad) / "model.skops").read_bytes()
     (folder_of(bad) / "model.skops").write_bytes(kept[:-100])
@@ -448,9 +448,9 @@ def test_whatever_loading_raises_the_server_goes_on_following(follower, log, fit
     def failing(*_):
         raise SystemExit(3)
 
-    monkeypatch.setattr(watching, "read", failing)
+    monkeypatch.setattr(watching, "load_version", failing)
     wanted = log(fitted, name=follower.name)
     eventually(lambda: follower.status()["refused"], "nothing was refused")
     assert follower.loaded.version == before and threads_that_follow() == running
-    monkeypatch.setattr(watching, "read", read)
+    monkeypatch.setattr(watching, "load_version", load_version)
     eventually(lambda: follower.loaded.version == wanted, "the server has stopped following")

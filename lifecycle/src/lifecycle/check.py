@@ -40,7 +40,7 @@ def findings(settings: Settings) -> dict[str, str | None]:
 def _estimator(settings: Settings) -> None:
     from lifecycle.models.recipe import Recipe
 
-    Recipe.of_settings(settings.training).new_estimator()
+    Recipe.from_settings(settings.training).new_estimator()
 
 
 def _store(settings: Settings) -> FeatureStore:
@@ -52,7 +52,7 @@ def _store(settings: Settings) -> FeatureStore:
 def _contract(settings: Settings) -> FeatureContract:
     from lifecycle.features.contract import FeatureContract
 
-    return FeatureContract.of_service(_store(settings), settings.feature_service, settings.label)
+    return FeatureContract.from_feature_service(_store(settings), settings.feature_service, settings.label)
 
 
 def _labels(settings: Settings) -> None:
@@ -75,9 +75,9 @@ def _champion(settings: Settings) -> None:
     import mlflow
 
     from lifecycle.models.recipe import Recipe
-    from lifecycle.models.versions import behind_alias, read
+    from lifecycle.models.versions import load_version, version_by_alias
 
-    recipe = Recipe.of_settings(settings.training)
-    version = behind_alias(mlflow.MlflowClient(), settings.model, settings.alias)
-    _, contract = read(settings.model, version, types=recipe.allowed_types, task=recipe.task)
+    recipe = Recipe.from_settings(settings.training)
+    version = version_by_alias(mlflow.MlflowClient(), settings.model, settings.alias)
+    _, contract = load_version(settings.model, version, types=recipe.allowed_types, task=recipe.task)
     contract.check(_store(settings))

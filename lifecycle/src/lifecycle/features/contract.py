@@ -66,7 +66,7 @@ class FeatureContract:
     join_key_maps: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of_service(cls, store: FeatureStore, feature_service: str, label: str) -> FeatureContract:
+    def from_feature_service(cls, store: FeatureStore, feature_service: str, label: str) -> FeatureContract:
         """The contract of a feature service as the registry holds it now.
 
         Each of its on-demand views is called once, with no stored value, as a server calls it for an entity
@@ -123,7 +123,7 @@ class FeatureContract:
         return cls(**{name: _frozen(value) for name, value in parts.items()})
 
     @classmethod
-    def of_model(cls, model_uri: str) -> FeatureContract:
+    def from_model(cls, model_uri: str) -> FeatureContract:
         """The contract in the metadata of an MLflow model, such as ``models:/name@alias``.
 
         Raises:
@@ -208,7 +208,7 @@ class FeatureContract:
         if unguarded or not read:
             raise ContractError(
                 f"the contract guards nothing: it has no digest of {', '.join(unguarded) or 'any view'}. "
-                "Make it with FeatureContract.of_service, and log the model again."
+                "Make it with FeatureContract.from_feature_service, and log the model again."
             )
         if not store.registry.proto().ListFields():
             raise RuntimeError("the feature registry is empty, or just being written")

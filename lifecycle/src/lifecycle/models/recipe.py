@@ -70,7 +70,7 @@ class Recipe:
             raise RecipeError(f"the hyperparameters cannot be stored as JSON: {error}.") from None
 
     @classmethod
-    def of_settings(cls, training: Training) -> Recipe:
+    def from_settings(cls, training: Training) -> Recipe:
         """The recipe that a project's settings name.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A fitted model as MLflow stores it, in the form that ``lifecycle.models.versions.read`` enforces."""
+"""A fitted model as MLflow stores it, in the form that ``lifecycle.models.versions`` enforces."""
 
 from __future__ import annotations
 

@@ -20,7 +20,14 @@ from lifecycle.models.model import TYPES, load
 from lifecycle.models.model_file import MOST_BYTES
 from lifecycle.models.sandbox import VersionRefused, vouch
 
-__all__ = ["Version", "VersionRefused", "behind_alias", "numbered", "read", "stored_files"]
+__all__ = [
+    "Version",
+    "VersionRefused",
+    "load_version",
+    "stored_files",
+    "version_by_alias",
+    "version_by_number",
+]
 _MOST_FILES = 100
 
 
@@ -38,7 +45,7 @@ class Version:
     model_id: str
 
 
-def behind_alias(registry: mlflow.MlflowClient, name: str, alias: str) -> Version:
+def version_by_alias(registry: mlflow.MlflowClient, name: str, alias: str) -> Version:
     """The version of a registered model that an alias names now.
 
     Raises:
@@ -47,7 +54,7 @@ def behind_alias(registry: mlflow.MlflowClient, name: str, alias: str) -> Versio
     return _version(registry.get_model_version_by_alias(name, alias))
 
 
-def numbered(registry: mlflow.MlflowClient, name: str, number: str) -> Version:
+def version_by_number(registry: mlflow.MlflowClient, name: str, number: str) -> Version:
     """The version of a registered model with this number.
 
     Raises:
@@ -92,7 +99,7 @@ def _address(name: str, version: Version) -> str:
     return f"models:/{name}/{version.number}"
 
 
-def read(
+def load_version(
     name: str, version: Version, *, types: Collection[str] = TYPES, task: str = "binary"
 ) -> tuple[Pipeline, FeatureContract]:
     """The fitted estimator of a version, and its feature contract. Nothing in the version is executed.

@@ -134,7 +134,7 @@ def log_folder(store: FeatureStore, service: FeatureService) -> Path:
     return Path(FileSource.get_uri_for_file_path(repo_path=store.config.repo_path, uri=destination.path))
 
 
-class Layout:
+class LogSchema:
     """How the answers of one version become rows, and where they go.
 
     Args:
@@ -168,7 +168,7 @@ class Layout:
             self._write(pa.Table.from_pylist([{}], self.schema), Path(folder))
 
     @classmethod
-    def of_service(cls, store: FeatureStore, feature_service: str) -> Layout | None:
+    def from_feature_service(cls, store: FeatureStore, feature_service: str) -> LogSchema | None:
         """That of a feature service of the registry; None when it has no ``logging_config``."""
         service = store.get_feature_service(feature_service)
         return cls(store, service) if service.logging_config else None
@@ -236,7 +236,7 @@ class Answer:
         version: of the model.
     """
 
-    layout: Layout
+    layout: LogSchema
     now: float
     rows: Rows
     values: dict[str, list]
@@ -246,7 +246,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _File:
-    layout: Layout
+    layout: LogSchema
     name: str
     began: float
     rows: pa.Table
@@ -270,7 +270,7 @@ class PredictionLog:
         self.every, self._name, self._say = every, model_name, say
         self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), threading.Event()
         self._answers: list[Answer] = []
-        self._tables: list[tuple[Layout, pa.Table]] = []
+        self._tables: list[tuple[LogSchema, pa.Table]] = []
         self._waiting = 0  # rows of both
         self._file: _File | None = None
         self._trouble = ""
@@ -362,7 +362,7 @@ class PredictionLog:
         with self._lock:
             self._waiting -= rows
 
-    def _save(self, layout: Layout, table: pa.Table) -> None:
+    def _save(self, layout: LogSchema, table: pa.Table) -> None:
         file = self._file
         if (
             file is None

@@ -260,7 +260,7 @@ def serve(settings: Settings, host: str, now: float | None = None) -> None:
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     # Between KServe and FastAPI, at each request.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
-    limits, recipe = settings.serving, Recipe.of_settings(settings.training)
+    limits, recipe = settings.serving, Recipe.from_settings(settings.training)
     model = FeatureModel(
         settings.model,
         settings.path(settings.feature_repo).resolve(),

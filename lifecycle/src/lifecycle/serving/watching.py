@@ -20,10 +20,10 @@ from prometheus_client import Counter, Gauge, Info
 from lifecycle.features.contract import ContractError, FeatureContract, entity_columns
 from lifecycle.features.declared import protocol_type
 from lifecycle.features.online import OnlineReader
-from lifecycle.models.versions import Version, VersionRefused, behind_alias, read, stored_files
+from lifecycle.models.versions import Version, VersionRefused, load_version, stored_files, version_by_alias
 from lifecycle.serving.limits import one_line
 from lifecycle.serving.open_inference import TEXT
-from lifecycle.serving.prediction_log import Layout
+from lifecycle.serving.prediction_log import LogSchema
 
 FOLLOWS = 15.0
 """Seconds since the last successful look at both registries up to which the server follows them."""
@@ -71,7 +71,7 @@ class Loaded:
     store: FeatureStore
     folder: tempfile.TemporaryDirectory
     store_file: tuple[int, int] | None
-    layout: Layout | None
+    layout: LogSchema | None
 
 
 def pinned(store: FeatureStore, folder: Path, views: Collection[str]) -> FeatureStore:
@@ -167,7 +167,7 @@ class Follower:
         self._known: tuple[Any, Any] = (None, None)
         self.store = FeatureStore(repo_path=str(feature_repo))
         self.registry = mlflow.MlflowClient()
-        self._take(self._load(behind_alias(self.registry, name, alias)))
+        self._take(self._load(version_by_alias(self.registry, name, alias)))
         self._wanted = self.loaded.version
         self._noted()
         _FOLLOWS.labels(name).set_function(lambda: float(self.follows))
@@ -183,7 +183,7 @@ class Follower:
         if self._known[0] != state:
             result: Any
             try:
-                result = read(self.name, version, types=self._types, task=self._task)
+                result = load_version(self.name, version, types=self._types, task=self._task)
             except VersionRefused as error:
                 result = str(error)
             self._known = state, result
@@ -199,7 +199,7 @@ class Follower:
         store = pinned(self.store, Path(folder.name), contract.definitions)
         contract.check(store)  # what is compared is what serves
         inputs = input_types(store, contract)
-        layout = Layout.of_service(store, contract.feature_service)
+        layout = LogSchema.from_feature_service(store, contract.feature_service)
         reader = OnlineReader(store, contract)
         loaded = Loaded(version, model, contract, inputs, reader, reader.limits, store, folder, file, layout)
         # The first read opens the store, and is not on a customer's time.
@@ -256,7 +256,7 @@ class Follower:
             if self.not_ready:
                 self.not_ready = ""
                 self.say(f"ready again, with version {self.loaded.version.number}")
-        self._wanted = wanted = behind_alias(self.registry, self.name, self.alias)
+        self._wanted = wanted = version_by_alias(self.registry, self.name, self.alias)
         self._noted()
         if wanted == self.loaded.version and online_file(self.store) == self.loaded.store_file:
             self._refusal = ""

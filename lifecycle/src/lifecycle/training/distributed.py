@@ -144,7 +144,7 @@ def work(
     # From here on the index is the position in the file.
     questions = questions.reset_index(drop=True)
     store = FeatureStore(repo_path=feature_repo)
-    contract = FeatureContract.of_service(store, feature_service, label)
+    contract = FeatureContract.from_feature_service(store, feature_service, label)
     try:
         questions, dropped = usable_rows(questions, contract, declared_types(store, feature_service))
     except LabelsRefused as error:

@@ -56,7 +56,7 @@ def trial(
     recipe = Recipe(estimator, task, metric, hyperparameters=chosen)
     model = recipe.new_estimator()
     store = FeatureStore(repo_path=feature_repo)
-    contract = FeatureContract.of_service(store, feature_service, label)
+    contract = FeatureContract.from_feature_service(store, feature_service, label)
     table, dropped = training_table(store, pd.read_parquet(labels), contract, task)
     if dropped:
         print(f"left out: {in_words(dropped)}")

@@ -30,7 +30,7 @@ def training_event(version: ModelVersion, contract: FeatureContract, namespace: 
 
     Args:
         version: of the registered model.
-        contract: what it was trained on, as ``lifecycle.models.versions.read`` gives it.
+        contract: what it was trained on, as ``lifecycle.models.versions.load_version`` gives it.
         namespace: of ``openlineage`` in ``feature_store.yaml``; Feast puts its data sets into one of its own
             for each project.
     """

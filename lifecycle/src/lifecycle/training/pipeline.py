@@ -44,7 +44,7 @@ def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, *
         recipe: of the model; that of the settings when left out.
         changes: arguments that differ.
     """
-    recipe = recipe or Recipe.of_settings(settings.training)
+    recipe = recipe or Recipe.from_settings(settings.training)
     return {
         "feature_repo": str(settings.path(settings.feature_repo).resolve()),
         "labels": str(settings.path(settings.labels).resolve()),
@@ -107,7 +107,7 @@ def retrieve_features(
     parent = mlflow.MlflowClient().create_run(experiment_id, run_name=run_name).info.run_id
     with mlflow.start_run(run_name="retrieve", parent_run_id=parent):
         store = FeatureStore(repo_path=feature_repo)
-        contract = FeatureContract.of_service(store, feature_service, label)
+        contract = FeatureContract.from_feature_service(store, feature_service, label)
         frame, dropped = training_table(store, pd.read_parquet(labels), contract, task)
         rows = len(frame.dropna())
         mlflow.log_metrics({"rows": len(frame), "complete_rows": rows})
@@ -257,14 +257,14 @@ def compare_with_champion(
     from lifecycle.features.contract import FeatureContract
     from lifecycle.models.model import load, split
     from lifecycle.models.recipe import Recipe
-    from lifecycle.models.versions import numbered, read
+    from lifecycle.models.versions import load_version, version_by_number
     from lifecycle.training.comparison import compare
     from lifecycle.training.outcome import add_to_record
 
     contract = FeatureContract.from_dict(table.metadata)
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
-    version = numbered(mlflow.MlflowClient(), model_name, champion)
-    old, theirs = read(model_name, version, types=recipe.allowed_types, task=recipe.task)
+    version = version_by_number(mlflow.MlflowClient(), model_name, champion)
+    old, theirs = load_version(model_name, version, types=recipe.allowed_types, task=recipe.task)
     _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
     ours = dict(zip(contract.feature_refs, contract.columns, strict=True))
     missing = sorted(set(theirs.feature_refs) - set(ours))

@@ -24,7 +24,7 @@ from lifecycle.features.contract import FeatureContract
 from lifecycle.features.labels import declared_types, in_words, usable_rows
 from lifecycle.models.model import hyperparameters, split
 from lifecycle.models.recipe import DEFAULT, Recipe, RecipeError, recipe_of
-from lifecycle.models.versions import Version, behind_alias, read
+from lifecycle.models.versions import Version, load_version, version_by_alias
 from lifecycle.settings import Settings
 from lifecycle.training.comparison import TooFewLabels, check_enough
 from lifecycle.training.outcome import add_to_record, read_record
@@ -225,7 +225,7 @@ def promote(
         NotRetrained: the alias was moved meanwhile, or deleted.
     """
     try:
-        now = behind_alias(registry, model, alias)
+        now = version_by_alias(registry, model, alias)
         moved = f"moved from version {champion.number} to {now.number}"
     except MlflowException:
         now, moved = None, f"taken from version {champion.number}"
@@ -240,7 +240,7 @@ def promote(
 
 def _kept(registry: mlflow.MlflowClient, model: str, alias: str, champion: Version) -> str:
     try:
-        kept = behind_alias(registry, model, alias) == champion
+        kept = version_by_alias(registry, model, alias) == champion
     except MlflowException:
         kept = False
     number = champion.number
@@ -272,17 +272,17 @@ def retrain(
     feature_repo, labels = settings.path(settings.feature_repo), settings.path(settings.labels)
     outputs = settings.path(settings.retraining.outputs).resolve()
     with _in_words("the settings of the model", RecipeError):
-        wanted = Recipe.of_settings(settings.training)
+        wanted = Recipe.from_settings(settings.training)
     with _alone(outputs):
         _close_dead_runs(outputs, experiment)
         registry = mlflow.MlflowClient()
         with _in_words(f"the champion, {alias} of {model}, was not found", MlflowException):
-            champion = behind_alias(registry, model, alias)
+            champion = version_by_alias(registry, model, alias)
         with _in_words(f"version {champion.number}, which {alias} names, cannot be trained again", Exception):
             with warnings.catch_warnings():
-                # The names are compared by ``read``.
+                # The names are compared by ``load_version``.
                 warnings.filterwarnings("ignore", message="X does not have valid feature names")
-                fitted, contract = read(model, champion, types=wanted.allowed_types, task=wanted.task)
+                fitted, contract = load_version(model, champion, types=wanted.allowed_types, task=wanted.task)
             recipe = _recipe(model, champion, fitted, wanted)
             recipe.new_estimator()
         with _in_words(f"{feature_repo.name}/ cannot be read as a feature repository", Exception):
