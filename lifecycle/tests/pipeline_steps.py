@@ -2,6 +2,7 @@
 
 Kubeflow's local runner still reads the compiled file and decides what runs, when, and with which artifacts.
 Each step's text, as compiled, is executed by Kubeflow's own executor. Only the new process is left out.
+An artifact's metadata comes as Kubeflow's backend hands it over, which the local runner does not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from kfp.local import subprocess_task_handler
 from mlflow.tracking import fluent
 
 from lifecycle.training import local_runner
+
+
+def _as_a_backend(given: dict) -> dict:
+    """Wrap lists and tables in the metadata of a step's input, and add what the backend adds (2.17)."""
+    for artifacts in given.get("inputs", {}).get("artifacts", {}).values():
+        for artifact in artifacts["artifacts"]:
+            found = artifact.get("metadata", {}).items()
+            kinds = {list: "list", dict: "struct"}
+            wrapped = {key: {kinds[type(v)]: v} if type(v) in kinds else v for key, v in found}
+            artifact["metadata"] = {**wrapped, "display_name": "table", "store_session_info": "{}"}
+    return given
 
 
 @contextlib.contextmanager
@@ -46,7 +58,7 @@ def in_process(before: dict[str, Callable[[], object]] | None = None) -> Iterato
                 patch.setenv("MLFLOW_EXPERIMENT_ID", "")
                 patch.setattr(fluent, "_active_experiment_id", None)
                 exec(compile(source, f"{name}.py", "exec", dont_inherit=True), step)
-                Executor(json.loads(given["--executor_input"]), step[name]).execute()
+                Executor(_as_a_backend(json.loads(given["--executor_input"])), step[name]).execute()
         except Exception:
             traceback.print_exc()
             return 1

@@ -54,8 +54,10 @@ def test_the_committed_file_is_a_valid_specification_with_all_that_a_cluster_nee
     steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(steps) == set(executors)
     for name, step in steps.items():
-        assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount"}, name
-        assert executors[name]["container"]["resources"]["resourceMemoryLimit"] == "2Gi"
+        assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount", "securityContext"}, name
+        assert step["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        resources = executors[name]["container"]["resources"]
+        assert (resources["resourceMemoryLimit"], resources["resourceMemoryRequest"]) == ("2Gi", "1Gi")
 
 
 def test_each_setting_of_a_training_reaches_the_pipeline():
@@ -164,11 +166,32 @@ def test_a_champions_feature_is_not_taken_for_one_of_the_same_name_in_another_vi
     theirs = replace(ours, feature_refs=("riders:rating",))
     monkeypatch.setattr(versions, "version_by_number", lambda *_: None)
     monkeypatch.setattr(versions, "load_version", lambda *_, **__: (fitted, theirs))
-    table = SimpleNamespace(path=tmp_path / "table", metadata={**ours.to_dict(), "held_out": 0.25})
+    table = SimpleNamespace(path=tmp_path / "table", metadata={"contract": ours.to_json(), "held_out": 0.25})
     model = SimpleNamespace(path=tmp_path / "model", metadata={"recipe": json.dumps(Recipe().to_dict())})
     step = pipeline.compare_with_champion.python_func
     with pytest.raises(ValueError, match="the champion reads riders:rating, which 's' does not hold"):
         step(table, model, parent_run="", experiment="", model_name="m", champion="1")
+
+
+@pytest.mark.parametrize(
+    "facts, state, ended",
+    [
+        ({"version": "3"}, "COMPLETE", "FINISHED"),  # Kubeflow's backend, both gates open
+        ({"gate": "better"}, "RUNNING", "FINISHED"),  # a gate stayed closed
+        ({"gate": "better"}, "SUCCEEDED", "FINISHED"),  # the local runner
+        ({"rows": 100}, "RUNNING", "FAILED"),  # somebody ended the run
+        ({"rows": 100}, "COMPLETE", "FAILED"),
+        ({"version": "3"}, "FAILED", "FAILED"),
+    ],
+)
+def test_a_run_is_closed_by_what_its_steps_have_noted(mlflow, facts, state, ended):
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1")
+    parent = client.create_run("1", run_name=f"{state} {facts}").info
+    outcome.add_to_record(parent.run_id, **facts)
+    close = pipeline.close_run.python_func
+    close(experiment.name, parent.run_name, SimpleNamespace(state=state))
+    assert client.get_run(parent.run_id).info.status == ended
+    assert outcome.read_record(parent.run_id).status == ended
 
 
 @dsl.component(base_image="python", install_kfp_package=False)

@@ -123,6 +123,24 @@ class FeatureContract:
         return cls(**{name: _frozen(value) for name, value in parts.items()})
 
     @classmethod
+    def from_json(cls, text: object) -> FeatureContract:
+        """The contract that ``to_json`` gave, from an artifact's metadata.
+
+        Raises:
+            ContractError: it is no such text.
+        """
+        try:
+            stored = json.loads(text) if isinstance(text, str) else None
+        except json.JSONDecodeError:
+            stored = None
+        if not isinstance(stored, dict):
+            raise ContractError(
+                f"the artifact holds no feature contract: its metadata has {text!r:.60} in place of a JSON "
+                "text. Run the step that wrote it again."
+            )
+        return cls.from_dict(stored)
+
+    @classmethod
     def from_model(cls, model_uri: str) -> FeatureContract:
         """The contract in the metadata of an MLflow model, such as ``models:/name@alias``.
 
@@ -153,6 +171,10 @@ class FeatureContract:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
         kept = {name: value for name, value in plain.items() if value or name not in _OPTIONAL}
         return {**kept, "columns": self.columns}
+
+    def to_json(self) -> str:
+        """The contract as one text: Kubeflow's backend wraps lists and tables of an artifact's metadata."""
+        return json.dumps(self.to_dict())
 
     def tags(self) -> dict[str, str]:
         """Tags of a registered model version; ``store.mlflow.resolve_features`` reads them."""

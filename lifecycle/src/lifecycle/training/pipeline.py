@@ -14,7 +14,7 @@ from kfp import components, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 
 from lifecycle.models.recipe import Recipe
-from lifecycle.objects import LOGIN, TRACKING
+from lifecycle.objects import LOGIN, TRACKING, USER
 from lifecycle.settings import IMAGE, Cluster, Settings
 from lifecycle.training.local_runner import local_run
 
@@ -65,9 +65,9 @@ def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, *
 
 
 def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
-    """What a step needs on a cluster: its image, limits, the tracking address, its password, and a volume.
+    """What a step needs on a cluster: image, resources, user, the tracking address, its password, a volume.
 
-    The local runner leaves out the last three, and warns in its log that the limits have no effect.
+    The local runner leaves out the last four, and warns in its log that the resources have no effect.
 
     Args:
         task: the step.
@@ -78,7 +78,11 @@ def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
     kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
     kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
     kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.volume)
+    # The image names the user too, but Kubernetes doesn't take the group from there.
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     task.set_container_image(cluster.image)
+    # Without requests Kubernetes would reserve the limits.
+    task.set_cpu_request(cluster.step.cpu).set_memory_request(cluster.step.memory)
     return task.set_cpu_limit(cluster.step.cpu_limit).set_memory_limit(cluster.step.memory_limit)
 
 
@@ -114,7 +118,7 @@ def retrieve_features(
     print(f"{rows} complete rows; left out: {in_words(dropped) or 'none'}")
     add_to_record(parent, rows=rows, dropped=dropped)
     frame.to_parquet(table.path)
-    table.metadata.update({**contract.to_dict(), "held_out": held_out})
+    table.metadata.update(contract=contract.to_json(), held_out=held_out)
     return parent
 
 
@@ -138,7 +142,7 @@ def validate_features(
     from lifecycle.features.contract import FeatureContract
     from lifecycle.features.validation import judge, stored_suite
 
-    contract = FeatureContract.from_dict(table.metadata)
+    contract = FeatureContract.from_json(table.metadata.get("contract"))
     store = FeatureStore(repo_path=feature_repo)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name="validate", parent_run_id=parent_run):
@@ -175,7 +179,7 @@ def train_model(
     from lifecycle.models.model import check_features, save, split
     from lifecycle.models.recipe import Recipe
 
-    contract = FeatureContract.from_dict(table.metadata)
+    contract = FeatureContract.from_json(table.metadata.get("contract"))
     recipe = Recipe(estimator, task, metric, tuple(types), json.loads(hyperparameters))
     rows, _ = split(pd.read_parquet(table.path), table.metadata["held_out"])
     check_features(rows[contract.columns])
@@ -206,7 +210,7 @@ def evaluate_model(
     from lifecycle.models.recipe import Recipe, scorer
     from lifecycle.training.outcome import add_to_record
 
-    contract = FeatureContract.from_dict(table.metadata)
+    contract = FeatureContract.from_json(table.metadata.get("contract"))
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     _, rows = split(pd.read_parquet(table.path), table.metadata["held_out"])
     predictions = recipe.predictions(load(model.path, recipe.allowed_types), rows[contract.columns])
@@ -261,7 +265,7 @@ def compare_with_champion(
     from lifecycle.training.comparison import compare
     from lifecycle.training.outcome import add_to_record
 
-    contract = FeatureContract.from_dict(table.metadata)
+    contract = FeatureContract.from_json(table.metadata.get("contract"))
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     version = version_by_number(mlflow.MlflowClient(), model_name, champion)
     old, theirs = load_version(model_name, version, types=recipe.allowed_types, task=recipe.task)
@@ -318,7 +322,7 @@ def register_model(
     from lifecycle.models.registering import log_model
     from lifecycle.training.outcome import add_to_record
 
-    contract = FeatureContract.from_dict(table.metadata)
+    contract = FeatureContract.from_json(table.metadata.get("contract"))
     recipe = Recipe.from_dict(json.loads(model.metadata["recipe"]))
     inputs = pd.read_parquet(table.path)[contract.columns].dropna().head(100)
     mlflow.set_experiment(experiment)
@@ -342,8 +346,9 @@ def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatu
 
     for run_id in open_runs(experiment, run_name):
         record = read_record(run_id)
-        # A step that was killed is no answer, whatever the runner says of the whole.
-        done = status.state == "SUCCEEDED" and bool(record.gate or record.version)
+        # What the steps have noted decides. The runner's word counts only when it is bad: local_run says
+        # SUCCEEDED, a cluster COMPLETE, and RUNNING when a gate stayed closed or somebody ended the run.
+        done = status.state != "FAILED" and bool(record.gate or record.version)
         ended = "FINISHED" if done else "FAILED"
         add_to_record(run_id, status=ended, reason=record.reason if done else "a step failed")
         mlflow.MlflowClient().set_terminated(run_id, ended)
