@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from optuna.distributions import FloatDistribution
 
 from conftest import HARD_TO_QUOTE, apply, listening
 from helpers import registry
@@ -22,6 +23,7 @@ from helpers.data import NOW, UNKNOWN_DRIVER
 from helpers.services import HOST, Service
 from helpers.workspace import configure, create_home
 from lifecycle.features.retrieval import historical_features
+from lifecycle.training.sweep import sweep
 
 pytestmark = pytest.mark.system
 
@@ -289,4 +291,18 @@ def test_a_model_registered_over_http_is_loaded_from_postgres_and_the_servers_fi
         assert found.info.artifact_uri.startswith("mlflow-artifacts:"), "files bypass the server"
         loaded = mlflow.sklearn.load_model("models:/published@production")
         assert (loaded.predict_proba(rows) == model.predict_proba(rows)).all()
+        sweep(
+            f"sqlite:///{tmp_path / 'optuna.sqlite'}",
+            experiment="a sweep over http",
+            name="two trials",
+            space={"C": FloatDistribution(0.1, 1.0)},
+            score=lambda choice: choice["C"],
+            total=2,
+            first={"C": 0.5},
+            seed=0,
+        )
+        [parent] = client.search_runs(
+            [client.get_experiment_by_name("a sweep over http").experiment_id], "metrics.best_auc > 0"
+        )
+        assert parent.data.tags["interruptions"] == "0"
     assert not list(tmp_path.rglob("*.db")), "a database file was written beside PostgreSQL"

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from helpers.capture import captured_client
 from lifecycle.cluster import katib
+from lifecycle.models import model
 from lifecycle.settings import IMAGE, Cluster
 from lifecycle.training.katib_trial import trial
 
@@ -34,6 +36,25 @@ def test_a_search_space_survives_the_way_to_katib_and_back():
     space = {**SPACE, **{str(number): other for number, other in enumerate(OTHERS)}}
     experiment = katib.experiment("driver-sweep", space, {}, 24, Cluster())
     assert katib.distributions(experiment["spec"]["parameters"]) == space
+
+
+@pytest.mark.parametrize("trials", [1, 2, 20])
+def test_a_short_sweep_has_counts_that_katib_admits(trials):
+    spec = katib.experiment("one", SPACE, {}, trials, Cluster())["spec"]
+    assert max(spec["parallelTrialCount"], spec["maxFailedTrialCount"]) <= spec["maxTrialCount"] == trials
+
+
+def test_an_experiment_without_a_best_trial_is_an_error():
+    ended = {"metadata": {"name": "sweep"}, "status": {"currentOptimalTrial": {"observation": {}}}}
+    with pytest.raises(RuntimeError, match="the Experiment sweep has ended without a best trial"):
+        katib.best(ended, SPACE)
+
+
+def test_a_trial_whose_score_is_no_number_fails(applied, monkeypatch):
+    monkeypatch.setattr(model, "validation_scores", lambda *_, **__: np.array([0.7, np.nan]))
+    where = {"feature_repo": str(applied.feature_repo), "feature_service": "rates", "label": "label"}
+    with pytest.raises(ValueError, match="the score is nan, so this trial has none"):
+        trial(labels=str(applied.data / "driver_labels.parquet"), **where, **CHOICE)
 
 
 def test_rejects_what_katib_cannot_express():

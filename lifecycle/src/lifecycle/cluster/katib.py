@@ -139,8 +139,9 @@ def experiment(
         objective=models.V1beta1ObjectiveSpec(type="maximize", objectiveMetricName=_score_name(inputs)),
         algorithm=models.V1beta1AlgorithmSpec(algorithmName="tpe"),
         maxTrialCount=trials,
-        parallelTrialCount=parallel,
-        maxFailedTrialCount=3,
+        # Katib refuses an Experiment in which one of these is greater than the number of trials.
+        parallelTrialCount=min(parallel, trials),
+        maxFailedTrialCount=min(3, trials),
         parameters=[parameter(choice, distribution) for choice, distribution in space.items()],
         trialTemplate=models.V1beta1TrialTemplate(
             primaryContainerName="trial", trialParameters=references, trialSpec=job
@@ -195,11 +196,17 @@ def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[s
     Args:
         ended: the Experiment with its status.
         space: the search space, by hyperparameter.
+
+    Raises:
+        RuntimeError: it ended, and no trial has a score.
     """
-    chosen = {
-        found["name"]: found["value"]
-        for found in ended["status"]["currentOptimalTrial"]["parameterAssignments"]
-    }
+    assignments = ended["status"].get("currentOptimalTrial", {}).get("parameterAssignments") or []
+    if not assignments:
+        raise RuntimeError(
+            f"the Experiment {ended['metadata']['name']} has ended without a best trial: no trial printed a "
+            "score. Look at its trials' pods, container `metrics-logger-and-collector`."
+        )
+    chosen = {found["name"]: found["value"] for found in assignments}
     read: dict[str, Any] = {}
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution):

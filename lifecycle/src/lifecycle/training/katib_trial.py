@@ -62,8 +62,11 @@ def trial(
         print(f"left out: {in_words(dropped)}")
     rows, _ = split(table)
     scores = validation_scores(model, rows[contract.columns], rows[label], metric=metric, task=task)
-    print(f"{recipe.score_name}={scores.mean():.6f}")
-    return float(scores.mean())
+    score = float(scores.mean())
+    if score - score:  # no number, or infinite: Katib would take it for the best, and its search would hang
+        raise ValueError(f"the score is {score}, so this trial has none: look at the labels and the metric.")
+    print(f"{recipe.score_name}={score:.6f}")
+    return score
 
 
 if __name__ == "__main__":

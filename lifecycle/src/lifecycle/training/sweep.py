@@ -77,7 +77,8 @@ def parent_run(study: optuna.Study, experiment: str) -> mlflow.ActiveRun:
                 f"{experiment!r} has no run of it: "
                 "MLflow's store was deleted or replaced. Bring it back, or give the sweep another name."
             )
-        return mlflow.start_run(run_name=study.study_name, tags={**of_study, "interruptions": 0})
+        # A text: MLflow's server takes no number for a tag, where a database takes it.
+        return mlflow.start_run(run_name=study.study_name, tags={**of_study, "interruptions": "0"})
     run = mlflow.start_run(run_id=found[0].info.run_id)
     if found[0].info.status != "FINISHED":  # a killed process leaves its run open
         mlflow.set_tag("interruptions", int(found[0].data.tags["interruptions"]) + 1)
