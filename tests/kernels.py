@@ -18,7 +18,7 @@ from pathlib import Path
 from jupyter_client.provisioning import local_provisioner
 
 PYTHON = multiprocessing.get_context("forkserver")
-PYTHON.set_forkserver_preload(["ready"])
+PYTHON.set_forkserver_preload(["ready"])  # it is in tests/quick, which conftest.py puts into PYTHONPATH
 
 
 class Fork:
@@ -45,6 +45,8 @@ class Fork:
 
 def _kernel(command: list[str], env: dict[str, str], cwd: str) -> None:
     """What `python -m ipykernel_launcher ...` does, in a process that has the imports behind it."""
+    import ready  # noqa: F401  the server of forks says nothing when it cannot import it
+
     os.setsid()
     threading.Thread(target=_end_with_the_tests, daemon=True).start()
     os.chdir(cwd)

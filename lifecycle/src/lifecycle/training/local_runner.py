@@ -39,8 +39,11 @@ ENTRIES: dict[str, Callable[..., dict[str, Any]]] = {
     "run_single_task": task_dispatcher.run_single_task,
 }
 """Where a call of a pipeline or of a component enters the local runner."""
-_SLOW = ("pandas", "mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "skops.io", "feast")
-"""What the steps of a pipeline of this package import, imported once before the first of them."""
+_SLOW = ("skops.io", "pandas", "mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "feast")
+"""What the steps of a pipeline of this package import, imported once before the first of them.
+
+skops goes first: it looks for some functions of NumPy and SciPy in each module that is there already.
+"""
 _ENDED = re.compile(r"Task \S*'([\w-]+)'\S* finished with status \S*(SUCCESS|FAILURE)")
 
 

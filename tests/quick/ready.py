@@ -5,12 +5,12 @@ import importlib
 import os
 
 MODULES = (
+    "skops.io",  # looks into each module that is there already
     "IPython.core.history",  # before Feast, as in a kernel
     "ipykernel.kernelapp",
     "feast",
     "mlflow.sklearn",
     "mlflow.store.tracking.sqlalchemy_store",
-    "skops.io",
     "optuna",
     "matplotlib.pyplot",
     "exercises",
