@@ -250,12 +250,6 @@ def test_postgres_keeps_all_that_four_processes_apply_at_the_same_moment(postgre
     assert counts["kept"] == counts["applied"] == 40
 
 
-def test_a_registry_file_loses_what_is_applied_at_the_same_moment(tmp_path):
-    """Why several writers want a database; docs/upstream.md has the section."""
-    counts = apply_at_once(tmp_path, {"registry_type": "file", "path": str(tmp_path / "registry.db")})
-    assert counts["kept"] < counts["applied"]
-
-
 def test_a_model_registered_over_http_is_loaded_from_postgres_and_the_servers_files(
     mlflow, postgres, tmp_path, monkeypatch
 ):
