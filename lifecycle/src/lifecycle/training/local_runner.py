@@ -4,8 +4,9 @@ The runner (2.17) replaces Python's ``print`` to indent, replaces the root logge
 in any order), and pastes the path of Python into a shell script without quotes, where a space ends it.
 In a child process none of that matters, and its steps end with the process that asked for them.
 
-On Linux each step is a fork of that child, which has imported the tools: a step that starts Python anew
-spends most of its time on the imports of Feast, MLflow and scikit-learn.
+On Linux one process imports the tools, each call of the runner is a fork of it, and each step a fork of that:
+a call or a step that starts Python anew spends most of its time on the imports of Feast, MLflow and
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import pickle
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -113,38 +116,100 @@ def in_child(name: str, pipeline_spec: Any, arguments: dict[str, Any], log: Log)
     Raises:
         RuntimeError: a step failed, or the child was ended.
     """
+    specification = pipeline_spec.SerializeToString()
     settings = vars(config.LocalExecutionConfig.instance)
     with tempfile.TemporaryDirectory(prefix="local-runner-") as folder:
         answer = Path(folder) / "answer"
-        child = subprocess.Popen(
-            [sys.executable, "-m", "lifecycle.training.local_runner", str(answer)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, with its steps: they can be ended together
-        )
-        assert child.stdin and child.stdout, "both are pipes"
-        try:
-            with suppress(BrokenPipeError):  # it ended at once; its code says so below
-                pickle.dump((name, settings, pipeline_spec.SerializeToString(), arguments), child.stdin)
-                child.stdin.flush()
-            for line in child.stdout:
-                log.write(line.decode(errors="replace"))
-            code = child.wait()
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            for pipe in (child.stdin, child.stdout):
-                with suppress(BrokenPipeError):
-                    pipe.close()
-            child.wait()
-            log.flush()
+        place = dict(os.environ), str(Path.cwd()), answer
+        # Where this end is closed, by whatever closes it, the child ends with its steps.
+        with _started(b"lifecycle" in specification) as child:
+            with suppress(BrokenPipeError):  # it ended at once; its missing answer says so below
+                child.sendall(pickle.dumps((place, name, settings, specification, arguments)))
+            with child.makefile("rb") as said:
+                for line in said:
+                    log.write(line.decode(errors="replace"))
+        log.flush()
         if not answer.exists():
-            raise RuntimeError(f"Kubeflow's local runner was ended (code {code}) before it answered.")
+            raise RuntimeError("Kubeflow's local runner was ended before it answered.")
         outputs, error = pickle.loads(answer.read_bytes())
     if error is not None:
         raise error
     return outputs
+
+
+def _started(slow: bool) -> socket.socket:
+    """A child that waits for a call at the other end.
+
+    Args:
+        slow: it will need what ``_SLOW`` names.
+    """
+    ours, its = socket.socketpair()
+    with its:
+        if _FORKS:
+            socket.send_fds(_forking(), [b"slow" if slow else b"fast"], [its.fileno()])
+        else:
+            command = [sys.executable, "-m", "lifecycle.training.local_runner"]
+            end = its.fileno()
+            subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    return ours
+
+
+def _forking() -> socket.socket:
+    """The way to the process that forks; it is started when this process has none, and ends with it."""
+    global _server
+    with _starting:
+        here = (os.getpid(), sys.executable)
+        if _server is None or _server[0] != here or _server[1].poll() is not None:
+            ours, its = socket.socketpair()
+            with its:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "lifecycle.training.local_runner", str(its.fileno())],
+                    pass_fds=[its.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            _server = here, process, ours
+        return _server[2]
+
+
+_FORKS = sys.platform == "linux"  # elsewhere some libraries do not survive a fork
+_starting = threading.Lock()
+_server: tuple[tuple[int, str], subprocess.Popen, socket.socket] | None = None
+
+
+def _fork_for_each(calls: socket.socket) -> None:
+    """The process that forks: a child for each connection that comes, until the owner is gone."""
+    while True:
+        message, connections, _, _ = socket.recv_fds(calls, 4, 1)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        if not connections:
+            return
+        if message == b"slow":
+            _import_tools()
+        if not os.fork():
+            calls.close()
+            os.setsid()  # a group of its own, with its steps: they can be ended together
+            for number in (0, 1, 2):
+                os.dup2(connections[0], number)
+            os.close(connections[0])
+            try:
+                main()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+        os.close(connections[0])
+
+
+def _import_tools() -> None:
+    for module in _SLOW:
+        with suppress(ImportError):  # the step says so
+            importlib.import_module(module)
 
 
 def _end_with(owner: int) -> None:
@@ -171,9 +236,6 @@ class _Forks:
         if [shell, option] != ["sh", "-ec"] or "kfp.dsl.executor_main" not in script:
             return self._plain(full_command=full_command, env_vars=env_vars)
         with self._lock:
-            for module in _SLOW if "lifecycle" in source else ():
-                with suppress(ImportError):  # the step says so
-                    importlib.import_module(module)
             reading, writing = os.pipe()
             process = os.fork()
             if not process:
@@ -214,16 +276,23 @@ class _Forks:
             os._exit(code if isinstance(code, int) else 1)
 
 
-def main(answer: Path) -> None:
+def main() -> None:
     """The child: read a call from standard input, make it, and leave its outcome in a file."""
     with os.fdopen(os.dup(0), "rb", buffering=0) as request:
-        name, settings, specification, arguments = pickle.load(request)
+        (environment, folder, answer), name, settings, specification, arguments = pickle.load(request)
         owner = os.dup(request.fileno())
     # The steps inherit standard input; the owner's end is nothing for them.
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    if sys.platform == "linux":  # elsewhere some libraries do not survive a fork
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(folder)
+    if not sys.flags.safe_path:
+        sys.path[0] = folder
+    if _FORKS:
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         plain = subprocess_task_handler.run_local_subprocess
         subprocess_task_handler.run_local_subprocess = _Forks(plain, sys.executable)
@@ -245,5 +314,7 @@ def main(answer: Path) -> None:
 _PLAIN = (RuntimeError, ValueError, TypeError, NotImplementedError)
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        _fork_for_each(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        main()
