@@ -167,6 +167,7 @@ def _forking() -> socket.socket:
                     pass_fds=[its.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
             _server = here, process, ours
@@ -188,12 +189,15 @@ def _fork_for_each(calls: socket.socket) -> None:
         if not connections:
             return
         if message == b"slow":
+            _say_to(connections[0])  # what the tools say when they are imported belongs into the log
             _import_tools()
+            with Path(os.devnull).open("wb") as nothing:
+                _say_to(nothing.fileno())
         if not os.fork():
             calls.close()
             os.setsid()  # a group of its own, with its steps: they can be ended together
-            for number in (0, 1, 2):
-                os.dup2(connections[0], number)
+            os.dup2(connections[0], 0)
+            _say_to(connections[0])
             os.close(connections[0])
             try:
                 main()
@@ -204,6 +208,13 @@ def _fork_for_each(calls: socket.socket) -> None:
                 sys.stderr.flush()
                 os._exit(0)
         os.close(connections[0])
+
+
+def _say_to(end: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(end, 1)
+    os.dup2(end, 2)
 
 
 def _import_tools() -> None:
