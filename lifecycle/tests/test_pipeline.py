@@ -222,6 +222,31 @@ def test_the_runner_works_in_a_child_and_leaves_this_process_alone(tmp_path, mon
     assert task_dispatcher.run_single_task is local_runner.ENTRIES["run_single_task"]
 
 
+@dsl.component(base_image="python", install_kfp_package=False)
+def leave(note: str):
+    import os
+    import pathlib
+    import time
+
+    if not os.fork():
+        os.close(1)
+        os.close(2)
+        time.sleep(600)
+    pathlib.Path(note).write_text("left")
+
+
+def test_what_a_step_leaves_running_ends_with_the_call(tmp_path):
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"))
+    before = {process.pid for process in psutil.process_iter()}
+    with pipeline.local_run(tmp_path / "log"):
+        leave(note=str(tmp_path / "note"))
+    assert (tmp_path / "note").read_text() == "left"
+    new = [process for process in psutil.process_iter() if process.pid not in before]
+    alive = [one for one in new if one.status() != psutil.STATUS_ZOMBIE]
+    ours = [one.pid for one in alive if "local_runner" in " ".join(one.cmdline())]
+    assert len(ours) <= 1, "the process that forks, and no other"
+
+
 ORPHAN = """
 from pathlib import Path
 from kfp import dsl, local

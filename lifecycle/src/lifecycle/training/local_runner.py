@@ -47,6 +47,8 @@ _SLOW = ("skops.io", "pandas", "mlflow.sklearn", "mlflow.store.tracking.sqlalche
 
 skops goes first: it looks for some functions of NumPy and SciPy in each module that is there already.
 """
+_OURS = re.compile(rb"(from|import) lifecycle\b")
+"""In the source of a step of this package. An image's name may have the word, too."""
 _ENDED = re.compile(r"Task \S*'([\w-]+)'\S* finished with status \S*(SUCCESS|FAILURE)")
 
 
@@ -122,7 +124,7 @@ def in_child(name: str, pipeline_spec: Any, arguments: dict[str, Any], log: Log)
         answer = Path(folder) / "answer"
         place = dict(os.environ), str(Path.cwd()), answer
         # Where this end is closed, by whatever closes it, the child ends with its steps.
-        with _started(b"lifecycle" in specification) as child:
+        with _started(bool(_OURS.search(specification))) as child:
             with suppress(BrokenPipeError):  # it ended at once; its missing answer says so below
                 child.sendall(pickle.dumps((place, name, settings, specification, arguments)))
             with child.makefile("rb") as said:
@@ -199,14 +201,7 @@ def _fork_for_each(calls: socket.socket) -> None:
             os.dup2(connections[0], 0)
             _say_to(connections[0])
             os.close(connections[0])
-            try:
-                main()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
+            main()
         os.close(connections[0])
 
 
@@ -265,6 +260,7 @@ class _Forks:
         try:
             os.dup2(writing, 1)
             os.dup2(writing, 2)
+            os.close(writing)  # what the step leaves running would hold it open
             for name, number in (("stdout", 1), ("stderr", 2)):
                 setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
             builtins.print, sys.executable = self._print, self._executable
@@ -288,7 +284,19 @@ class _Forks:
 
 
 def main() -> None:
-    """The child: read a call from standard input, make it, and leave its outcome in a file."""
+    """The child, alone in its group: make a call, and end together with what its steps have left running."""
+    try:
+        _answer()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.killpg(0, signal.SIGKILL)
+
+
+def _answer() -> None:
+    """Read a call from standard input, make it, and leave its outcome in a file."""
     with os.fdopen(os.dup(0), "rb", buffering=0) as request:
         (environment, folder, answer), name, settings, specification, arguments = pickle.load(request)
         owner = os.dup(request.fileno())
