@@ -21,7 +21,7 @@ from pathlib import Path
 RUNTIME = "this-environment"
 """The runtime's name in the local backend."""
 PACKAGE = "this-environment"
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ")
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ")
 _LOGGED = ("MLFLOW_", "FEAST_", "DO_NOT_TRACK", "GIT_PYTHON_REFRESH")
 
 

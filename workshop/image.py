@@ -90,7 +90,15 @@ def _lay_out(context: Path, wheels: Path | None) -> None:
     if wheels and not any(wheels.glob("uv-*.whl")):
         raise WorkshopError(f"WHEELS={wheels} is no folder that `make wheels` filled.")
     if wheels:
-        shutil.copytree(wheels, context / "wheels")
+        shutil.copytree(wheels, context / "wheels", copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """The wheels are half a gigabyte; a link to each costs nothing where both are on one file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
 
 
 def main(argv: list[str] | None = None) -> int:
