@@ -179,7 +179,7 @@ def mlflow(tmp_path_factory):
 def listening(pid: int) -> list:
     """The sockets on which the processes below this one listen, from the system's table."""
     below = psutil.Process(pid).children(recursive=True)
-    return [s for process in below for s in process.connections("inet") if s.status == psutil.CONN_LISTEN]
+    return [s for process in below for s in process.net_connections("inet") if s.status == psutil.CONN_LISTEN]
 
 
 def save_reference(store: FeatureStore, workspace: Workspace) -> None:
@@ -216,6 +216,15 @@ def apply(workspace: Workspace) -> FeatureStore:
     store = FeatureStore(repo_path=str(workspace.feature_repo))
     registry.apply(store, workspace.feature_repo)
     return store
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server on loopback that wants a password."""
+    from database import Database
+
+    with Database(tmp_path_factory.mktemp("postgres") / "log") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

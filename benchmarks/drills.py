@@ -448,9 +448,9 @@ def silent_connections(ground: Ground, _: float) -> str:
                 with contextlib.suppress(OSError):
                     connection.send(ask)
             if number % 100 == 0:
-                most = max(most, len(ground.process.connections()))
+                most = max(most, len(ground.process.net_connections()))
         time.sleep(12)
-        left = len(ground.process.connections())
+        left = len(ground.process.net_connections())
     grown = ground.server.log.stat().st_size - size
     return f"the server held {most:,} at most, and {left} after 12 s; its log grew by {grown:,} bytes"
 

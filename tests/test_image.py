@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
+import database
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,7 +40,7 @@ from lifecycle.features.contract import FeatureContract
 from lifecycle.features.retrieval import historical_features
 from lifecycle.models.model import new_model, split
 from lifecycle.objects import USER
-from lifecycle.settings import FILE, IMAGE, Settings
+from lifecycle.settings import FILE, IMAGE, Cluster, Settings
 from lifecycle.training import pipeline
 from workshop import commands
 from workshop.image import build, engine
@@ -84,29 +86,60 @@ def image(docker, request) -> str:
     return IMAGE
 
 
+LOGINS = {
+    "MLFLOW_TRACKING_USERNAME": "nobody",
+    "MLFLOW_TRACKING_PASSWORD": "not-asked-for",
+    "DATABASE_USER": database.USER,
+    "DATABASE_PASSWORD": database.PASSWORD,
+    "REDIS_PASSWORD": "open-sesame",
+}
+
+
+def as_its_manifest_says(server: dict, changes: dict[str, str]) -> list[str]:
+    """A container's command line with some of its words as this machine needs them."""
+    names = {**changes, **{f"$({name})": value for name, value in LOGINS.items()}}
+    pattern = "|".join(map(re.escape, names))
+    words = [*server.get("command", []), *server["args"]]
+    return [re.sub(pattern, lambda found: names[found[0]], word) for word in words]
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, docker, image):
-    """MLflow's server as its manifest starts it, a home that is the cluster's volume, and what this process
+def world(tmp_path_factory, docker, image, postgres):
+    """The stores as a cluster has them: registry and runs in PostgreSQL, features online in Redis, MLflow's
+    server and Redis as their manifests start them. A home that is the cluster's volume, and what this process
     finds on it: the model that the pipeline should register, a trial's score, and what should be served.
     """
     from mlflow.tracking._tracking_service import utils
 
+    program = shutil.which("redis-server") or pytest.skip("redis-server is not installed")
     folder = tmp_path_factory.mktemp("cluster")
-    [server] = manifests.mlflow_server(SETTINGS.cluster)[0]["spec"]["template"]["spec"]["containers"]
+    for name in (manifests.FEAST, manifests.MLFLOW):
+        postgres.new(name)
+    there = Cluster(database=f"{HOST}:{postgres.port}", redis=f"{HOST}:{free_port()}")
+    [of_redis], [server] = (
+        found[0]["spec"]["template"]["spec"]["containers"]
+        for found in (manifests.redis(there), manifests.mlflow_server(there))
+    )
+    port = there.redis.rpartition(":")[2]
+    start_redis = as_its_manifest_says(of_redis, {str(manifests.REDIS_PORT): port, "redis-server": program})
     here = {VOLUME: str(folder), "0.0.0.0": HOST, str(MLFLOW_PORT): "{port}"}
-    names = "|".join(map(re.escape, here))
-    words = [re.sub(names, lambda name: here[name[0]], word) for word in server["args"]]
-    command = [sys.executable, "-m", *server["command"], *words]
+    command = [sys.executable, "-m", *as_its_manifest_says(server, here)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path.cwd())
         for name in ("MLFLOW_TRACKING_URI", "TZ", "PATH"):
             patch.setenv(name, os.environ.get(name, ""))
+        for name, value in LOGINS.items():
+            patch.setenv(name, value)
         for pair in server["env"]:
-            patch.setenv(pair["name"], pair["value"])
+            if "value" in pair:
+                patch.setenv(pair["name"], pair["value"])
         patch.setattr(utils, "_tracking_uri", utils._tracking_uri)  # `at` changes it
         health = server["readinessProbe"]["httpGet"]["path"]
-        log = folder / "logs" / "mlflow.log"
-        with Service("MLflow", command, health=health, log=log, timeout=PATIENCE) as mlflow:
+        logs = folder / "logs"
+        with (
+            Service("Redis", [*start_redis, "--bind", HOST], None, log=logs / "redis.log", port=int(port)),
+            Service("MLflow", command, health=health, log=logs / "mlflow.log", timeout=PATIENCE) as mlflow,
+        ):
             [header] = server["livenessProbe"]["httpGet"]["httpHeaders"]
             for host, path, status in ((header["value"], health, 200), ("evil.example", SEARCH, 403)):
                 answer = requests.get(mlflow.url + path, headers={"Host": host}, timeout=30)
@@ -114,8 +147,8 @@ def world(tmp_path_factory, docker, image):
             found = SimpleNamespace(tracking=mlflow.url, folder=folder)
             found.home = create_home(folder / "volume")
             settings = found.home.feature_repo / "feature_store.yaml"
-            changed = yaml.safe_load(settings.read_text())
-            changed["mlflow"]["tracking_uri"] = mlflow.url
+            there = there.model_copy(update={"mlflow_uri": mlflow.url})
+            changed = manifests.cluster_settings(yaml.safe_load(settings.read_text()), there)
             settings.write_text(yaml.safe_dump(changed))
             at(found)
             store = apply(found.home)
@@ -166,7 +199,7 @@ def registered(world) -> SimpleNamespace:
     runner = local.DockerRunner(
         network_mode="host",
         user=f"{world.user}:{world.user}",
-        environment={"MLFLOW_TRACKING_URI": world.tracking},
+        environment={"MLFLOW_TRACKING_URI": world.tracking, **LOGINS},
         mounts=[Mount(target, source, type="bind") for source, target in world.mounts],
     )
     local.init(runner, pipeline_root=str(outputs), raise_on_error=True)
@@ -252,6 +285,20 @@ def test_the_compiled_pipeline_runs_with_each_step_in_a_container_and_registers_
     assert ours.std() > 0.01 and np.abs(theirs - ours).max() < 1e-12
 
 
+def guarded(inner: dict) -> list[str]:
+    """What a container's manifest says of its rights and its folders, in Docker's words."""
+    assert inner["securityContext"]["readOnlyRootFilesystem"] and inner["workingDir"] == "/tmp"
+    words = ["--read-only", "--tmpfs", "/tmp", "--workdir", inner["workingDir"]]
+    return [*words, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+
+
+def variables(inner: dict, world: SimpleNamespace) -> list[str]:
+    """The environment that a container's manifest says, with the logins of this machine's servers."""
+    known = {"MLFLOW_TRACKING_URI": world.tracking, **LOGINS}
+    pairs = {one["name"]: one.get("value") or known[one["name"]] for one in inner["env"]}
+    return [word for pair in pairs.items() for word in ("--env", "=".join(pair))]
+
+
 def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_process(
     docker, world, image, registered, request
 ):
@@ -260,20 +307,15 @@ def test_the_server_runs_as_its_inference_service_says_and_scores_as_this_proces
     at(world)
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "production", registered.version.version)
     port = free_port()
-    found = container(inference_service(SETTINGS, port=port, now=NOW.timestamp()))
+    found = container(inference_service(SETTINGS, port=port))
     assert found["image"] == image and found["volumeMounts"][0]["mountPath"] == VOLUME
-    values = {("mlflow", "tracking-uri"): world.tracking, ("mlflow-login", "password"): "not asked for"}
     name = f"served-{uuid4().hex[:8]}"
     # It outlives its client when that one is killed.
     request.addfinalizer(lambda: subprocess.run(["docker", "rm", "--force", name], capture_output=True))
-    command = ["docker", "run", "--rm", "--name", name, *world.mounted]
-    command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    command = ["docker", "run", "--rm", "--name", name, *guarded(found), *world.mounted]
     # PORT is for the image's own health check alone; the object has probes.
     command += ["--env", f"PORT={port}"]
-    for variable in found["env"]:
-        [reference] = variable["valueFrom"].values()
-        command += ["--env", f"{variable['name']}={values[reference['name'], reference['key']]}"]
-    command += [found["image"], *found["command"], *found["args"]]
+    command += [*variables(found, world), found["image"], *found["command"], *found["args"]]
     ready, live = (found[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe"))
     log = world.folder / "logs" / "served.log"
     with Service("container", command, health=ready, log=log, port=port, timeout=PATIENCE) as server:
@@ -299,6 +341,7 @@ def test_a_trial_runs_in_a_container_as_its_job_would_start_it(docker, world, im
     assert "trialParameters" not in template
     [job] = json.loads(template)["spec"]["template"]["spec"]["containers"]
     assert job["image"] == image
-    printed = docker("run", "--rm", *world.mounted, job["image"], *job["command"], *job["args"])
+    asked = [*guarded(job), *variables(job, world), *world.mounted]
+    printed = docker("run", "--rm", *asked, job["image"], *job["command"], *job["args"])
     [score] = re.findall(r"(?m)^auc=(0\.\d+)$", printed)
     assert float(score) == pytest.approx(world.score, abs=1e-6) and world.score > 0.6

@@ -5,8 +5,11 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
 
 from helpers.workspace import REPOSITORY
+from lifecycle.cluster import manifests
+from lifecycle.settings import Cluster
 
 pytestmark = pytest.mark.unit
 
@@ -15,9 +18,10 @@ KIND = REPOSITORY / "cluster" / "kind"
 
 @pytest.fixture
 def recorded(tmp_path) -> dict[str, str]:
-    """An environment whose `kind` and `kubectl` record their arguments and input, and do nothing."""
+    """An environment whose `kind` and `kubectl` record their arguments and input, and know no object."""
     for name in ("kind", "kubectl"):
-        script = f"#!/bin/sh\necho \"$@\" >> '{tmp_path}/called'\n[ -t 0 ] || cat >> '{tmp_path}/read'\n"
+        script = f"#!/bin/sh\necho \"$@\" >> '{tmp_path}/called'\n"
+        script += f"case \"$*\" in *' get '*) exit 1 ;; *' apply '*) cat >> '{tmp_path}/read' ;; esac\n"
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
     return {"PATH": f"{tmp_path}:/usr/bin:/bin", "NAMESPACE": "elsewhere"}
@@ -43,7 +47,7 @@ def test_a_dry_run_needs_no_program_and_prints_pinned_releases_that_fit_the_lock
     assert locked["kfp"].startswith(f"{minor}.")
 
     ours = [word for command in commands for word in command.split() if word.startswith("cluster/")]
-    assert len(ours) == 5 and [name for name in ours if not (REPOSITORY / name).exists()] == []
+    assert len(ours) == 4 and [name for name in ours if not (REPOSITORY / name).exists()] == []
 
 
 @pytest.mark.parametrize("script", ["up.sh", "down.sh"])
@@ -55,10 +59,28 @@ def test_a_mistyped_option_changes_no_cluster(script, recorded, tmp_path):
 
 def test_a_secret_reaches_kubectl_on_its_input_alone(recorded, tmp_path):
     script = ["bash", REPOSITORY / "cluster" / "secrets.sh"]
-    subprocess.run(script, env=recorded, input="open sesame\n", text=True, check=True, capture_output=True)
+    answers = "me\nopen-sesame\nowner\nof-the-rows\n\n"
+    subprocess.run(script, env=recorded, input=answers, text=True, check=True, capture_output=True)
     called, read = (tmp_path / "called").read_text(), (tmp_path / "read").read_text()
-    assert "open sesame" in read and "sesame" not in called
-    assert "generic mlflow-login --namespace elsewhere --from-file=password=/dev/stdin" in called
-    assert "generic feature-stores" in called and "connection_string: redis:6379" in read
-    done = subprocess.run(script, env=recorded, input="\n", text=True, capture_output=True)
-    assert done.returncode == 1 and "Type a password" in done.stderr
+    assert "sesame" not in called and "--namespace elsewhere" in called
+    login, stores = (yaml.safe_load(f"apiVersion{text}") for text in read.split("apiVersion")[1:])
+    assert login["stringData"] == {"user": "me", "password": "open-sesame"}
+    found = stores["stringData"]
+    assert (found["database-user"], found["database-password"]) == ("owner", "of-the-rows")
+    assert len(found["redis-password"]) > 20, "a password that nobody typed is drawn"
+    # As Feast's operator hands them to clients: with variables in place of the logins.
+    here = manifests.cluster_settings({"registry": "registry.db"}, Cluster(namespace="elsewhere"))
+    for key, block in (("sql", here["registry"]), ("redis", here["online_store"])):
+        told = yaml.safe_load(found[key])
+        assert told.items() <= block.items() and told, key
+
+
+@pytest.mark.parametrize("password", ["open sesame", "a,b", "12345", "true", "p@ss"])
+def test_a_password_that_feast_would_misread_is_refused_before_anything_is_created(
+    password, recorded, tmp_path
+):
+    """Feast's own parser of a connection string takes commas apart, and reads numbers and words of JSON."""
+    script = ["bash", REPOSITORY / "cluster" / "secrets.sh"]
+    done = subprocess.run(script, env=recorded, input=f"me\n{password}\n", text=True, capture_output=True)
+    assert done.returncode == 1 and "begin with a letter" in done.stderr
+    assert not (tmp_path / "called").exists()

@@ -1,13 +1,8 @@
 """Several machines in small: servers of Feast, MLflow and PostgreSQL, each a process of its own."""
 
 import json
-import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from database import PASSWORD, USER
 from optuna.distributions import FloatDistribution
 
 from conftest import HARD_TO_QUOTE, apply, listening
@@ -154,56 +150,6 @@ def test_a_client_whose_server_is_gone_fails_and_returns_nothing_old(filled, tmp
 
 # One PostgreSQL for Feast's registry, its online store and MLflow's tracking.
 
-DATABASES = ("features", "applied_at_once", "tracking")
-OWNER = "workshop"
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    """A PostgreSQL server on loopback with the databases of ``DATABASES``."""
-    psycopg = pytest.importorskip("psycopg", reason="PostgreSQL's driver is in the group dev")
-    # Debian keeps the server's programs outside the PATH.
-    path = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))])
-    initdb, server = shutil.which("initdb", path=path), shutil.which("postgres", path=path)
-    if not (initdb and server):
-        pytest.skip("no PostgreSQL on this machine. On Debian or Ubuntu: sudo apt-get install postgresql")
-    # Outside pytest's folders: each session that starts closes them to other users.
-    outer = tempfile.TemporaryDirectory()
-    folder = Path(outer.name) / HARD_TO_QUOTE
-    folder.mkdir()
-    user = []
-    if os.geteuid() == 0:  # as root it refuses to run
-        names = {entry.pw_name: entry for entry in pwd.getpwall()}
-        other = names.get("postgres") or names["nobody"]
-        for owned in (folder.parent, folder):
-            os.chown(owned, other.pw_uid, other.pw_gid)
-        user = ["setpriv", f"--reuid={other.pw_uid}", f"--regid={other.pw_gid}", "--clear-groups"]
-    make = [*user, initdb, "-D", folder / "data", "-U", OWNER, "-A", "trust", "--no-sync", "--encoding=UTF8"]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(make, capture_output=True, text=True, cwd="/", env=environment)
-    assert done.returncode == 0, done.stderr
-    command = [*user, server, "-D", folder / "data", "-p", "{port}", "-c", f"listen_addresses={HOST}"]
-    command += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
-    log = tmp_path_factory.mktemp("postgres") / "log"
-    with outer, Service("PostgreSQL", command, health=None, log=log) as running:
-        place = {"host": HOST, "port": running.port, "user": OWNER, "dbname": "postgres"}
-        for attempt in range(100):  # it accepts connections a moment before it answers them
-            try:
-                admin = psycopg.connect(**place, autocommit=True)
-                break
-            except psycopg.OperationalError:
-                if attempt == 99:
-                    raise
-                time.sleep(0.3)
-        with admin:
-            for name in DATABASES:
-                admin.execute(f"CREATE DATABASE {name}")
-        yield running
-
-
-def database(server: Service, name: str) -> str:
-    return f"postgresql+psycopg://{OWNER}@{HOST}:{server.port}/{name}"
-
 
 @pytest.fixture(scope="module")
 def on_postgres(postgres, filled):
@@ -212,8 +158,8 @@ def on_postgres(postgres, filled):
 
     home = create_home(filled.home.parent / "on postgres")
     settings = yaml.safe_load((home.feature_repo / "feature_store.yaml").read_text())
-    place = {"host": HOST, "port": postgres.port, "database": "features", "user": OWNER, "password": "-"}
-    settings["registry"] = {"registry_type": "sql", "path": database(postgres, "features")}
+    place = {"host": HOST, "port": postgres.port, "database": "features", "user": USER, "password": PASSWORD}
+    settings["registry"] = {"registry_type": "sql", "path": postgres.new("features")}
     settings["online_store"] = {"type": "postgres", "sslmode": "disable", **place}
     settings.pop("mlflow")
     (home.feature_repo / "feature_store.yaml").write_text(yaml.safe_dump(settings))
@@ -245,7 +191,7 @@ def apply_at_once(folder: Path, registry: dict[str, str]) -> dict:
 
 
 def test_postgres_keeps_all_that_four_processes_apply_at_the_same_moment(postgres, tmp_path):
-    place = {"registry_type": "sql", "path": database(postgres, "applied_at_once")}
+    place = {"registry_type": "sql", "path": postgres.new("applied_at_once")}
     counts = apply_at_once(tmp_path, place)
     assert counts["kept"] == counts["applied"] == 40
 
@@ -261,7 +207,7 @@ def test_a_model_registered_over_http_is_loaded_from_postgres_and_the_servers_fi
     # Without job execution: seven more processes that nothing here uses.
     command = ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", sys.executable, "-P", "-m", "mlflow"]
     command += ["server", "--host", HOST, "--port", "{port}", "--workers", "1"]
-    command += ["--backend-store-uri", database(postgres, "tracking")]
+    command += ["--backend-store-uri", postgres.new("tracking")]
     command += ["--artifacts-destination", (tmp_path / "artifacts").as_uri()]
     log = tmp_path / "mlflow.log"
     with Service("MLflow", command, health="/health", log=log, **PATIENTLY).wait() as server:

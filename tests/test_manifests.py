@@ -17,18 +17,21 @@ import kfp_server_api
 import nbformat
 import pytest
 import yaml
-from feast.repo_config import RepoConfig
+from feast.infra.online_stores.redis import RedisOnlineStore
+from feast.repo_config import load_repo_config
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from mlflow.server.security_utils import is_allowed_host_header
 from optuna import distributions
 
 from helpers.capture import captured_trainer
+from helpers.data import NOW
 from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli
 from lifecycle.cluster import katib, manifests
-from lifecycle.cluster.inference_service import container
-from lifecycle.objects import LOGIN, STORES, USER
-from lifecycle.settings import FILE, Cluster
+from lifecycle.cluster.inference_service import container, inference_service
+from lifecycle.objects import LABELS, LOGIN, SECRETS, STORES, USER, kubernetes_name
+from lifecycle.settings import FILE, Cluster, Settings, SettingsError
 from lifecycle.training import shipped
 
 pytestmark = pytest.mark.unit
@@ -48,6 +51,9 @@ BY_HAND = [
 _, PLATFORM = yaml.safe_load_all((CLUSTER / "training_pipeline.yaml").read_text())
 STEPS = PLATFORM["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 RECURRING = yaml.safe_load((CLUSTER / "recurring_run.yaml").read_text())
+RECURRING_STEPS = RECURRING["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"][
+    "executors"
+]
 OUR_SCHEMA = yaml.safe_load(Path(__file__).with_name("schemas").joinpath("feature_store.yaml").read_text())
 # A folder with schemas of other projects and the program that reads them, where there is one.
 VALIDATOR = Path(
@@ -83,6 +89,8 @@ def pods() -> dict[str, dict]:
         kind, spec = document["kind"], document.get("spec", {})
         if kind == "Experiment":
             spec = spec["trialTemplate"]["trialSpec"]["spec"]
+        if kind == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
         pod = spec if kind == "Pod" else spec.get("predictor") or spec.get("template", {}).get("spec")
         if pod:
             found[f"{kind}/{document['metadata']['name']}"] = pod
@@ -95,6 +103,7 @@ def test_the_committed_files_are_the_rendered_ones(tmp_path):
     committed = {name: (CLUSTER / name).read_text() for name in rendered}
     assert rendered == committed, "run `python cluster/render.py`"
     others = {CLUSTER / "recurring_run.yaml", CLUSTER / "training_pipeline.yaml"}
+    others |= {CLUSTER / "monitoring" / "prometheus.yaml"}
     assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), *others}
 
 
@@ -160,44 +169,182 @@ def test_the_projects_own_schemas_accept_the_manifests_and_reject_mistakes(tmp_p
     assert sorted(noticed) == [str(number) for number in range(len(planted))]
 
 
-def test_feast_takes_the_clusters_settings_and_its_servers_read_the_same_registry():
-    settings = yaml.safe_load(DOCUMENTS["ConfigMap/feature-store"]["data"]["feature_store.yaml"])
-    config = RepoConfig(**settings, repo_path=Path("/ml-lifecycle/feature_repo"))
-    assert (config.online_store.type, config.online_store.connection_string) == ("redis", Cluster().redis)
-    store = DOCUMENTS["FeatureStore/driver-ranking"]["spec"]
-    assert config.project == store["feastProject"] and config.offline_store.type == "duckdb"
-    registry = os.path.normpath(Path("/ml-lifecycle/feature_repo", settings["registry"]))
-    assert store["services"]["registry"]["local"]["persistence"]["file"]["path"] == registry
+FEAST = {"project": "driver_ranking", "registry": "../workspace/registry.db", "mlflow": {"enabled": True}}
+
+
+def test_feast_takes_the_clusters_settings_with_logins_from_the_environment(tmp_path, monkeypatch):
+    for name in ("DATABASE_USER", "DATABASE_PASSWORD", "REDIS_PASSWORD"):
+        monkeypatch.setenv(name, f"of-{name.lower()}")
+    text = DOCUMENTS["ConfigMap/feature-store"]["data"]["feature_store.yaml"]
+    (tmp_path / "feature_store.yaml").write_text(text)
+    config = load_repo_config(tmp_path, tmp_path / "feature_store.yaml")
+    user, end = "of-database_user:of-database_password", "svc.cluster.local"
+    assert config.registry.path == f"postgresql+psycopg://{user}@postgres.ml-lifecycle.{end}:5432/feast"
+    nodes, options = RedisOnlineStore._parse_connection_string(config.online_store.connection_string)
+    assert nodes == [{"host": f"redis.ml-lifecycle.{end}", "port": "6379"}]
+    assert options["password"] == "of-redis_password" and options["socket_timeout"] == 1
+    assert config.offline_store.type == "duckdb"
+    assert config.mlflow.tracking_uri == f"http://mlflow.ml-lifecycle.{end}:5000"
+
+
+def test_a_store_that_is_a_server_is_kept_and_no_other_is_rendered_beside_it():
+    own = {
+        **FEAST,
+        "registry": {"registry_type": "sql", "path": "postgresql://mine/registry"},
+        "online_store": {"type": "dynamodb", "region": "eu-north-1"},
+    }
+    settings = Settings(model="m", cluster=Cluster(mlflow_uri="https://runs.example.org"))
+    kept = manifests.cluster_settings(own, settings.cluster)
+    assert (kept["registry"], kept["online_store"]) == (own["registry"], own["online_store"])
+    files = manifests.render(settings, own)
+    assert {name for name in files if name.startswith("base/")} == {
+        f"base/{name}.yaml" for name in ("namespace", "volume", "config", "kustomization")
+    }
+    [store] = files["features/feature_store.yaml"]
+    persistence = [store["spec"]["services"][part]["persistence"] for part in ("onlineStore",)]
+    assert persistence == [{"store": {"type": "dynamodb", "secretRef": {"name": STORES}}}]
+    assert store["spec"]["mlflow"]["trackingUri"] == "https://runs.example.org"
+    in_a_bucket = manifests.cluster_settings({**FEAST, "registry": "s3://mine/registry.db"}, Cluster())
+    assert in_a_bucket["registry"] == "s3://mine/registry.db"
+
+
+REFUSED = [
+    ("model", "driver conversion"),
+    ("model", "fraud.v2"),
+    ("model", "2024-churn"),
+    ("model", "modèle"),
+    ("model", "churn-"),
+    ("model", "c" * 41),  # with -predictor-ml-lifecycle 64 characters
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED, ids=[value[:9] for _, value in REFUSED])
+def test_a_name_that_a_cluster_refuses_is_refused_when_it_is_rendered(name, value):
+    with pytest.raises(ValueError, match=re.escape(repr(value))):
+        inference_service(Settings(**{name: value}))
+    assert inference_service(Settings(model="c" * 40))["metadata"]["name"] == "c" * 40
+    assert kubernetes_name("Driver_Ranking") == "driver-ranking"
+
+
+def test_more_promised_than_allowed_is_refused():
+    with pytest.raises(SettingsError, match="memory is more than memory_limit"):
+        Settings().replace(cluster={"step": Cluster().step.model_dump() | {"memory": "3Gi"}})
+
+
+def test_changed_definitions_get_a_job_of_their_own(tmp_path):
+    settings, names = Settings(model="m", folder=tmp_path), []
+    (tmp_path / "feature_repo").mkdir()
+    for text in ("a = 1", "a = 1", "a = 2"):
+        (tmp_path / "feature_repo" / "definitions.py").write_text(text)
+        names.append(manifests.apply_features(FEAST, settings)["metadata"]["name"])
+    assert names[0] == names[1] != names[2] and len(names[2]) < 63
+
+
+def test_the_server_scales_only_where_the_settings_say_so():
+    fixed, scaled = (
+        inference_service(Settings(model="m", cluster=Cluster(replicas=2, most_replicas=most)))
+        for most in (1, 5)
+    )
+    kinds = [one["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] for one in (fixed, scaled)]
+    assert kinds == ["none", "hpa"]
+    bounds = [
+        (one["spec"]["predictor"]["minReplicas"], one["spec"]["predictor"]["maxReplicas"])
+        for one in (fixed, scaled)
+    ]
+    assert bounds == [(2, 2), (2, 5)]
+
+
+def test_the_server_is_asked_at_the_clock_of_the_settings_and_drains_before_it_ends():
+    server = container(DOCUMENTS["InferenceService/driver-conversion"])
+    assert server["args"][server["args"].index("--now") + 1] == str(NOW.timestamp())
+    assert server["lifecycle"]["preStop"]["sleep"]["seconds"] >= 5
+    assert "--now" not in container(inference_service(Settings(model="m")))["args"]
+
+
+def test_redis_refuses_writes_before_its_limit_and_wants_the_password_of_the_secret():
+    [server] = DOCUMENTS["Deployment/redis"]["spec"]["template"]["spec"]["containers"]
+    words = server["args"]
+    assert int(words[words.index("--maxmemory") + 1]) == 3 * 2**30 // 4  # of 1Gi
+    assert words[words.index("--requirepass") + 1] == "$(REDIS_PASSWORD)"
+    assert server["env"][0]["valueFrom"]["secretKeyRef"] == {"name": STORES, "key": "redis-password"}
+
+
+def test_only_pods_of_ours_reach_the_stores_and_mlflow():
+    guarded = {name for name in DOCUMENTS if name.startswith("NetworkPolicy/")}
+    assert guarded == {f"NetworkPolicy/{name}" for name in ("redis", "postgres", "mlflow")}
+    for name in guarded:
+        [rule] = DOCUMENTS[name]["spec"]["ingress"]
+        assert {"podSelector": {"matchLabels": LABELS}} in rule["from"]
+    for document in DOCUMENTS.values():
+        if document["kind"] in ("Deployment", "Job"):
+            assert LABELS.items() <= document["spec"]["template"]["metadata"]["labels"].items()
+    for step in [*STEPS.values(), *RECURRING_STEPS.values()]:
+        assert step["podMetadata"]["labels"] == LABELS
+    assert DOCUMENTS["InferenceService/driver-conversion"]["spec"]["predictor"]["labels"] == LABELS
+
+
+def test_before_a_new_image_starts_its_database_is_copied_and_upgraded():
+    old, new = (manifests.mlflow_server(Cluster(image=f"mine:{tag}"))[0] for tag in ("1.0", "2.0"))
+    [copy, upgrade], [other, _] = (one["spec"]["template"]["spec"]["initContainers"] for one in (old, new))
+    assert "pg_dump mlflow" in copy["command"][-1] and copy["command"] != other["command"]
+    [server] = old["spec"]["template"]["spec"]["containers"]
+    assert upgrade["command"][:3] == ["mlflow", "db", "upgrade"]
+    assert f"--backend-store-uri={upgrade['command'][3]}" in server["args"]
+
+
+def test_mlflow_answers_by_each_name_that_people_use():
+    [server] = DOCUMENTS["Deployment/mlflow"]["spec"]["template"]["spec"]["containers"]
+    [words] = [word for word in server["args"] if word.startswith("--allowed-hosts=")]
+    allowed = words.partition("=")[2].split(",")
+    for host in (
+        "mlflow:5000",
+        "localhost:15001",
+        "mlflow.ml-lifecycle.svc:5000",
+        "mlflow.ml-lifecycle:5000",
+    ):
+        assert is_allowed_host_header(allowed, host), host
+    assert not is_allowed_host_header(allowed, "evil.example:5000")
+    own = manifests.mlflow_server(Cluster(namespace="x", mlflow_hosts=("runs.example.org",)))
+    words = own[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--cors-allowed-origins=http://runs.example.org,https://runs.example.org" in words
 
 
 def test_every_pod_is_guarded_and_limited_and_names_a_pinned_image():
-    assert len(pods()) == 7
+    assert len(pods()) == 9
     for name, pod in pods().items():
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == USER, name
         assert pod["securityContext"]["runAsNonRoot"] is True and pod["enableServiceLinks"] is False, name
-        for inner in pod["containers"]:
+        assert pod["securityContext"]["runAsGroup"] == USER, name
+        assert pod.get("serviceAccountName") or pod["automountServiceAccountToken"] is False, name
+        for inner in [*pod.get("initContainers", []), *pod["containers"]]:
             assert inner["securityContext"]["allowPrivilegeEscalation"] is False, name
             assert inner["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
+            # The notebooks make their environment in the container.
+            assert inner["securityContext"].get("readOnlyRootFilesystem") or name == "Job/notebooks", name
             limits = inner["resources"]
             assert set(limits["requests"]) == set(limits["limits"]) == {"cpu", "memory"}, name
             assert re.search(r":\d+\.\d+", inner["image"]), f"{inner['image']} is not pinned"
-            if name.startswith(("Deployment/", "InferenceService/")):
+            if name.startswith(("Deployment/", "InferenceService/")) and inner in pod["containers"]:
                 assert {"readinessProbe", "livenessProbe"} <= set(inner), name
 
 
-def test_a_server_names_the_same_volume_address_and_secret_as_a_step_of_the_pipeline():
+def test_a_server_names_the_same_volume_address_and_secrets_as_a_step_of_the_pipeline():
     step = STEPS["exec-register-model"]
     service = DOCUMENTS["InferenceService/driver-conversion"]
     server = container(service)
-    named = {one["name"]: next(iter(one["valueFrom"].values())) for one in server["env"]}
-    [config], [secret] = step["configMapAsEnv"], step["secretAsEnv"]
-    for source, kind in ((config, "configMap"), (secret, "secret")):
+    named = {
+        one["name"]: next(iter(one["valueFrom"].values())) for one in server["env"] if "valueFrom" in one
+    }
+    sources = [(one, "configMap") for one in step["configMapAsEnv"]]
+    sources += [(one, "secret") for one in step["secretAsEnv"]]
+    for source, kind in sources:
         for pair in source["keyToEnv"]:
-            assert named[pair["envVar"]] == {"name": source[f"{kind}Name"], "key": pair[f"{kind}Key"]}
+            assert named.pop(pair["envVar"]) == {"name": source[f"{kind}Name"], "key": pair[f"{kind}Key"]}
+    assert named == {}
     [claim], [mount], [volume] = (
         step["pvcMount"],
-        server["volumeMounts"],
-        service["spec"]["predictor"]["volumes"],
+        server["volumeMounts"][:1],
+        service["spec"]["predictor"]["volumes"][:1],
     )
     assert volume["persistentVolumeClaim"]["claimName"] == claim["constant"]
     assert (mount["mountPath"], mount["name"]) == (claim["mountPath"], volume["name"])
@@ -206,11 +353,18 @@ def test_a_server_names_the_same_volume_address_and_secret_as_a_step_of_the_pipe
 def test_no_file_holds_a_secret_and_the_script_makes_every_secret_that_is_named():
     text = "\n".join(path.read_text() for path in CLUSTER.rglob("*.yaml"))
     assert "kind: Secret\n" not in text and not re.search(r"(?i)password:\s*\S", text)
+    named = set(re.findall(r"secretKeyRef:\s+name: (\S+)\s+key: (\S+)", text))
+    named |= {
+        (one["secretName"], pair["secretKey"])
+        for s in STEPS.values()
+        for one in s["secretAsEnv"]
+        for pair in one["keyToEnv"]
+    }
+    assert named == set(SECRETS.values())
     script = (CLUSTER / "secrets.sh").read_text()
-    for name, key in (LOGIN, STORES):
-        assert f"secret {name} {key}" in script
-    named = re.findall(r"secret(?:Key)?Ref:\s+name: (\S+)", text)
-    assert set(named) == {LOGIN[0], STORES[0]}
+    made = {LOGIN: {"user", "password"}, STORES: {"database-user", "database-password", "redis-password"}}
+    assert {(name, key) for name, keys in made.items() for key in keys} == named
+    assert all(f"secret {name}" in script and f"{key}=%s" in script for name, key in named)
 
 
 def test_the_servers_own_model_reads_the_recurring_run_unchanged():

@@ -5,7 +5,8 @@
 #   cluster/kind/up.sh [--dry-run]
 #
 # NEVER RUN: where this was written no cluster could be started. Checked are its syntax, what --dry-run prints, and the manifests that it applies.
-# It needs docker, kind, kubectl and helm, some 12 GB of memory, and a network; --dry-run needs none of them.
+# It needs docker, kind, kubectl and helm, some 12 GB of memory, and a network; --dry-run needs none of them. What is rendered comes from this clone's
+# environment (`make run` made it). Run again, it goes on where it stopped: what is there is kept, and applied anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -39,6 +40,8 @@ run() {
   [ -n "$dry_run" ] || "$@"
 }
 
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
 if [ -z "$dry_run" ]; then
   for program in docker kind kubectl helm; do
     command -v "$program" >/dev/null || {
@@ -51,7 +54,9 @@ on() { run kubectl --context "kind-$CLUSTER" "$@"; }
 ready() { on wait --for=condition=Available --timeout=900s --namespace "$1" deployment --all; }
 
 # The cluster, and the image in it: no registry is asked for it.
-run kind create cluster --name "$CLUSTER" --image "$NODE" --wait 180s
+if [ -n "$dry_run" ] || ! kind get clusters 2>/dev/null | grep -qx "$CLUSTER"; then
+  run kind create cluster --name "$CLUSTER" --image "$NODE" --wait 180s
+fi
 run kind load docker-image "$IMAGE" --name "$CLUSTER"
 
 # Kubeflow and its neighbours.
@@ -67,18 +72,22 @@ on apply --server-side -k "https://github.com/kubeflow/trainer.git/manifests/ove
 on apply -k "github.com/kubeflow/katib.git/manifests/v1beta1/installs/katib-standalone?ref=$KATIB"
 on label namespace "$NAMESPACE" --overwrite katib.kubeflow.org/metrics-collector-injection=enabled
 charts=oci://ghcr.io/kserve/charts
-run helm --kube-context "kind-$CLUSTER" install kserve-crd "$charts/kserve-crd" --version "$KSERVE" --namespace kserve --create-namespace --wait
-run helm --kube-context "kind-$CLUSTER" install kserve "$charts/kserve-resources" --version "$KSERVE" --namespace kserve --wait \
-  --set kserve.controller.deploymentMode=Standard --set kserve.controller.gateway.disableIngressCreation=true
+run helm --kube-context "kind-$CLUSTER" upgrade --install kserve-crd "$charts/kserve-crd" --version "$KSERVE" --namespace kserve --create-namespace --wait
+run helm --kube-context "kind-$CLUSTER" upgrade --install kserve "$charts/kserve-resources" --version "$KSERVE" --namespace kserve --wait \
+  --set kserve.controller.deploymentMode=Standard --set kserve.controller.gateway.disableIngressCreation=true \
+  --set kserve.controller.gateway.disableIstioVirtualHost=true
 on apply --server-side --force-conflicts -f \
   "https://raw.githubusercontent.com/feast-dev/feast/refs/tags/$FEAST_OPERATOR/infra/feast-operator/dist/install.yaml"
 ready "$NAMESPACE"
+ready feast-operator-system
 
 # What must be there before anything runs. The secrets are asked for, and land in no file.
+# kind's volumes are folders of its one node, so one node mounts them.
+run .venv/bin/python cluster/render.py "$rendered" --namespace "$NAMESPACE" --image "$IMAGE" --access ReadWriteOnce
 run env NAMESPACE="$NAMESPACE" KUBE_CONTEXT="kind-$CLUSTER" bash cluster/secrets.sh
-on apply -k cluster/kind/base
+on apply -k "$rendered/manifests/base"
 
-# This clone onto the volume: definitions, data, and the notebooks, which run where the steps look.
+# Definitions, data, and the notebooks onto the volume. Code that a step runs comes from the image alone.
 on apply --namespace "$NAMESPACE" -f cluster/kind/loader.yaml
 on wait --for=condition=Ready --timeout=300s --namespace "$NAMESPACE" pod/loader
 if [ -n "$dry_run" ]; then
@@ -87,13 +96,14 @@ else
   git archive HEAD | kubectl --context "kind-$CLUSTER" exec --namespace "$NAMESPACE" --stdin loader -- tar -xf - -C /ml-lifecycle
 fi
 on delete pod loader --namespace "$NAMESPACE"
-on rollout status --namespace "$NAMESPACE" --timeout=600s deployment/redis deployment/mlflow
+on rollout status --namespace "$NAMESPACE" --timeout=600s deployment/redis deployment/postgres deployment/mlflow
 
-# The cluster's settings beside the definitions; Feast's servers.
-on apply -k cluster/kind/features
-on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job/apply-features
+# The cluster's settings beside the definitions; Feast's servers; the job that materializes.
+on apply -k "$rendered/manifests/features"
+on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job --selector app=apply-features
 
 # Notebooks 05 to 07 with BACKEND=kubernetes: they make what they need of the earlier ones, then a sweep, a pipeline run and an InferenceService.
+on delete --namespace "$NAMESPACE" --ignore-not-found configmap/notebooks job/notebooks
 on create --namespace "$NAMESPACE" configmap notebooks --from-literal="LIFECYCLE_IMAGE=$IMAGE" --from-literal="LIFECYCLE_NAMESPACE=$NAMESPACE"
 on apply --namespace "$NAMESPACE" -f cluster/kind/notebooks.yaml
 on wait --for=condition=Complete --timeout=7200s --namespace "$NAMESPACE" job/notebooks

@@ -54,7 +54,8 @@ def test_the_committed_file_is_a_valid_specification_with_all_that_a_cluster_nee
     steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(steps) == set(executors)
     for name, step in steps.items():
-        assert set(step) == {"configMapAsEnv", "secretAsEnv", "pvcMount", "securityContext"}, name
+        parts = {"configMapAsEnv", "secretAsEnv", "pvcMount", "securityContext", "podMetadata"}
+        assert set(step) == parts, name
         assert step["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
         resources = executors[name]["container"]["resources"]
         assert (resources["resourceMemoryLimit"], resources["resourceMemoryRequest"]) == ("2Gi", "1Gi")

@@ -24,6 +24,7 @@ import requests
 import yaml
 from fastapi import HTTPException
 from feast import FeatureStore, Field
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 from served import DRIVER, LONG_AGO, SERVICES, eventually, get, promote, start, status, tensor, v1, v2, write
@@ -31,12 +32,14 @@ from served import DRIVER, LONG_AGO, SERVICES, eventually, get, promote, start, 
 from conftest import listening
 from helpers import registry, services
 from helpers.data import NOW, UNKNOWN_DRIVER
-from helpers.services import HOST, Service
+from helpers.services import HOST, Service, free_port
 from helpers.start import MODEL
+from lifecycle.cluster.manifests import cluster_settings
 from lifecycle.features.contract import FeatureContract
 from lifecycle.serving import limits
 from lifecycle.serving.open_inference import MOST_ROWS
 from lifecycle.serving.prediction_log import read_log
+from lifecycle.settings import Cluster
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("served")]
 PREDICT, INFER = f"/v1/models/{MODEL}:predict", f"/v2/models/{MODEL}/infer"
@@ -472,8 +475,8 @@ def test_bounds_silent_idle_and_unread_connections_and_what_they_log(served):
         assert get(server, "/v2/health/live")[0] == 200
         assert time.monotonic() - began < 10, "liveness waits for those who are silent"
         process = process_of(server)
-        assert len(process.connections("tcp")) < 200
-        few = lambda: len(process.connections("tcp")) < 10  # noqa: E731
+        assert len(process.net_connections("tcp")) < 200
+        few = lambda: len(process.net_connections("tcp")) < 10  # noqa: E731
         eventually(few, "connections are held for ever", seconds=60)
         assert v1(server, DRIVER).status_code == 200
         assert server.log.stat().st_size - size < 20_000
@@ -529,6 +532,23 @@ def test_an_error_of_the_store_ends_in_its_thread(says, expected):
         assert (error.status_code, error.headers) == (503, {"Retry-After": "1"})
     else:
         assert says in str(error)
+
+
+def test_a_redis_that_is_away_asks_to_come_back_and_names_no_address(caplog):
+    """Through Feast's own client, with the settings that a cluster gets: at once, not after ten seconds."""
+    options = cluster_settings({}, Cluster(redis=f"{HOST}:{free_port()}"))["online_store"]
+    online = RedisOnlineStore()
+    client = online._get_client(RedisOnlineStoreConfig(**options))
+
+    async def ask():
+        await limits.Pool(threads=1).run(client.ping)
+
+    began = time.monotonic()
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(ask())
+    assert (refusal.value.status_code, refusal.value.headers) == (503, {"Retry-After": "1"})
+    assert refusal.value.detail == "the online store does not answer" and HOST in caplog.text
+    assert time.monotonic() - began < 5
 
 
 def test_a_full_queue_asks_to_come_back():

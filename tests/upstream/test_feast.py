@@ -224,7 +224,7 @@ def test_feasts_page_and_registry_server_listen_on_all_interfaces():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     running = feast.registry_server.start_server(store_of(view()), port, wait_for_termination=False)
-    addresses = {s.laddr.ip for s in psutil.Process().connections("inet") if s.laddr.port == port}
+    addresses = {s.laddr.ip for s in psutil.Process().net_connections("inet") if s.laddr.port == port}
     running.stop(None)
     assert addresses == {"::"}
 

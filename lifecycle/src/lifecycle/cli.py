@@ -149,6 +149,27 @@ def retrain(
     click.echo(outcome.said)
 
 
+@main.command()
+@click.option("--due", is_flag=True, help="Only when the online store is empty or the last time is long ago.")
+@click.option("--now", type=float, help="The moment up to which features are wanted, seconds since 1970.")
+@click.pass_context
+def materialize(context: click.Context, due: bool, now: float | None) -> None:
+    """Bring the newest features into the online store."""
+    from feast import FeatureStore
+
+    from lifecycle.features import materializing
+
+    settings = _settings(context)
+    store = FeatureStore(repo_path=str(settings.path(settings.feature_repo)))
+    moment = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
+    reason = materializing.why_due(store, settings.materialization, moment) if due else "asked for"
+    if not reason:
+        click.echo("nothing is due")
+        return
+    click.echo(f"materializing up to {moment:%Y-%m-%d %H:%M} UTC: {reason}")
+    materializing.materialize(store, settings.materialization, moment)
+
+
 @main.command("compile")
 @click.option("--output", type=click.Path(path_type=Path), help="The setting `pipeline` when left out.")
 @click.pass_context

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lifecycle.settings import Cluster
 
 TRACKING = ("mlflow", "tracking-uri")
 """ConfigMap and key that hold MLflow's address."""
-LOGIN = ("mlflow-login", "password")
-"""Secret and key that hold the password for MLflow. The value is in no file of a project."""
-STORES = ("feature-stores", "redis")
-"""Secret and key that hold the online store's address, as Feast's operator reads it."""
+LOGIN = "mlflow-login"
+"""The Secret with the login for MLflow: ``user`` and ``password``. Its values are in no file of a project."""
+STORES = "feature-stores"
+"""The Secret with the logins of the stores: ``database-user``, ``database-password``, ``redis-password``; and
+under ``redis`` and ``sql`` the blocks of ``feature_store.yaml`` as Feast's operator reads them."""
+SECRETS = {
+    "MLFLOW_TRACKING_USERNAME": (LOGIN, "user"),
+    "MLFLOW_TRACKING_PASSWORD": (LOGIN, "password"),
+    "DATABASE_USER": (STORES, "database-user"),
+    "DATABASE_PASSWORD": (STORES, "database-password"),
+    "REDIS_PASSWORD": (STORES, "redis-password"),
+}
+"""What each container that opens a store finds in its environment: Secret and key by variable. MLflow sends a
+login only when it has both halves."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""Else a container would ask for four minutes before it says that MLflow does not answer."""
+LABELS = {"app.kubernetes.io/part-of": "ml-lifecycle"}
+"""What each pod of ours is labelled with. Only pods with this label reach the stores and MLflow."""
 SETTINGS = ("feature-store", "feature_store.yaml")
 """ConfigMap and key that hold Feast's settings for the cluster."""
 USER = 10001
@@ -23,11 +38,22 @@ POD_SECURITY: dict[str, Any] = {
     "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-# Without the last word each pod would get variables of each Service, and MLflow and Redis read some of these
-# names as settings of their own.
-POD: dict[str, Any] = {"securityContext": POD_SECURITY, "enableServiceLinks": False}
-"""What each pod has: a user who is not root, and no variables but its own."""
-CONTAINER_SECURITY: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+POD: dict[str, Any] = {
+    "securityContext": POD_SECURITY,
+    # Else each pod would get variables of each Service, and MLflow and Redis read some of these names as
+    # settings of their own.
+    "enableServiceLinks": False,
+    "automountServiceAccountToken": False,  # none of ours asks Kubernetes for anything
+}
+"""What each pod has: a user who is not root, and no variables and no token but its own."""
+CONTAINER_SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+SCRATCH: dict[str, Any] = {"name": "scratch", "emptyDir": {}}
+"""A pod's own place to write, apart from the volume that all share: mounted at ``/tmp``."""
+ON_TMP: dict[str, Any] = {"name": "scratch", "mountPath": "/tmp"}
 
 
 def volume(cluster: Cluster) -> dict[str, Any]:
@@ -40,21 +66,35 @@ def mount(cluster: Cluster) -> dict[str, Any]:
     return {"name": cluster.claim, "mountPath": cluster.volume}
 
 
-def tracking_environment() -> list[dict[str, Any]]:
-    """MLflow's address and the password for it, by reference: what
+def environment() -> list[dict[str, Any]]:
+    """MLflow's address, and the logins of MLflow and of the stores, by reference: what
     ``lifecycle.training.pipeline.on_cluster`` gives a step, for any other container.
     """
     name, key = TRACKING
-    secret, password = LOGIN
-    return [
-        {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}},
-        {
-            "name": "MLFLOW_TRACKING_PASSWORD",
-            "valueFrom": {"secretKeyRef": {"name": secret, "key": password}},
-        },
+    address = {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}
+    secrets = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for variable, (secret, key) in SECRETS.items()
     ]
+    return [address, *secrets, *({"name": variable, "value": value} for variable, value in PATIENCE.items())]
 
 
-def kubernetes_name(name: str) -> str:
-    """``name`` as Kubernetes allows it: lower case, hyphens for underscores."""
-    return name.lower().replace("_", "-")
+def kubernetes_name(name: str, most: int = 63) -> str:
+    """``name`` as Kubernetes allows it for a Service: lower case, hyphens for underscores.
+
+    Args:
+        name: of a model, a project.
+        most: how long it may be, where Kubernetes or a platform appends something.
+
+    Raises:
+        ValueError: it still has other characters, or is too long.
+    """
+    found = name.lower().replace("_", "-")
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", found):
+        raise ValueError(
+            f"{name!r} cannot name an object on a cluster: begin with a letter, then letters, digits, "
+            "underscores and hyphens, and no hyphen at the end."
+        )
+    if len(found) > most:
+        raise ValueError(f"{name!r} is {len(found)} characters long; on this cluster it may have {most}.")
+    return found

@@ -7,10 +7,20 @@ Nothing is read from the environment, so the same file renders the same objects 
 from __future__ import annotations
 
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 FILE = "lifecycle.toml"
 IMAGE = "ml-lifecycle:1.0"
@@ -19,6 +29,19 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 """What Kubernetes takes as a label: at most 63 lower-case letters, digits, and hyphens."""
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+Address = Annotated[str, Field(pattern=r"^([\w.-]+:[0-9]+)?$")]
+"""``host:port``, or nothing."""
+_UNITS = {
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 
 
 class SettingsError(ValueError):
@@ -81,6 +104,20 @@ class Retraining(_Table):
     cron: Annotated[str, Field(pattern=r"^\S+( \S+){5}$")] = "0 0 6 * * 1"
 
 
+class Materialization(_Table):
+    """How features come into the online store on a cluster.
+
+    Attributes:
+        days: how far back of the newest values are read.
+        hours: between two materializations. An online store that came back empty is filled without waiting.
+        cron: when a job looks whether one is due; Kubernetes' five fields, UTC.
+    """
+
+    days: PositiveFloat = 7
+    hours: PositiveFloat = 24
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4}$")] = "*/10 * * * *"
+
+
 class Serving(_Table):
     """The model server.
 
@@ -114,6 +151,19 @@ class Resources(_Table):
             "limits": {"cpu": self.cpu_limit, "memory": self.memory_limit},
         }
 
+    @model_validator(mode="after")
+    def _within_limits(self) -> Self:
+        for name in ("cpu", "memory"):
+            if amount(getattr(self, name)) > amount(getattr(self, f"{name}_limit")):
+                raise ValueError(f"{name} is more than {name}_limit, which Kubernetes refuses")
+        return self
+
+
+def amount(quantity: str) -> float:
+    """A quantity of Kubernetes as a number: ``500m`` is 0.5, ``1Ki`` is 1024."""
+    digits = quantity.rstrip("mkMGTKi")
+    return float(digits) * _UNITS.get(quantity[len(digits) :], 1)
+
 
 class Cluster(_Table):
     """Where it runs on Kubernetes.
@@ -124,15 +174,24 @@ class Cluster(_Table):
         training_image: of distributed training, with PyTorch; ``image`` when left out.
         claim: the PersistentVolumeClaim that all of them mount.
         volume: where they mount it. A project's relative paths are relative to it there.
-        storage: size of the claim.
-        mlflow_uri: MLflow's address.
-        redis: address of the online store, ``host:port``.
+        storage: size of the claim, and of the database's.
+        access: how the claim is mounted; ``ReadWriteOnce`` is enough for a cluster of one node.
+        clock: the moment that counts as now for the age of features, for data that has ended; the wall clock
+            when left out.
+        mlflow_uri: address of a tracking server that exists; when left out, one is rendered.
+        mlflow_hosts: names by which people call the rendered server from outside the cluster.
+        redis: ``host:port`` of a Redis that exists; when left out, one is rendered. It takes the place of an
+            online store in a file; a ``feature_store.yaml`` that names a server keeps it.
         redis_image: of the rendered Redis.
+        database: ``host:port`` of a PostgreSQL that exists, with the databases ``feast`` and ``mlflow``; when
+            left out, one is rendered. It takes the place of a registry in a file.
+        database_image: of the rendered PostgreSQL.
         replicas: of the model server, at least.
+        most_replicas: of the model server; more than ``replicas`` lets Kubernetes add some under load.
         step: resources of a pipeline step, a trial, or a training worker.
         server: resources of the model server.
         mlflow: resources of MLflow's server.
-        store: resources of Redis.
+        store: resources of Redis and of PostgreSQL.
     """
 
     namespace: KubernetesName = "ml-lifecycle"
@@ -141,14 +200,44 @@ class Cluster(_Table):
     claim: KubernetesName = "ml-lifecycle"
     volume: Annotated[str, Field(pattern=r"^/[\w./-]*\w$")] = "/ml-lifecycle"
     storage: Quantity = "10Gi"
-    mlflow_uri: str = "http://mlflow:5000"
-    redis: str = "redis:6379"
+    access: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    clock: datetime | None = None
+    mlflow_uri: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    mlflow_hosts: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...] = ()
+    redis: Address = ""
     redis_image: str = "docker.io/library/redis:7.4.2"
+    database: Address = ""
+    database_image: str = "docker.io/library/postgres:17.5"
     replicas: PositiveInt = 1
-    step: Resources = Resources(cpu="500m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
-    server: Resources = Resources(cpu="500m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
+    most_replicas: PositiveInt = 1
+    step: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
+    server: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
     mlflow: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
     store: Resources = Resources(cpu="100m", memory="256Mi", cpu_limit="1", memory_limit="1Gi")
+
+    @field_validator("clock")
+    @classmethod
+    def _in_utc(cls, clock: datetime | None) -> datetime | None:
+        return clock if clock is None or clock.tzinfo else clock.replace(tzinfo=UTC)
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address. The full name: a proxy's usual exceptions know its end, and not a bare name."""
+        return self.mlflow_uri or f"http://{self.service('mlflow')}:5000"
+
+    @property
+    def redis_address(self) -> str:
+        """``host:port`` of Redis."""
+        return self.redis or f"{self.service('redis')}:6379"
+
+    @property
+    def database_address(self) -> str:
+        """``host:port`` of PostgreSQL."""
+        return self.database or f"{self.service('postgres')}:5432"
+
+    def service(self, name: str) -> str:
+        """The full name of a Service in the namespace."""
+        return f"{name}.{self.namespace}.svc.cluster.local"
 
     def on_volume(self, path: str | Path, home: Path | None = None) -> str:
         """Where a file of the project lies for a step on the cluster.
@@ -180,6 +269,7 @@ class Settings(_Table):
         pipeline: the compiled training pipeline.
         training: see ``Training``.
         retraining: see ``Retraining``.
+        materialization: see ``Materialization``.
         serving: see ``Serving``.
         cluster: see ``Cluster``.
         folder: of the file that was read; relative paths begin there. Not a setting.
@@ -195,6 +285,7 @@ class Settings(_Table):
     pipeline: str = "cluster/training_pipeline.yaml"
     training: Training = Training()
     retraining: Retraining = Retraining()
+    materialization: Materialization = Materialization()
     serving: Serving = Serving()
     cluster: Cluster = Cluster()
     folder: Path = Field(default=Path(), exclude=True)

@@ -11,64 +11,105 @@ from typing import Any
 from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec, V1beta1PredictorSpec
 from kubernetes import client
 
-from lifecycle.objects import POD_SECURITY, kubernetes_name, mount, tracking_environment, volume
+from lifecycle.objects import (
+    CONTAINER_SECURITY,
+    LABELS,
+    ON_TMP,
+    POD_SECURITY,
+    SCRATCH,
+    environment,
+    kubernetes_name,
+    mount,
+    volume,
+)
 from lifecycle.settings import Settings
 
 PORT = 8080
 """Where the server listens in its container: KServe's own default, and that of the image's health check."""
 CONTAINER = "kserve-container"
 """KServe looks for the model server under this name."""
+DRAINS = 5
+"""Seconds that a pod which is to end still answers, until nobody sends it requests any more."""
+BUSY = 70
+"""Percent of the requested processor time above which Kubernetes adds a replica, where it may."""
 
 
-def inference_service(settings: Settings, port: int = PORT, now: float | None = None) -> dict[str, Any]:
+def service_name(settings: Settings) -> str:
+    """The InferenceService's name, from the model's.
+
+    Raises:
+        ValueError: KServe could not make the names that it derives from it: ``NAME-predictor-NAMESPACE`` is
+            the first part of an address, which has 63 characters at most.
+    """
+    return kubernetes_name(settings.model, 63 - len(f"-predictor-{settings.cluster.namespace}"))
+
+
+def scrape_target(settings: Settings) -> str:
+    """``host:port`` at which Prometheus finds the server's metrics."""
+    return f"{settings.cluster.service(service_name(settings) + '-predictor')}:80"
+
+
+def inference_service(settings: Settings, port: int = PORT) -> dict[str, Any]:
     """An InferenceService: the image with the command line ``lifecycle serve``, on the volume of the
     pipeline's steps.
 
     Args:
         settings: of the project.
         port: where the server listens.
-        now: clock for the age of features, seconds since 1970; the wall clock when left out.
+
+    Raises:
+        ValueError: see ``service_name``.
     """
-    cluster, model = settings.cluster, settings.model
+    cluster, model, name = settings.cluster, settings.model, service_name(settings)
     arguments = ["--feature-repo", cluster.on_volume(settings.feature_repo), "--model", model]
     # In a pod, callers come by the pod's address and by names that the cluster gives.
     arguments += ["--alias", settings.alias, "--host", "0.0.0.0", "--hosts", "*", "--port", str(port)]
-    if now is not None:
-        arguments += ["--now", str(now)]
+    if cluster.clock:
+        arguments += ["--now", str(cluster.clock.timestamp())]
+    most = max(cluster.replicas, cluster.most_replicas)
+    scales = most > cluster.replicas
     server = client.V1Container(
         name=CONTAINER,
         image=cluster.image,
         command=["lifecycle", "serve"],
         args=arguments,
-        env=tracking_environment(),
+        env=environment(),
+        working_dir="/tmp",
         ports=[client.V1ContainerPort(container_port=port, protocol="TCP")],
         # Imports, then the version's model. The other two begin when this has passed.
         startup_probe=_asks(f"/v2/models/{model}/ready", port, period_seconds=5, failure_threshold=60),
         readiness_probe=_asks(f"/v2/models/{model}/ready", port),
         liveness_probe=_asks("/v2/health/live", port),
         resources=cluster.server.manifest(),
-        security_context=client.V1SecurityContext(
-            allow_privilege_escalation=False,
-            run_as_non_root=True,
-            capabilities=client.V1Capabilities(drop=["ALL"]),
-            seccomp_profile=client.V1SeccompProfile(type="RuntimeDefault"),
+        security_context=CONTAINER_SECURITY,
+        # A rollout ends a pod before each proxy knows.
+        lifecycle=client.V1Lifecycle(
+            pre_stop=client.V1LifecycleHandler(sleep=client.V1SleepAction(seconds=DRAINS))
         ),
-        volume_mounts=[mount(cluster)],
+        volume_mounts=[mount(cluster), ON_TMP],
     )
     predictor = V1beta1PredictorSpec(
         min_replicas=cluster.replicas,
+        max_replicas=most,
+        scale_metric="cpu" if scales else None,
+        scale_target=BUSY if scales else None,
+        labels=LABELS,
         security_context=POD_SECURITY,
         # Else variables of each Service in the namespace would be settings to MLflow.
         enable_service_links=False,
+        automount_service_account_token=False,
         containers=[server],
-        volumes=[volume(cluster)],
+        volumes=[volume(cluster), SCRATCH],
     )
     service = V1beta1InferenceService(
         api_version="serving.kserve.io/v1beta1",
         kind="InferenceService",
-        # Standard: a Deployment and a Service, without Knative.
         metadata=client.V1ObjectMeta(
-            name=kubernetes_name(model), annotations={"serving.kserve.io/deploymentMode": "Standard"}
+            name=name,
+            annotations={
+                "serving.kserve.io/deploymentMode": "Standard",  # a Deployment and a Service, without Knative
+                "serving.kserve.io/autoscalerClass": "hpa" if scales else "none",
+            },
         ),
         spec=V1beta1InferenceServiceSpec(predictor=predictor),
     )

@@ -13,7 +13,7 @@ from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle.models.recipe import Recipe
-from lifecycle.objects import CONTAINER_SECURITY, POD, mount, volume
+from lifecycle.objects import CONTAINER_SECURITY, LABELS, ON_TMP, POD, SCRATCH, environment, mount, volume
 from lifecycle.settings import Cluster
 from lifecycle.training.katib_trial import trial
 
@@ -131,9 +131,10 @@ def experiment(
     container: dict[str, Any] = {"name": "trial", "image": cluster.image}
     container |= {"command": ["python", "-m", "lifecycle.training.katib_trial"], "args": arguments}
     container |= {"resources": cluster.step.manifest(), "securityContext": CONTAINER_SECURITY}
-    container |= {"volumeMounts": [mount(cluster)]}
-    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster)]}
-    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": {"spec": pod}}}
+    container |= {"env": environment(), "workingDir": "/tmp", "volumeMounts": [mount(cluster), ON_TMP]}
+    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster), SCRATCH]}
+    template = {"metadata": {"labels": LABELS}, "spec": pod}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": template}}
     references = [models.V1beta1TrialParameterSpec(name=choice, reference=choice) for choice in space]
     spec = models.V1beta1ExperimentSpec(
         objective=models.V1beta1ObjectiveSpec(type="maximize", objectiveMetricName=_score_name(inputs)),

@@ -2,9 +2,13 @@
 
 Plain dictionaries, with the field names of Kubernetes' own documentation. ``round_trip`` reads them with the
 official Python classes. ``read`` is for looking at rendered files; nothing is configured from them.
+
+What several processes write lies in PostgreSQL: a registry or a tracking store in a file on a shared volume
+loses writes.
 """
 
 import copy
+import hashlib
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -14,27 +18,31 @@ from typing import Any
 
 import yaml
 
-from lifecycle.cluster.inference_service import inference_service
+from lifecycle.cluster.inference_service import inference_service, scrape_target
 from lifecycle.objects import (
     CONTAINER_SECURITY,
+    LABELS,
+    ON_TMP,
     POD,
     POD_SECURITY,
+    SCRATCH,
     SETTINGS,
     STORES,
     TRACKING,
+    environment,
     kubernetes_name,
     mount,
-    tracking_environment,
     volume,
 )
-from lifecycle.settings import Cluster, Settings
+from lifecycle.settings import FILE, Cluster, Settings, amount
 
 Manifest = dict[str, Any]
 
 MLFLOW_PORT = 5000
 REDIS_PORT = 6379
-READ_ONLY: Manifest = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True}
-_SCRATCH: Manifest = {"name": "scratch", "emptyDir": {}}
+DATABASE_PORT = 5432
+FEAST, MLFLOW = "feast", "mlflow"
+"""The databases in PostgreSQL."""
 
 
 def namespace(cluster: Cluster) -> Manifest:
@@ -48,37 +56,74 @@ def namespace(cluster: Cluster) -> Manifest:
 
 
 def volume_claim(cluster: Cluster) -> Manifest:
-    """The volume that all share: feature repository, data, registry, MLflow's database and artifacts."""
+    """The volume that all share: feature repository, data, and MLflow's artifacts."""
+    return _claim(cluster.claim, cluster.access, cluster)
+
+
+def _claim(name: str, access: str, cluster: Cluster) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": cluster.claim},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": cluster.storage}}},
+        "metadata": {"name": name},
+        "spec": {"accessModes": [access], "resources": {"requests": {"storage": cluster.storage}}},
     }
+
+
+def _config(name: str, **data: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
 def tracking_config(cluster: Cluster) -> Manifest:
     """The ConfigMap in which each step finds MLflow's address."""
     name, key = TRACKING
-    data = {key: cluster.mlflow_uri}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    return _config(name, **{key: cluster.tracking_uri})
 
 
 def cluster_settings(feast: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
-    """``feature_store.yaml`` for the cluster: the same, but features are online in Redis and runs in the
-    cluster's MLflow.
+    """``feature_store.yaml`` for the cluster: the same, but what lies in a file here is on a server there.
 
-    The registry's place is relative to the feature repository, so it lands on the volume.
+    Features are online in Redis, the registry is in PostgreSQL, runs are in the cluster's MLflow.
+
+    A store that is a server already is kept. Logins are variables, which Feast reads from the environment.
 
     Args:
         feast: ``feature_store.yaml`` of this machine, as read.
         cluster: the settings of that name.
     """
     changed = copy.deepcopy(dict(feast))
-    changed["online_store"] = {"type": "redis", "connection_string": cluster.redis}
+    if _online_in_a_file(feast):
+        # Redis answers in milliseconds or not at all. By default its client would ask for ten seconds.
+        patience = "socket_connect_timeout=1,socket_timeout=1,retry=null"
+        changed["online_store"] = {
+            "type": "redis",
+            "connection_string": f"{cluster.redis_address},password=${{REDIS_PASSWORD}},{patience}",
+        }
+    if _registry_in_a_file(feast):
+        changed["registry"] = {
+            "registry_type": "sql",
+            "path": _database(FEAST, cluster, "${DATABASE_USER}:${DATABASE_PASSWORD}"),
+            "cache_ttl_seconds": 60,
+            "sqlalchemy_config_kwargs": {"echo": False, "pool_pre_ping": True},
+        }
     if "mlflow" in changed:
-        changed["mlflow"]["tracking_uri"] = cluster.mlflow_uri
+        changed["mlflow"]["tracking_uri"] = cluster.tracking_uri
     return changed
+
+
+def _online_in_a_file(feast: Mapping[str, Any]) -> bool:
+    store = feast.get("online_store", {})
+    return (store if isinstance(store, str) else store.get("type", "sqlite")) == "sqlite"
+
+
+def _registry_in_a_file(feast: Mapping[str, Any]) -> bool:
+    registry = feast.get("registry", "")
+    if isinstance(registry, str):
+        return "://" not in registry
+    return registry.get("registry_type", "file") == "file" and "://" not in registry.get("path", "")
+
+
+def _database(name: str, cluster: Cluster, login: str) -> str:
+    return f"postgresql+psycopg://{login}@{cluster.database_address}/{name}"
 
 
 def settings_config(feast: Mapping[str, Any], cluster: Cluster) -> Manifest:
@@ -89,8 +134,7 @@ def settings_config(feast: Mapping[str, Any], cluster: Cluster) -> Manifest:
         cluster: the settings of that name.
     """
     name, key = SETTINGS
-    text = yaml.safe_dump(cluster_settings(feast, cluster), sort_keys=False)
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
+    return _config(name, **{key: yaml.safe_dump(cluster_settings(feast, cluster), sort_keys=False)})
 
 
 def _service(name: str, port: int) -> Manifest:
@@ -104,7 +148,7 @@ def _service(name: str, port: int) -> Manifest:
 
 
 def _deployment(name: str, server: Manifest, volumes: list[Manifest]) -> Manifest:
-    pod = {**POD, "containers": [server], "volumes": volumes}
+    pod = {**POD, "containers": [server], "volumes": [*volumes, SCRATCH]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -113,44 +157,125 @@ def _deployment(name: str, server: Manifest, volumes: list[Manifest]) -> Manifes
             "replicas": 1,
             "strategy": {"type": "Recreate"},  # two at a time would write to one volume
             "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+            "template": {"metadata": {"labels": {"app": name, **LABELS}}, "spec": pod},
         },
     }
 
 
+def _guard(name: str, port: int) -> Manifest:
+    """Who may talk to a server: pods of ours, Feast's servers, and the notebooks of Kubeflow's users."""
+    ours = {"matchLabels": LABELS}
+    others = [
+        {"matchExpressions": [{"key": label, "operator": "Exists"}]}
+        for label in ("feast.dev/name", "notebook-name")
+    ]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [{"podSelector": selector} for selector in (ours, *others)],
+                    "ports": [{"port": port}],
+                }
+            ],
+        },
+    }
+
+
+def _secret(variable: str, key: str) -> Manifest:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": STORES, "key": key}}}
+
+
 def redis(cluster: Cluster) -> list[Manifest]:
-    """Redis as online store, in memory alone: materializing again fills it."""
+    """Redis as online store, in memory alone. When it comes back empty, the job ``materialize`` fills it.
+
+    A write that would take it over its memory is refused, and what is stored stays. Without a bound it would
+    be killed at its limit, and come back empty.
+    """
+    bound = int(amount(cluster.store.memory_limit) * 3 / 4)
+    # Over the pod's address and with the password, as a client: on loopback it would answer anybody.
+    ping = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -h "$(hostname -i)" ping | grep -q PONG'
     server = {
         "name": "redis",
         "image": cluster.redis_image,
-        "args": ["redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"],
+        "args": [
+            *("redis-server", "--port", str(REDIS_PORT), "--save", "", "--appendonly", "no"),
+            *("--maxmemory", str(bound), "--maxmemory-policy", "noeviction"),
+            *("--requirepass", "$(REDIS_PASSWORD)"),
+        ],
+        "env": [_secret("REDIS_PASSWORD", "redis-password")],
         "ports": [{"containerPort": REDIS_PORT}],
-        "readinessProbe": {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5},
+        "readinessProbe": {"exec": {"command": ["sh", "-c", ping]}, "periodSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": REDIS_PORT}, "periodSeconds": 20},
         "resources": cluster.store.manifest(),
-        "securityContext": READ_ONLY,
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": "scratch", "mountPath": "/data"}],
     }
-    return [_deployment("redis", server, [_SCRATCH]), _service("redis", REDIS_PORT)]
+    return [_deployment("redis", server, []), _service("redis", REDIS_PORT), _guard("redis", REDIS_PORT)]
+
+
+def postgres(cluster: Cluster) -> list[Manifest]:
+    """PostgreSQL with a database for Feast's registry and one for MLflow, on a claim of its own."""
+    data = "/var/lib/postgresql/data"
+    ready = ["sh", "-c", f'pg_isready --username "$POSTGRES_USER" --dbname {FEAST}']
+    server = {
+        "name": "postgres",
+        "image": cluster.database_image,
+        "env": [
+            _secret("POSTGRES_USER", "database-user"),
+            _secret("POSTGRES_PASSWORD", "database-password"),
+            {"name": "POSTGRES_DB", "value": FEAST},
+            {"name": "PGDATA", "value": f"{data}/pgdata"},
+        ],
+        "ports": [{"containerPort": DATABASE_PORT}],
+        "startupProbe": {"exec": {"command": ready}, "periodSeconds": 5, "failureThreshold": 60},
+        "readinessProbe": {"exec": {"command": ready}, "periodSeconds": 10},
+        "livenessProbe": {"tcpSocket": {"port": DATABASE_PORT}, "periodSeconds": 20},
+        "resources": cluster.store.manifest(),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [
+            {"name": "postgres", "mountPath": data},
+            {"name": "first-start", "mountPath": "/docker-entrypoint-initdb.d", "readOnly": True},
+            ON_TMP,
+            {**ON_TMP, "mountPath": "/var/run/postgresql", "subPath": "socket"},
+        ],
+    }
+    volumes = [
+        {"name": "postgres", "persistentVolumeClaim": {"claimName": "postgres"}},
+        {"name": "first-start", "configMap": {"name": "postgres"}},
+    ]
+    return [
+        _claim("postgres", "ReadWriteOnce", cluster),
+        _config("postgres", **{"mlflow.sql": f"CREATE DATABASE {MLFLOW};\n"}),
+        _deployment("postgres", server, volumes),
+        _service("postgres", DATABASE_PORT),
+        _guard("postgres", DATABASE_PORT),
+    ]
 
 
 def mlflow_server(cluster: Cluster) -> list[Manifest]:
-    """MLflow's server, with its database and its artifacts on the volume.
+    """MLflow's server, with its database in PostgreSQL and its artifacts on the volume.
 
-    It asks for no login: reach it from inside the cluster only.
+    It asks for no login: reach it from inside the cluster, or by a port that ``kubectl`` forwards.
+
+    A newer MLflow wants newer tables, and an older one cannot read those. So before the first start of each
+    image, the database is copied to the volume; then it is upgraded, which changes nothing where nothing is
+    newer.
     """
     # It answers only callers who call it by one of these names, against pages that rebind a name. A probe
-    # calls by the pod's address.
-    names = [
-        "mlflow",
-        f"mlflow.{cluster.namespace}",
-        f"mlflow.{cluster.namespace}.svc.cluster.local",
-        "localhost",
-        "127.0.0.1",
-    ]
-    allowed = ",".join([*names, *(f"{name}:{MLFLOW_PORT}" for name in names)])
-    host = {"name": "Host", "value": "mlflow"}
-    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [host]}}
+    # calls by the pod's address; a forwarded port may have any number.
+    full = cluster.service("mlflow")
+    names = ["mlflow", f"mlflow.{cluster.namespace}", full.removesuffix(".cluster.local"), full]
+    names += ["localhost", "127.0.0.1", *cluster.mlflow_hosts]
+    allowed = ",".join([*names, *(f"{name}:*" for name in names)])
+    origins = ",".join(f"{scheme}://{name}" for name in cluster.mlflow_hosts for scheme in ("http", "https"))
+    store = _database(MLFLOW, cluster, "$(DATABASE_USER):$(DATABASE_PASSWORD)")
+    called = {"name": "Host", "value": "mlflow"}
+    health = {"httpGet": {"path": "/health", "port": MLFLOW_PORT, "httpHeaders": [called]}}
     server = {
         "name": "mlflow",
         "image": cluster.image,
@@ -158,12 +283,18 @@ def mlflow_server(cluster: Cluster) -> list[Manifest]:
         "args": [
             "--host=0.0.0.0",
             f"--port={MLFLOW_PORT}",
-            "--workers=1",  # SQLite has one writer
-            f"--backend-store-uri=sqlite:///{cluster.volume}/mlflow.db",
+            "--workers=1",
+            f"--backend-store-uri={store}",
             f"--artifacts-destination={cluster.volume}/mlflow-artifacts",
             f"--allowed-hosts={allowed}",
+            *([f"--cors-allowed-origins={origins}"] if origins else []),
         ],
-        "env": [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}],
+        "env": [
+            _secret("DATABASE_USER", "database-user"),
+            _secret("DATABASE_PASSWORD", "database-password"),
+            {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
+        ],
+        "workingDir": "/tmp",
         "ports": [{"containerPort": MLFLOW_PORT}],
         # The first start makes the tables.
         "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": 60},
@@ -171,42 +302,112 @@ def mlflow_server(cluster: Cluster) -> list[Manifest]:
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 5},
         "resources": cluster.mlflow.manifest(),
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [mount(cluster)],
+        "volumeMounts": [mount(cluster), ON_TMP],
     }
-    return [_deployment("mlflow", server, [volume(cluster)]), _service("mlflow", MLFLOW_PORT)]
+    host, _, port = cluster.database_address.partition(":")
+    digest = hashlib.sha256(cluster.image.encode()).hexdigest()[:8]
+    kept = f"{cluster.volume}/copies/mlflow-before-{digest}.sql"
+    make = f"mkdir -p {posixpath.dirname(kept)}; pg_dump {MLFLOW} >/tmp/copy; mv /tmp/copy {kept}"
+    words = f"[ -e {kept} ] || {{ {make}; }}"
+    common = {
+        "resources": cluster.mlflow.manifest(),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [mount(cluster), ON_TMP],
+    }
+    copy = {
+        "name": "copy",
+        "image": cluster.database_image,
+        "command": ["sh", "-ec", words],
+        "env": [
+            {"name": "PGHOST", "value": host},
+            {"name": "PGPORT", "value": port},
+            _secret("PGUSER", "database-user"),
+            _secret("PGPASSWORD", "database-password"),
+        ],
+        **common,
+    }
+    upgrade = {
+        "name": "upgrade",
+        "image": cluster.image,
+        "command": ["mlflow", "db", "upgrade", store],
+        "env": server["env"],
+        "workingDir": "/tmp",
+        **common,
+    }
+    deployment = _deployment("mlflow", server, [volume(cluster)])
+    deployment["spec"]["template"]["spec"]["initContainers"] = [copy, upgrade]
+    return [
+        deployment,
+        _service("mlflow", MLFLOW_PORT),
+        _guard("mlflow", MLFLOW_PORT),
+    ]
 
 
-def apply_features(settings: Settings) -> Manifest:
+def _task(name: str, cluster: Cluster, command: list[str]) -> Manifest:
+    """A pod of the image that runs one command and ends."""
+    container = {
+        "name": name,
+        "image": cluster.image,
+        "command": command,
+        "workingDir": "/tmp",
+        "env": environment(),
+        "resources": cluster.step.manifest(),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [mount(cluster), ON_TMP],
+    }
+    pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster), SCRATCH]}
+    return {"metadata": {"labels": LABELS}, "spec": pod}
+
+
+def apply_features(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     """The job that puts the cluster's settings beside the definitions on the volume, and applies them there.
 
     Sources are absolute paths, so a registry that was applied elsewhere names files that the volume does not
-    have.
+    have. A job's fields cannot be changed; so its name has a digest of what it applies, and changed
+    definitions get a job of their own.
+
+    Args:
+        feast: ``feature_store.yaml`` of this machine, as read.
+        settings: of the project.
     """
     name, key = SETTINGS
     cluster = settings.cluster
     repo = cluster.on_volume(settings.feature_repo)
-    words = f"cp /settings/{key} {repo}/{key} && exec feast -c {repo} apply"
-    applying = {
-        "name": "apply",
-        "image": cluster.image,
-        "command": ["sh", "-ec", words],
-        "workingDir": cluster.volume,
-        "env": tracking_environment(),
-        "resources": cluster.step.manifest(),
-        "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [mount(cluster), {"name": "settings", "mountPath": "/settings", "readOnly": True}],
-    }
-    pod = {
-        "restartPolicy": "Never",
-        **POD,
-        "containers": [applying],
-        "volumes": [volume(cluster), {"name": "settings", "configMap": {"name": name}}],
-    }
+    config = settings_config(feast, cluster)
+    template = _task(
+        "apply", cluster, ["sh", "-ec", f"cp /settings/{key} {repo}/{key} && exec feast -c {repo} apply"]
+    )
+    [container] = template["spec"]["containers"]
+    container["volumeMounts"].append({"name": "settings", "mountPath": "/settings", "readOnly": True})
+    template["spec"]["volumes"].append({"name": "settings", "configMap": {"name": name}})
+    definitions = sorted(settings.path(settings.feature_repo).glob("*.py"))
+    content = [json.dumps([config, template]), *(path.read_text(encoding="utf-8") for path in definitions)]
+    digest = hashlib.sha256("\0".join(content).encode()).hexdigest()[:8]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": "apply-features"},
-        "spec": {"backoffLimit": 1, "template": {"spec": pod}},
+        "metadata": {"name": f"apply-features-{digest}", "labels": {"app": "apply-features"}},
+        "spec": {"backoffLimit": 1, "ttlSecondsAfterFinished": 7 * 86_400, "template": template},
+    }
+
+
+def materialize(settings: Settings) -> Manifest:
+    """The job that looks whether features are due in the online store, and materializes them if so."""
+    cluster, asked = settings.cluster, settings.materialization
+    command = ["lifecycle", "--settings", cluster.on_volume(FILE), "materialize", "--due"]
+    command += ["--now", str(cluster.clock.timestamp())] if cluster.clock else []
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "materialize"},
+        "spec": {
+            "schedule": asked.cron,
+            "timeZone": "Etc/UTC",
+            "concurrencyPolicy": "Forbid",
+            "jobTemplate": {
+                "spec": {"backoffLimit": 0, "template": _task("materialize", cluster, command)},
+            },
+        },
     }
 
 
@@ -215,50 +416,80 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     repository.
 
     Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository
-    where it lies; ``apply_features`` applies it.
+    where it lies; ``apply_features`` applies it. They find ``feature_store.yaml`` in the ConfigMap, so they
+    may start before that job. The Secret's blocks are what the operator hands to clients.
 
     Args:
-        feast: ``feature_store.yaml`` of this machine, as read: the project's name, and the registry's place
-            relative to that file.
+        feast: ``feature_store.yaml`` of this machine, as read.
         settings: of the project.
-
-    Raises:
-        ValueError: the registry is something else than a file.
     """
-    secret, _ = STORES
-    cluster = settings.cluster
+    cluster, (config, key) = settings.cluster, SETTINGS
     repo = cluster.on_volume(settings.feature_repo)
-    if not isinstance(feast["registry"], str) or "://" in feast["registry"]:
-        raise ValueError(
-            "the registry in feature_store.yaml is no file: "
-            "write its path alone, as in `registry: registry.db`."
-        )
-    registry = posixpath.normpath(posixpath.join(repo, feast["registry"]))
-    server = {"resources": cluster.step.manifest(), "volumeMounts": [mount(cluster)]}
+    server = {
+        "env": environment(),
+        "resources": cluster.step.manifest(),
+        "volumeMounts": [mount(cluster), {"name": "settings", "mountPath": f"{repo}/{key}", "subPath": key}],
+    }
+    there = cluster_settings(feast, cluster)
+    spec: Manifest = {
+        "feastProject": feast["project"],
+        "feastProjectDir": {"packaged": {"featureRepoPath": repo, "image": cluster.image}},
+        "authz": {"noAuth": True},  # as feature_store.yaml has none; else clients are asked for a token
+        "services": {
+            "disableInitContainers": True,
+            "securityContext": POD_SECURITY,
+            "volumes": [volume(cluster), {"name": "settings", "configMap": {"name": config}}],
+            "registry": {"local": {"persistence": _registry(there["registry"]), "server": server}},
+            "offlineStore": {"persistence": {"file": {"type": "duckdb"}}, "server": server},
+            "onlineStore": {
+                "persistence": {
+                    "store": {"type": there["online_store"]["type"], "secretRef": {"name": STORES}}
+                },
+                "server": server,
+            },
+        },
+    }
+    if tracking := there.get("mlflow"):
+        spec["mlflow"] = {
+            "enabled": tracking.get("enabled", False),
+            "trackingUri": tracking["tracking_uri"],
+            "autoLog": tracking.get("auto_log", True),
+            "autoLogEntityDf": tracking.get("auto_log_entity_df", False),
+            "trackingAuth": "",
+        }
     return {
         "apiVersion": "feast.dev/v1",
         "kind": "FeatureStore",
         "metadata": {"name": kubernetes_name(feast["project"])},
-        "spec": {
-            "feastProject": feast["project"],
-            "feastProjectDir": {"packaged": {"featureRepoPath": repo, "image": cluster.image}},
-            "services": {
-                "disableInitContainers": True,
-                "securityContext": POD_SECURITY,
-                "volumes": [volume(cluster)],
-                "registry": {
-                    "local": {
-                        "persistence": {"file": {"path": registry}},
-                        "server": server,
-                    }
-                },
-                "offlineStore": {"persistence": {"file": {"type": "duckdb"}}, "server": server},
-                "onlineStore": {
-                    "persistence": {"store": {"type": "redis", "secretRef": {"name": secret}}},
-                    "server": server,
-                },
-            },
-        },
+        "spec": spec,
+    }
+
+
+def _registry(there: str | Mapping[str, Any]) -> Manifest:
+    if isinstance(there, str):
+        return {"file": {"path": there}}
+    kind = there.get("registry_type", "file")
+    if kind == "file":
+        return {"file": {"path": there["path"]}}
+    return {"store": {"type": kind, "secretRef": {"name": STORES}}}
+
+
+def scrape(settings: Settings) -> Manifest:
+    """Prometheus's settings for the model server: it runs with ``alerts.yaml`` beside them.
+
+    The target is the Service of the server. Each replica counts for itself: with several, let
+    ``kubernetes_sd_configs`` find the pods.
+    """
+    return {
+        "global": {"scrape_interval": "15s", "evaluation_interval": "15s"},
+        "rule_files": ["alerts.yaml"],
+        "scrape_configs": [
+            {
+                "job_name": "model_server",
+                "metrics_path": "/metrics",
+                "static_configs": [{"targets": [scrape_target(settings)]}],
+            }
+        ],
     }
 
 
@@ -271,24 +502,35 @@ def render(
     """All manifests of a project, by file. The folders are three, in the order in which a cluster takes them.
 
     ``base`` is what must be there before anything runs, ``features`` needs the definitions and data on the
-    volume, ``models`` needs the features.
+    volume, ``models`` needs the features. A server that the settings name an address of is not rendered.
 
     Args:
         settings: of the project.
         feast: ``feature_store.yaml`` of this machine, as read.
         experiment: what ``lifecycle.cluster.katib.experiment`` rendered, if there is a sweep.
         train_job: a TrainJob, and the runtime that it names where that is the project's own, if there is one.
+
+    Raises:
+        ValueError: a name that a cluster would refuse.
     """
     cluster = settings.cluster
     files = {
         "base/namespace.yaml": [namespace(cluster)],
         "base/volume.yaml": [volume_claim(cluster)],
         "base/config.yaml": [tracking_config(cluster), settings_config(feast, cluster)],
-        "base/redis.yaml": redis(cluster),
-        "base/mlflow.yaml": mlflow_server(cluster),
-        "features/apply.yaml": [apply_features(settings)],
+    }
+    if not cluster.mlflow_uri:
+        files["base/mlflow.yaml"] = mlflow_server(cluster)
+    if not cluster.database and (_registry_in_a_file(feast) or not cluster.mlflow_uri):
+        files["base/postgres.yaml"] = postgres(cluster)
+    if not cluster.redis and _online_in_a_file(feast):
+        files["base/redis.yaml"] = redis(cluster)
+    files |= {
+        "features/apply.yaml": [apply_features(feast, settings)],
         "features/feature_store.yaml": [feature_store(feast, settings)],
+        "features/materialize.yaml": [materialize(settings)],
         "models/inference_service.yaml": [inference_service(settings)],
+        "models/scrape.yaml": [_config("scrape", **{"prometheus.yaml": text([scrape(settings)])})],
     }
     if experiment:
         files["models/experiment.yaml"] = [experiment]

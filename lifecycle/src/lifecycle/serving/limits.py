@@ -124,7 +124,7 @@ class Pool:
 
         Raises:
             HTTPException: 503 with ``Retry-After`` when the queue is full, or the online store was locked for
-                too long.
+                too long or does not answer.
             RuntimeError: whatever else ``task`` raised, as text.
         """
         if self._open >= self._most:
@@ -151,11 +151,28 @@ def _run(began: float, task: Callable, arguments: tuple) -> Any:
     except (HTTPException, InvalidInput):
         raise
     except Exception as error:
-        locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        passing = _passing(error)
         said = "".join(traceback.format_exception(error))
         traceback.clear_frames(error.__traceback__)
     # Not above: an error that is raised there would bring the other one along.
-    raise _later("locked", "the online store is locked") if locked else RuntimeError(said)
+    raise _later(*passing) if passing else RuntimeError(said)
+
+
+def _passing(error: Exception) -> tuple[str, str] | None:
+    """The reason and the words of an error that goes away by itself; None of any other.
+
+    What a client says of a server that is away names addresses, which are for the log.
+    """
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return "locked", "the online store is locked"
+    away = {"ConnectionError", "TimeoutError", "OperationalError", "PoolTimeout"}
+    client = type(error).__module__.partition(".")[0] in ("redis", "psycopg", "psycopg_pool")
+    if isinstance(error, ConnectionError | TimeoutError) or (
+        client and away & {kind.__name__ for kind in type(error).__mro__}
+    ):
+        logging.getLogger("kserve").error("the online store does not answer: %s", error)
+        return "store away", "the online store does not answer"
+    return None
 
 
 def _later(reason: str, said: str) -> HTTPException:

@@ -14,7 +14,7 @@ from kfp import components, dsl, kubernetes
 from kfp.dsl.base_component import BaseComponent
 
 from lifecycle.models.recipe import Recipe
-from lifecycle.objects import LOGIN, TRACKING, USER
+from lifecycle.objects import LABELS, PATIENCE, SECRETS, TRACKING, USER
 from lifecycle.settings import IMAGE, Cluster, Settings
 from lifecycle.training.local_runner import local_run
 
@@ -65,18 +65,22 @@ def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, *
 
 
 def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
-    """What a step needs on a cluster: image, resources, user, the tracking address, its password, a volume.
+    """What a step needs on a cluster: image, resources, user, MLflow's address, logins, label, a volume.
 
-    The local runner leaves out the last four, and warns in its log that the resources have no effect.
+    The local runner leaves out the last five, and warns in its log that the resources have no effect.
 
     Args:
         task: the step.
         cluster: the settings of that name.
     """
     config_map, address = TRACKING
-    secret, password = LOGIN
     kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
-    kubernetes.use_secret_as_env(task, secret, {password: "MLFLOW_TRACKING_PASSWORD"})
+    for variable, (secret, key) in SECRETS.items():
+        kubernetes.use_secret_as_env(task, secret, {key: variable})
+    for variable, value in PATIENCE.items():
+        task.set_env_variable(variable, value)
+    for label, value in LABELS.items():
+        kubernetes.add_pod_label(task, label, value)
     kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.volume)
     # The image names the user too, but Kubernetes doesn't take the group from there.
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
