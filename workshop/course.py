@@ -21,12 +21,12 @@ _TABLE = re.compile(r"(<!-- (\w+): `python -m workshop\.course` writes [^\n]*-->
 def readme(_: str) -> str:
     """The table of notebooks."""
     rows = [
-        "| notebook | you will | minutes to read | for the exercises | seconds to run |",
-        "|---|---|---|---|---|",
+        "| notebook | you will | minutes |",
+        "|---|---|---|",
     ]
     for found in course.notebooks().values():
-        link = f"[{found.stem}.ipynb](notebooks/{found.stem}.ipynb)"
-        rows.append(f"| {link} | {found.summary} | {found.reading} | {found.exercises} | {found.seconds} |")
+        link = f"[{found.number} {found.title}](notebooks/{found.stem}.ipynb)"
+        rows.append(f"| {link} | {found.summary} | {found.reading + found.exercises} |")
     return "\n".join(rows) + "\n"
 
 

@@ -4,7 +4,7 @@
 #
 #   cluster/kind/up.sh [--dry-run]
 #
-# NEVER RUN: where this was written no cluster could be started. Checked are its syntax, what --dry-run prints, and the manifests that it applies.
+# Not run as it is here: no kind was to be had. Checked are its syntax, what --dry-run prints, and the manifests that it applies; its steps were taken by hand on a real cluster.
 # It needs docker, kind, kubectl and helm, some 12 GB of memory, and a network; --dry-run needs none of them. What is rendered comes from this clone's
 # environment (`make run` made it). Run again, it goes on where it stopped: what is there is kept, and applied anew.
 set -euo pipefail
