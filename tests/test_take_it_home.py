@@ -179,8 +179,8 @@ def test_what_is_rendered_for_a_cluster_is_the_new_projects_and_well_formed(home
     [store] = manifests["features/feature_store.yaml"]
     image = "registry.example.org/bikes:1.0"
     assert container(service)["image"] == image and "station_empty" in container(service)["args"]
-    place = store["spec"]["services"]["registry"]["local"]["persistence"]["file"]["path"]
-    assert (store["metadata"]["name"], place) == ("bikes", "/ml-lifecycle/feature_repo/registry.db")
+    kept = store["spec"]["services"]["registry"]["local"]["persistence"]["store"]["type"]
+    assert (store["metadata"]["name"], kept) == ("bikes", "sql")
     for name in ("training_pipeline.yaml", "recurring_run.yaml", "manifests/base/mlflow.yaml"):
         text = (folder / "cluster" / name).read_text()
         assert f"image: {image}" in text and "ml-lifecycle:1.0" not in text, name
