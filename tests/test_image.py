@@ -137,7 +137,9 @@ def world(tmp_path_factory, docker, image, postgres):
         health = server["readinessProbe"]["httpGet"]["path"]
         logs = folder / "logs"
         with (
-            Service("Redis", [*start_redis, "--bind", HOST], None, log=logs / "redis.log", port=int(port)),
+            Service(
+                "Redis", [*start_redis, "--bind", HOST], health=None, log=logs / "redis.log", port=int(port)
+            ),
             Service("MLflow", command, health=health, log=logs / "mlflow.log", timeout=PATIENCE) as mlflow,
         ):
             [header] = server["livenessProbe"]["httpGet"]["httpHeaders"]
