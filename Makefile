@@ -82,16 +82,19 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
 	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -
 	uv export $(EXPORT) $(IMAGE) | diff cluster/requirements.txt -
+	uv export $(EXPORT) $(TORCH) | diff cluster/requirements-distributed.txt -
 
 EXPORT := --quiet --frozen --offline --no-header --no-annotate
 COURSE := --no-dev --no-emit-workspace
 BUILD := --only-group build
 IMAGE := --package ml-lifecycle --extra all --no-emit-workspace
+TORCH := --only-group distributed --no-emit-workspace
 lock: .venv/current ## write the lock after a change in pyproject.toml, and the lists that are exported from it; UPGRADE=1 for the newest of all
 	uv lock $(if $(UPGRADE),--upgrade)
 	uv export $(EXPORT) $(COURSE) >requirements.txt
 	uv export $(EXPORT) $(BUILD) >build-requirements.txt
 	uv export $(EXPORT) $(IMAGE) >cluster/requirements.txt
+	uv export $(EXPORT) $(TORCH) >cluster/requirements-distributed.txt
 
 lab: .venv/current ## JupyterLab on copies of the notebooks, yours to change, in workspace/notebooks
 	@$(VENV) -m workshop.commands lab
@@ -120,8 +123,8 @@ engine: .venv/current ## add Spark, for a section of notebook 10; it needs Java;
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels
 
-image: .venv/current ## the container image of cluster/Dockerfile; ENGINE=podman, BASE=another image, WHEELS=/path/to/wheels where there is no network
-	@$(VENV) -m workshop.image $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS")
+image: .venv/current ## the container image of cluster/Dockerfile; EXTRA=distributed for one with PyTorch (INDEX=address), ENGINE=podman, BASE=another image, WHEELS=/path/to/wheels where there is no network
+	@$(VENV) -m workshop.image $(if $(EXTRA),--extra "$$EXTRA") $(if $(INDEX),--index "$$INDEX") $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS")
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

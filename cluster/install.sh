@@ -16,3 +16,23 @@ for list in first.txt requirements.txt; do
     tools/bin/uv pip install --quiet --python /venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
         --only-binary :all: --no-binary kfp-server-api --no-build-isolation -r "$list"
 done
+
+case "${EXTRA:-}" in
+'') ;;
+distributed)
+    list=requirements-distributed.txt
+    if [ -n "${INDEX:-}" ] || ls wheels/torch-*+*.whl >/dev/null 2>&1; then
+        # Another build of PyTorch, such as 2.13.0+cpu, has a hash of its own and needs less. What it needs keeps version and hash.
+        sed '/^torch==/,/[^\\]$/d' "$list" > locked.txt
+        tools/bin/uv pip install --quiet --python /venv/bin/python --no-cache --compile-bytecode --only-binary :all: \
+            ${INDEX:+--index "$INDEX"} --index-strategy unsafe-best-match --constraint locked.txt "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$list")"
+    else
+        tools/bin/uv pip install --quiet --python /venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
+            --only-binary :all: -r "$list"
+    fi
+    ;;
+*)
+    echo "error: EXTRA=$EXTRA: there is EXTRA=distributed alone." >&2
+    exit 1
+    ;;
+esac

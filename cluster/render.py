@@ -13,8 +13,9 @@ from kfp import compiler
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle.cluster import katib
-from lifecycle.cluster.manifests import render, scrape, train_job, write
+from lifecycle.cluster.manifests import render, scrape, write
 from lifecycle.cluster.schedule import recurring_run
+from lifecycle.cluster.trainer import train_job
 from lifecycle.settings import FILE, Settings
 from lifecycle.training.pipeline import training_pipeline
 
@@ -43,9 +44,8 @@ def main(folder: Path, settings: Settings = SETTINGS) -> None:
             **inputs,
             "epochs": 200,
             "checkpoint_every": 20,
-            "folder": cluster.on_volume("jobs/driver-training"),
+            "folder": cluster.on_volume("jobs"),
             "experiment": "distributed_training",
-            "run_name": "driver-training",
         },
         workers=2,
         cluster=cluster,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -182,24 +183,24 @@ def _gradient(X: Any, y: Any) -> Any:
     return gradient.numpy()
 
 
+RESERVED = {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
+"""torchrun's settings, which Trainer makes itself: a TrainJob that has one of them is refused."""
+
+
 def _six(trainer: Any) -> str:
-    from kubeflow.trainer import CustomTrainer, Runtime, RuntimeKind
-    from kubeflow.trainer.constants import constants
-    from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
+    from kubeflow.trainer import CustomTrainer
 
     from helpers.capture import captured_trainer
-    from lifecycle.settings import IMAGE, Cluster
+    from lifecycle.objects import RUNTIME
+    from lifecycle.settings import Cluster
     from lifecycle.training import shipped
     from lifecycle.training.distributed import round_trip
 
     if not isinstance(trainer, CustomTrainer):
         raise NotYet(f"that is of the type {type(trainer).__name__}; the answer is a `CustomTrainer`.")
     client, sent = captured_trainer()
-    own = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="torch", image=IMAGE)
-    own.set_command(constants.TORCH_COMMAND)
-    runtime = Runtime(name="torch-distributed", trainer=own, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
     with attempt("the client cannot render your trainer"):
-        client.train(runtime=runtime, trainer=trainer)
+        client.train(runtime=RUNTIME, trainer=trainer)
         back = round_trip(sent[0])
     if back != sent[0]:
         raise NotYet(
@@ -214,35 +215,42 @@ def _six(trainer: Any) -> str:
             "the rendered command does not train with `on_cluster`: give `func=shipped.train` and"
             " `func_args=on_cluster`."
         )
+    if reserved := RESERVED & {variable["name"] for variable in asked.get("env", [])}:
+        raise NotYet(
+            f"Trainer rejects a TrainJob that sets {min(reserved)}: it sets this one itself. What decides how"
+            " many processes it starts in a pod?"
+        )
     nodes = asked.get("numNodes", 1)
-    variables = {variable["name"]: variable["value"] for variable in asked.get("env", [])}
-    each = variables.get("PET_NPROC_PER_NODE")
+    each = _processes(asked)
     if nodes == 6:
         raise NotYet(
-            "that asks for six pods. Three machines of two processors: how many pods, and how many processes"
-            " in each?"
+            "that asks for six pods. You have three machines of two CPUs: how many pods, and how many"
+            " processes in each?"
         )
     if nodes != 3:
         raise NotYet(f"the TrainJob asks for {nodes} pods. Which argument of `CustomTrainer` says how many?")
-    if each is None:
+    if each != 2:
         raise NotYet(
-            "three pods, and nothing says how many processes each starts. Above, a variable of `torchrun`"
-            " did."
-        )
-    if each != "2":
-        raise NotYet(
-            f"each pod would start {each} processes, so"
-            f" {3 * int(each) if each.isdigit() else 'who knows how many'} workers in all."
-        )
-    if "LIFECYCLE_RENDEZVOUS" in variables:
-        raise NotYet(
-            "three pods of two processes, and each gets this laptop's variables: folders that no pod has, and"
-            " an index that must not be asked. Which one of them does a pod need?"
+            f"three pods with {each} of these processes each make {3 * each} workers. Trainer starts one for"
+            " each CPU that a pod requests: which argument of `CustomTrainer` says what a pod gets?"
         )
     return (
-        "numNodes: 3, and PET_NPROC_PER_NODE: 2. `torchrun` in each pod starts two processes and counts their"
-        " ranks from 0 to 5."
+        "numNodes: 3, and two CPUs for each: Trainer lets `torchrun` start two processes in each pod, with"
+        " the ranks 0 to 5. The runtime's memory stays as it is."
     )
+
+
+def _processes(asked: dict[str, Any]) -> int:
+    """How many processes Trainer 2.3 starts in a pod: one for each CPU that is requested, else allowed."""
+    from kubernetes.utils import parse_quantity
+
+    from lifecycle.settings import Cluster
+
+    resources = asked.get("resourcesPerNode") or Cluster().step.manifest()
+    for kind in ("requests", "limits"):
+        if count := math.ceil(parse_quantity(resources.get(kind, {}).get("cpu", "0"))):
+            return count
+    return 1
 
 
 EXERCISES = [
@@ -280,17 +288,16 @@ def combine(gradients, rows):
         "Ask for six workers",
         _six,
         more=(
-            "Two numbers, at two places: the nodes are an argument of `CustomTrainer`, the processes of a"
-            " node are a setting of `torchrun`, which reads it from a variable. The TrainJob above has it in"
-            " its `env`."
+            "Two numbers, two arguments of `CustomTrainer`: the pods are `num_nodes`. The processes follow"
+            " from the CPUs of a pod, which are a part of `resources_per_node`."
         ),
         worked="""
-# Pods are the cluster's business, processes within a pod that of torchrun.
+# Three pods of two CPUs: Trainer starts a process for each.
 six = CustomTrainer(
     func=shipped.train,
     func_args=on_cluster,
     num_nodes=3,
-    env={"PET_NPROC_PER_NODE": "2"},
+    resources_per_node={"cpu": "2"},
 )
 """,
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from lifecycle.cluster.trainer import training_runtime
 from lifecycle.settings import Cluster
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ class Captured:
         """What the Kubernetes client has under this name: it would create the object."""
         self.sent.append(body)
         return body
+
+    def get_namespaced_custom_object(self, *_: object, async_req: bool) -> SimpleNamespace:
+        """The one object that a client asks for before it sends a job: the training runtime."""
+        return SimpleNamespace(get=lambda _: training_runtime(Cluster()))
 
 
 def captured_client(namespace: str = Cluster().namespace) -> tuple[OptimizerClient, list[dict]]:

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.containers import lacking
 from helpers.workspace import REPOSITORY, WorkshopError
-from lifecycle.settings import IMAGE
+from lifecycle.objects import ON_TMP
+from lifecycle.settings import IMAGE, Cluster
 from workshop import image
 
 pytestmark = pytest.mark.unit
@@ -67,7 +68,28 @@ def test_the_build_reads_lifecycle_and_the_lists_of_packages_and_names_no_passwo
         path.relative_to(REPOSITORY).as_posix() for path in [*source.rglob("*.py"), *source.rglob("py.typed")]
     }
     modules |= {"lifecycle/pyproject.toml", "lifecycle/README.md"}
-    assert set(here) == {"build-requirements.txt", "cluster/install.sh", "cluster/requirements.txt", *modules}
+    lists = {"build-requirements.txt", "cluster/requirements.txt", "cluster/requirements-distributed.txt"}
+    assert set(here) == {"cluster/install.sh", *lists, *modules}
     programs("podman", ends=1)
     with pytest.raises(WorkshopError, match=f"podman did not build {IMAGE}; its last lines above say why"):
         image.build("podman")
+
+
+def test_the_image_with_pytorch_has_the_name_that_the_training_runtime_asks_for(programs, capsys):
+    programs("podman")
+    index = "https://index.example/cpu"
+    assert image.main(["--extra", "distributed", "--index", index]) == 0
+    command, _ = programs.noted()
+    name = Cluster().image_with_torch
+    assert command[command.index("--tag") + 1] == name and name in capsys.readouterr().out
+    arguments = [command[place + 1] for place, word in enumerate(command) if word == "--build-arg"]
+    assert {"EXTRA=distributed", f"INDEX={index}"} <= set(arguments)
+    with pytest.raises(WorkshopError, match="INDEX holds a user or a password"):
+        image.build("podman", extra="distributed", index="https://me:secret@index.example/cpu")
+
+
+def test_the_image_works_in_a_folder_apart_from_the_volume_and_runs_no_code_from_there():
+    lines = (REPOSITORY / image.DOCKERFILE).read_text().splitlines()
+    [*_, folder] = [line.split()[1] for line in lines if line.startswith("WORKDIR ")]
+    assert folder == ON_TMP["mountPath"] and not folder.startswith(Cluster().volume)
+    assert any("PYTHONSAFEPATH=1" in line for line in lines)

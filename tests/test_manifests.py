@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import re
 import runpy
@@ -21,6 +22,9 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.repo_config import load_repo_config
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from kubeflow.trainer import CustomTrainer
+from kubeflow.trainer.options import Name
+from kubernetes.utils import parse_quantity
 from mlflow.server.security_utils import is_allowed_host_header
 from optuna import distributions
 
@@ -30,7 +34,8 @@ from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli
 from lifecycle.cluster import katib, manifests
 from lifecycle.cluster.inference_service import container, inference_service
-from lifecycle.objects import LABELS, LOGIN, SECRETS, STORES, USER, kubernetes_name
+from lifecycle.cluster.trainer import train_job, training_runtime
+from lifecycle.objects import LABELS, LOGIN, RUNTIME, SECRETS, STORES, USER, kubernetes_name
 from lifecycle.settings import FILE, Cluster, Settings, SettingsError
 from lifecycle.training import shipped
 
@@ -43,6 +48,7 @@ DOCUMENTS = {
     for documents in manifests.read(FOLDER).values()
     for document in documents
 }
+[TRAIN_JOB] = [name for name in DOCUMENTS if name.startswith("TrainJob/")]
 BY_HAND = [
     document
     for name in ("loader", "notebooks")
@@ -60,6 +66,9 @@ VALIDATOR = Path(
     os.environ.get("MANIFEST_VALIDATOR") or REPOSITORY.parent / "shared" / "bin" / "validate-manifests"
 )
 REMOVED = object()
+TRAINING_RUNTIME = f"TrainingRuntime/{RUNTIME}"
+RESERVED = {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
+"""Variables that Trainer 2.3 sets itself: a TrainJob that sets one is refused."""
 
 
 def changed(document: dict, place: str, value: object) -> dict:
@@ -91,6 +100,9 @@ def pods() -> dict[str, dict]:
             spec = spec["trialTemplate"]["trialSpec"]["spec"]
         if kind == "CronJob":
             spec = spec["jobTemplate"]["spec"]
+        if kind == "TrainingRuntime":
+            [nodes] = spec["template"]["spec"]["replicatedJobs"]
+            spec = nodes["template"]["spec"]
         pod = spec if kind == "Pod" else spec.get("predictor") or spec.get("template", {}).get("spec")
         if pod:
             found[f"{kind}/{document['metadata']['name']}"] = pod
@@ -123,8 +135,13 @@ def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
     of_05 = run_cells("05", ["n05-01", "n05-32", "n05-76"], of_05)
     assert of_05["experiment"] == DOCUMENTS["Experiment/driver-sweep"]
     of_09 = {**names, "shutil": shutil, "shipped": shipped, "captured_trainer": captured_trainer}
+    of_09 |= {"CustomTrainer": CustomTrainer, "Name": Name, "RUNTIME": RUNTIME}
+    of_09["settings"] = of_09["workspace"].settings.cluster
     of_09 = run_cells("09", ["train-021", "train-064"], of_09)
-    assert of_09["train_job"] == DOCUMENTS["TrainJob/driver-training"]
+    [committed] = [document for document in DOCUMENTS.values() if document["kind"] == "TrainJob"]
+    # The committed job is named by its content, the notebook's by its run.
+    name = committed["metadata"]["name"]
+    assert json.loads(json.dumps(committed).replace(name, "driver-training")) == of_09["train_job"]
 
 
 def test_the_official_classes_read_every_manifest_unchanged():
@@ -141,8 +158,10 @@ MISTAKES = [
     ("FeatureStore/driver-ranking", "spec/project", "driver_ranking"),
     ("Experiment/driver-sweep", "spec/maxTrials", 20),
     ("Experiment/driver-sweep", "spec/trialTemplate/trialSpec/spec/template", REMOVED),
-    ("TrainJob/driver-training", "spec/trainer/numNodes", "two"),
-    ("TrainJob/driver-training", "spec/runtimeRef", REMOVED),
+    (TRAIN_JOB, "spec/trainer/numNodes", "two"),
+    (TRAIN_JOB, "spec/runtimeRef", REMOVED),
+    (TRAINING_RUNTIME, "spec/template/spec/replicatedJob", []),
+    (TRAINING_RUNTIME, "spec/mlPolicy/torch/numProcPerNode", 1),
     ("InferenceService/driver-conversion", "spec/predictor/minReplica", 1),
     ("InferenceService/driver-conversion", "spec/predictor/minReplicas", "one"),
 ]
@@ -162,7 +181,7 @@ def test_the_projects_own_schemas_accept_the_manifests_and_reject_mistakes(tmp_p
 
     done = validated(FOLDER)
     assert done.returncode == 0, done.stdout
-    planted = [mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "TrainJob/"))]
+    planted = [mistake for mistake in MISTAKES if mistake[0].startswith(("InferenceService/", "Train"))]
     for number, (name, place, value) in enumerate(planted):
         (tmp_path / f"{number}.yaml").write_text(manifests.text([changed(DOCUMENTS[name], place, value)]))
     noticed = re.findall(r"/(\d+)\.yaml\[0\]: \w+: \d+ errors", validated(tmp_path).stdout)
@@ -309,8 +328,85 @@ def test_mlflow_answers_by_each_name_that_people_use():
     assert "--cors-allowed-origins=http://runs.example.org,https://runs.example.org" in words
 
 
+def refusals(job: dict) -> list[str]:
+    """Why Trainer 2.3 refuses a TrainJob, as an API server said it."""
+    spec = job["spec"]
+    reserved = RESERVED & {variable["name"] for variable in spec.get("trainer", {}).get("env", [])}
+    found = ["spec.trainer.env: must not have reserved envs"] if reserved else []
+    for patch in spec.get("runtimePatches", []):
+        for nodes in patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]:
+            for inner in nodes["template"]["spec"]["template"]["spec"]["containers"]:
+                if inner.get("env") and inner["name"] in ("dataset-initializer", "model-initializer", "node"):
+                    found.append("spec.runtimePatches: must not have envs for the node containers")
+    return found
+
+
+def test_trainer_admits_the_train_job_and_refuses_variables_where_it_sets_them():
+    from kubeflow.trainer.options import (
+        ContainerPatch,
+        JobSetSpecPatch,
+        JobSetTemplatePatch,
+        JobSpecPatch,
+        JobTemplatePatch,
+        PodSpecPatch,
+        PodTemplatePatch,
+        ReplicatedJobPatch,
+        RuntimePatch,
+        TrainingRuntimeSpecPatch,
+    )
+
+    assert refusals(DOCUMENTS[TRAIN_JOB]) == []
+    client, sent = captured_trainer()
+    container = ContainerPatch(name="node", env=[{"name": "A", "value": "b"}])
+    pod = PodTemplatePatch(spec=PodSpecPatch(containers=[container]))
+    nodes = ReplicatedJobPatch(name="node", template=JobTemplatePatch(spec=JobSpecPatch(template=pod)))
+    jobs = JobSetTemplatePatch(spec=JobSetSpecPatch(replicated_jobs=[nodes]))
+    patch = RuntimePatch(training_runtime_spec=TrainingRuntimeSpecPatch(template=jobs))
+    trainer = CustomTrainer(func=shipped.train, env={"PET_NPROC_PER_NODE": "1"})
+    client.train(runtime=RUNTIME, trainer=trainer, options=[patch])
+    assert [refusal.partition(":")[0] for refusal in refusals(sent[0])] == [
+        "spec.trainer.env",
+        "spec.runtimePatches",
+    ]
+
+
+def test_a_train_job_says_what_to_run_and_the_runtime_where():
+    job, runtime = DOCUMENTS[TRAIN_JOB]["spec"], DOCUMENTS[TRAINING_RUNTIME]
+    assert job["runtimeRef"] == {"kind": runtime["kind"], "name": runtime["metadata"]["name"]}
+    assert set(job) == {"runtimeRef", "trainer"} and set(job["trainer"]) == {"command", "numNodes"}
+    pod = pods()[TRAINING_RUNTIME]
+    [node] = pod["containers"]
+    [nodes] = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    # A pod that fails ends the job and stays, with its log.
+    assert (pod["restartPolicy"], nodes["template"]["spec"]["backoffLimit"]) == ("Never", 0)
+    assert pod["automountServiceAccountToken"] is False
+    assert node["securityContext"]["readOnlyRootFilesystem"] is True
+    assert node["image"] == Cluster().image_with_torch != Cluster().image
+    # The shipped script lies in the working directory: on the volume, one job would run another's.
+    [own] = [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume]
+    assert {"name": own, "mountPath": node["workingDir"]} in node["volumeMounts"]
+    assert not node["workingDir"].startswith(Cluster().volume)
+    assert nodes["template"]["spec"]["template"]["metadata"]["labels"] == LABELS, "else no store admits it"
+    # Trainer counts processes by the CPU that is requested, rounded up.
+    assert math.ceil(float(parse_quantity(node["resources"]["requests"]["cpu"]))) == 1
+
+
+def test_another_training_is_another_train_job_in_a_folder_of_its_own():
+    jobs = [train_job("a", {"folder": "/v", "C": c}, 2, Cluster()) for c in (1.0, 1.0, 0.5)]
+    names = [job["metadata"]["name"] for job in jobs]
+    assert jobs[0] == jobs[1] and names[0] != names[2] and re.fullmatch("a-[0-9a-f]{8}", names[0])
+    assert f"'folder': '/v/{names[0]}'" in jobs[0]["spec"]["trainer"]["command"][-1]
+
+
+def test_the_training_image_has_a_name_of_its_own():
+    assert Cluster(image="r/x:1").image_with_torch == "r/x:1-distributed"
+    assert Cluster(image="r/x@sha256:0", training_image="r/y:1").image_with_torch == "r/y:1"
+    with pytest.raises(SettingsError, match=r"cluster\.training_image: not set"):
+        training_runtime(Cluster(image="r/x@sha256:0"))
+
+
 def test_every_pod_is_guarded_and_limited_and_names_a_pinned_image():
-    assert len(pods()) == 9
+    assert len(pods()) == 10
     for name, pod in pods().items():
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == USER, name
         assert pod["securityContext"]["runAsNonRoot"] is True and pod["enableServiceLinks"] is False, name

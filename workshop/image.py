@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from helpers.workspace import REPOSITORY, WorkshopError
-from lifecycle.settings import IMAGE
+from lifecycle.settings import DISTRIBUTED, IMAGE, Cluster
 
 DOCKERFILE = "cluster/Dockerfile"
 
@@ -44,19 +45,26 @@ def engine(name: str = "") -> str:
     )
 
 
-def build(engine: str, base: str = "", wheels: Path | None = None) -> None:
-    """Build the image; the engine's own output is shown.
+def build(engine: str, base: str = "", wheels: Path | None = None, extra: str = "", index: str = "") -> str:
+    """Build the image; the engine's own output is shown. Gives the image's name.
 
     Args:
         engine: its program.
         base: image to build on; the Dockerfile's own when left out.
         wheels: a folder that `make wheels` filled: then the build has no network. None: it fetches its
             packages.
+        extra: ``distributed`` adds PyTorch.
+        index: address of a package index to look for PyTorch in first.
 
     Raises:
-        WorkshopError: the wheels are not there, or the engine could not build.
+        WorkshopError: the wheels are not there, the address holds a password, or the engine could not build.
     """
-    command = [engine, "build", "--file", DOCKERFILE, "--tag", IMAGE]
+    if "@" in urlsplit(index).netloc:
+        raise WorkshopError("INDEX holds a user or a password, which the image's history would show.")
+    name = Cluster(image=IMAGE).image_with_torch if extra else IMAGE
+    command = [engine, "build", "--file", DOCKERFILE, "--tag", name]
+    command += ["--build-arg", f"EXTRA={extra}"] if extra else []
+    command += ["--build-arg", f"INDEX={index}"] if index else []
     command += ["--format", "docker"] if engine == "podman" else []  # its own format has no health check
     command += ["--build-arg", f"BASE={base}"] if base else []
     command += ["--network", "none"] if wheels else []
@@ -70,12 +78,13 @@ def build(engine: str, base: str = "", wheels: Path | None = None) -> None:
         _lay_out(Path(folder), wheels)
         if subprocess.run([*command, "."], cwd=folder).returncode:
             raise WorkshopError(
-                f"{engine} did not build {IMAGE}; its last lines above say why. Without a network, give "
+                f"{engine} did not build {name}; its last lines above say why. Without a network, give "
                 "WHEELS= "
                 "and a BASE= that the engine holds; the wheels must be for that base's system and minor "
                 "version "
                 "of Python."
             )
+    return name
 
 
 def _lay_out(context: Path, wheels: Path | None) -> None:
@@ -109,14 +118,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--wheels", type=Path, help="folder that `make wheels` filled: then nothing is fetched"
     )
+    parser.add_argument("--extra", default="", choices=["", DISTRIBUTED], help="distributed: with PyTorch")
+    parser.add_argument("--index", default="", help="of PyTorch: a package index to look in first")
     given = parser.parse_args(argv)
     try:
         found = engine(given.engine)
-        build(found, given.base, given.wheels.resolve() if given.wheels else None)
+        wheels = given.wheels.resolve() if given.wheels else None
+        name = build(found, given.base, wheels, given.extra, given.index)
     except WorkshopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{IMAGE} is built, and held by {found}.")
+    print(f"{name} is built, and held by {found}.")
     return 0
 
 

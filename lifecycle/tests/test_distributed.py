@@ -1,5 +1,6 @@
 """Training in several processes: what is retrieved, what comes out, and what is rejected."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import harness
 import numpy as np
 import pandas as pd
 import pytest
+from kubeflow.trainer import CustomTrainer, LocalProcessBackendConfig, TrainerClient
 
 from helpers.capture import captured_trainer
 from helpers.trainer import LocalRuntime
@@ -19,7 +21,7 @@ from helpers.workspace import REPOSITORY, configure
 from lifecycle.features.contract import FeatureContract
 from lifecycle.features.retrieval import historical_features
 from lifecycle.models.model import load, new_model, save, selection_ends
-from lifecycle.settings import Cluster
+from lifecycle.objects import RUNTIME
 from lifecycle.training import distributed, shipped
 from lifecycle.training.distributed import NotTrained
 
@@ -52,7 +54,7 @@ def launch(inputs: dict, workers: int, tmp_path: Path, **variables: str) -> subp
     The workers meet by a file, so that no port is opened.
     """
     client, sent = captured_trainer()
-    shipped.submit(client, "a-training", inputs, 1, Cluster())
+    client.train(runtime=RUNTIME, trainer=CustomTrainer(func=shipped.train, func_args=inputs))
     command = sent[0]["spec"]["trainer"]["command"]
     pod = tmp_path / "pod"
     pod.mkdir()
@@ -103,24 +105,24 @@ def test_rejects_more_workers_than_rows_and_an_unknown_rank():
             distributed.shard(9, rank, 3)
 
 
-def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_finds(
-    inputs, mlflow, store, tmp_path
+def test_two_workers_resume_a_checkpoint_and_log_the_model_that_one_process_finds(
+    inputs, mlflow, store, tmp_path, capsys
 ):
     from sklearn.metrics import roc_auc_score
 
     rows = pd.read_parquet(inputs["labels"])
     # Nobody's features: worker 0 trains on fewer rows. Shards of one size would hide a mean of means.
-    rows.loc[rows.index[:900:3], "driver_id"] = 9999
+    rows.loc[rows.index[:600:2], "driver_id"] = 9999
     inputs = with_labels(inputs, tmp_path, rows.set_axis(rows.index[::-1] + 7))  # a row is known by its place
     alone = distributed.work(**inputs | {"folder": str(tmp_path / "alone")})
     train_until(inputs, 30)
-    logged = inputs | {"experiment": "shared", "run_name": "three"}
-    done = launch(logged, 3, tmp_path, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    logged = inputs | {"experiment": "shared", "run_name": "two"}
+    done = launch(logged, 2, tmp_path, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     assert done.returncode == 0, done.stderr[-3000:]
 
     workers = distributed.outcomes(inputs["folder"])
-    assert [worker.rank for worker in workers] == [0, 1, 2]
-    assert {(worker.workers, worker.began_at) for worker in workers} == {(3, 20)}
+    assert [worker.rank for worker in workers] == [0, 1]
+    assert {(worker.workers, worker.began_at) for worker in workers} == {(2, 20)}
     assert len({worker.trained_on for worker in workers}) > 1
     assert sum(worker.trained_on for worker in workers) == alone.trained_on
     assert len({(*worker.weights, worker.bias) for worker in workers}) == 1
@@ -132,7 +134,7 @@ def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_fi
     pd.testing.assert_frame_equal(together, table, check_names=False)
 
     [run] = mlflow.search_runs(experiment_names=["shared"], output_format="list")
-    assert run.data.params["workers"] == "3"
+    assert run.data.params["workers"] == "2"
     contract = FeatureContract.from_feature_service(store, SERVICE, "label")
     uri = f"models:/{run.outputs.model_outputs[0].model_id}"
     assert FeatureContract.from_model(uri) == contract
@@ -140,9 +142,12 @@ def test_three_workers_resume_a_checkpoint_and_log_the_model_that_one_process_fi
     scores = mlflow.sklearn.load_model(uri).predict_proba(later[contract.columns])[:, 1]
     assert run.data.metrics["held_out_auc"] == pytest.approx(roc_auc_score(later.label, scores))
 
-    # A job that goes on with fewer workers forgets what the others left.
-    distributed.work(**inputs)
+    # A job that goes on with fewer workers forgets what the others left, and finds nothing to do.
+    again = distributed.work(**logged)
+    assert again.weights == workers[0].weights
     assert len(distributed.outcomes(inputs["folder"])) == len(distributed.shards(inputs["folder"])) == 1
+    assert f"this training, complete, and its MLflow run is {run.info.run_id}" in capsys.readouterr().out
+    assert len(mlflow.search_runs(experiment_names=["shared"])) == 1
 
 
 def test_the_model_is_scikit_learns_and_survives_storing(inputs, store, tmp_path):
@@ -192,6 +197,37 @@ def test_rejects_the_checkpoint_of_another_training_and_keeps_it(inputs, tmp_pat
 def test_removes_the_environments_of_one_job_and_of_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for job in ("job1", "job10"):
-        Path(tempfile.mkdtemp(prefix=job), "pyvenv.cfg").touch()
+        commands = Path(tempfile.mkdtemp(prefix=job), "bin")
+        commands.mkdir()
+        (commands / "torchrun").touch()
     assert LocalRuntime.remove(SimpleNamespace(), "job1") == 1
     assert [path.name[:5] for path in tmp_path.iterdir()] == ["job10"]
+
+
+def test_the_local_runtime_brings_this_environment_and_its_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "a 'quoted' $HOME")
+    monkeypatch.setenv("A_SECRET", "stays here")
+    local = LocalRuntime(processes=2)
+    client = TrainerClient(LocalProcessBackendConfig())
+    variables = {"tracking": "MLFLOW_TRACKING_URI", "secret": "A_SECRET", "meeting": "LIFECYCLE_RENDEZVOUS"}
+    asked = {"folder": str(tmp_path), "variables": variables}
+    job = client.train(runtime=local.name, trainer=CustomTrainer(func=show, func_args=asked))
+    ended = client.wait_for_job_status(job, status={"Complete", "Failed"}, timeout=300, polling_interval=1)
+    assert ended.status == "Complete", list(client.get_job_logs(job))
+    told = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
+    assert {(word["python"], word["tracking"], word["secret"]) for word in told} == {
+        (sys.executable, "a 'quoted' $HOME", None)
+    }
+    assert len({word["meeting"] for word in told}) == 1
+    assert subprocess.check_output(["python", "-c", "print(6 * 7)"], text=True) == "42\n"
+
+
+def show(parameters: dict) -> None:
+    import json
+    import os
+    import sys
+    from pathlib import Path
+
+    said = {name: os.environ.get(variable) for name, variable in parameters["variables"].items()}
+    Path(parameters["folder"], os.environ["RANK"]).write_text(json.dumps(said | {"python": sys.executable}))

@@ -14,7 +14,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from helpers.capture import captured_client
 from lifecycle.cluster import katib
 from lifecycle.models import model
-from lifecycle.settings import IMAGE, Cluster
+from lifecycle.objects import RUNTIME
+from lifecycle.settings import Cluster
 from lifecycle.training.katib_trial import trial
 
 pytestmark = pytest.mark.unit
@@ -42,6 +43,19 @@ def test_a_search_space_survives_the_way_to_katib_and_back():
 def test_a_short_sweep_has_counts_that_katib_admits(trials):
     spec = katib.experiment("one", SPACE, {}, trials, Cluster())["spec"]
     assert max(spec["parallelTrialCount"], spec["maxFailedTrialCount"]) <= spec["maxTrialCount"] == trials
+
+
+@pytest.mark.parametrize("trials", [1, 2, 24])
+def test_the_sdk_asks_for_our_runtime_and_for_a_sweep_that_can_fail(trials):
+    client, sent = captured_client()
+    katib.optimize(client, SPACE, {}, trials)
+    spec = sent[0]["spec"]
+    counts = (spec["maxTrialCount"], spec["parallelTrialCount"], spec["maxFailedTrialCount"])
+    assert counts == (trials, min(2, trials), min(3, trials))
+    job = spec["trialTemplate"]["trialSpec"]["spec"]
+    assert job["runtimeRef"] == {"name": RUNTIME, "kind": "TrainingRuntime"}
+    # The runtime gives image, volume, and each trial a working directory of its own.
+    assert set(job) == {"runtimeRef", "trainer"} and set(job["trainer"]) == {"command"}
 
 
 def test_an_experiment_without_a_best_trial_is_an_error():
@@ -73,7 +87,7 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
         "label": "label",
     }
     client, sent = captured_client()
-    katib.optimize(client, SPACE, inputs, 24, IMAGE)
+    katib.optimize(client, SPACE, inputs, 24)
     [experiment] = sent
     assert katib.round_trip(experiment) == experiment
     space = katib.distributions(experiment["spec"]["parameters"])
@@ -82,6 +96,8 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
     assert experiment["spec"]["objective"] == {"type": "maximize", "objectiveMetricName": "auc"}
 
     shipped = experiment["spec"]["trialTemplate"]["trialSpec"]["spec"]["trainer"]["command"]
+    # torchrun, which may not be here, starts one Python.
+    shipped[-1] = shipped[-1].replace("\ntorchrun ", "\npython ")
     command = [re.sub(r"\$\{trialParameters\.(\w+)\}", lambda m: CHOICE[m[1]], word) for word in shipped]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(

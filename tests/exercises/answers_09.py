@@ -80,35 +80,33 @@ def combine(gradients, rows):
         right=[
             """
 six = CustomTrainer(
-    shipped.train, on_cluster, num_nodes=3, env={"OMP_NUM_THREADS": "1", "PET_NPROC_PER_NODE": "2"}
+    shipped.train, on_cluster, num_nodes=3, resources_per_node={"cpu": "1500m", "memory": "2Gi"}
 )
 """,
         ],
         wrong={
             "that asks for six pods": """
-six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=6, env={"PET_NPROC_PER_NODE": "1"})
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=6)
 """,
-            "nothing says how many processes": (
-                "six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3)"
-            ),
+            "make 3 workers": ("six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3)"),
+            "Trainer rejects a TrainJob that sets PET_NPROC_PER_NODE": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})
+""",
             "Which argument of `CustomTrainer` says how many": """
-six = CustomTrainer(func=shipped.train, func_args=on_cluster, env={"PET_NPROC_PER_NODE": "6"})
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, resources_per_node={"cpu": "6"})
 """,
-            "so 18 workers in all": """
-six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "6"})
+            "make 18 workers": """
+six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, resources_per_node={"cpu": 6})
 """,
             "give `func=shipped.train`": """
-six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})
-""",
-            "this laptop's variables": """
-six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, env=local.variables(2))
+six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, resources_per_node={"cpu": "2"})
 """,
             "and `func_args=on_cluster`": """
-six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"})
+six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, resources_per_node={"cpu": "2"})
 """,
             "does not train with `on_cluster`": """
 six = CustomTrainer(
-    func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, env={"PET_NPROC_PER_NODE": "2"}
+    func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, resources_per_node={"cpu": "2"}
 )
 """,
             "that is of the type dict": "six = {'num_nodes': 3}",

@@ -201,6 +201,8 @@ def render(context: click.Context, namespace: str | None, image: str | None, fol
     file = settings.path(settings.feature_repo) / "feature_store.yaml"
     try:
         files = manifests.render(settings, yaml.safe_load(file.read_text()))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise click.ClickException(f"{file}: {error}") from None
     manifests.write(folder, files)

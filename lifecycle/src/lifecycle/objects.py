@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import uuid4
 
 from lifecycle.settings import Cluster
 
@@ -29,6 +30,8 @@ LABELS = {"app.kubernetes.io/part-of": "ml-lifecycle"}
 """What each pod of ours is labelled with. Only pods with this label reach the stores and MLflow."""
 SETTINGS = ("feature-store", "feature_store.yaml")
 """ConfigMap and key that hold Feast's settings for the cluster."""
+RUNTIME = "ml-lifecycle"
+"""The TrainingRuntime of distributed training, in the project's namespace."""
 USER = 10001
 """The number of the user that the image runs as, and of the group that may write on the volume."""
 POD_SECURITY: dict[str, Any] = {
@@ -98,3 +101,13 @@ def kubernetes_name(name: str, most: int = 63) -> str:
     if len(found) > most:
         raise ValueError(f"{name!r} is {len(found)} characters long; on this cluster it may have {most}.")
     return found
+
+
+def unique_name(prefix: str) -> str:
+    """A name for one run, such as ``driver-training-3f9c01ab``: at most 40 characters, so that Kubernetes can
+    lengthen it for the pods.
+
+    Args:
+        prefix: what runs.
+    """
+    return f"{kubernetes_name(prefix[:31].rstrip('-_'))}-{uuid4().hex[:8]}"

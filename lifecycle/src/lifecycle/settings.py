@@ -25,6 +25,8 @@ from pydantic import (
 FILE = "lifecycle.toml"
 IMAGE = "ml-lifecycle:1.0"
 """The image that ``make image`` builds, when no setting names another."""
+DISTRIBUTED = "distributed"
+"""The end of the name of the image that also holds PyTorch."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 """What Kubernetes takes as a label: at most 63 lower-case letters, digits, and hyphens."""
@@ -171,7 +173,8 @@ class Cluster(_Table):
     Attributes:
         namespace: of everything that is rendered.
         image: of pipeline steps, Katib trials, the model server, and MLflow.
-        training_image: of distributed training, with PyTorch; ``image`` when left out.
+        training_image: of distributed training, with PyTorch. Where it is set, the manifests hold a training
+            runtime; see also ``image_with_torch``.
         claim: the PersistentVolumeClaim that all of them mount.
         volume: where they mount it. A project's relative paths are relative to it there.
         storage: size of the claim, and of the database's.
@@ -238,6 +241,22 @@ class Cluster(_Table):
     def service(self, name: str) -> str:
         """The full name of a Service in the namespace."""
         return f"{name}.{self.namespace}.svc.cluster.local"
+
+    @property
+    def image_with_torch(self) -> str:
+        """``training_image``; when that is left out, the image that ``make image EXTRA=distributed`` builds.
+
+        Raises:
+            SettingsError: ``image`` is pinned by its digest, from which no second name follows.
+        """
+        if self.training_image:
+            return self.training_image
+        if "@" in self.image:
+            raise SettingsError(
+                "cluster.training_image: not set, and cluster.image is pinned by its digest. "
+                f'Write a line such as `training_image = "..."` below [cluster] into {FILE}.'
+            )
+        return f"{self.image}-{DISTRIBUTED}"
 
     def on_volume(self, path: str | Path, home: Path | None = None) -> str:
         """Where a file of the project lies for a step on the cluster.

@@ -13,13 +13,22 @@ from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lifecycle.models.recipe import Recipe
-from lifecycle.objects import CONTAINER_SECURITY, LABELS, ON_TMP, POD, SCRATCH, environment, mount, volume
+from lifecycle.objects import (
+    CONTAINER_SECURITY,
+    LABELS,
+    ON_TMP,
+    POD,
+    RUNTIME,
+    SCRATCH,
+    environment,
+    mount,
+    volume,
+)
 from lifecycle.settings import Cluster
 from lifecycle.training.katib_trial import trial
 
 if TYPE_CHECKING:
     from kubeflow.optimizer import OptimizerClient
-    from kubeflow.trainer import Runtime
     from kubernetes.client import CustomObjectsApi
 
 
@@ -227,35 +236,26 @@ def round_trip(manifest: dict[str, Any]) -> dict[str, Any]:
     return models.V1beta1Experiment.from_dict(manifest).to_dict()
 
 
-def runtime(image: str) -> Runtime:
-    """A training runtime of the lifecycle's image.
-
-    On a cluster, ``TrainerClient().get_runtime(name)`` gives one.
-    """
-    from kubeflow.trainer import Runtime, RuntimeKind
-    from kubeflow.trainer.constants import constants
-    from kubeflow.trainer.types.types import RuntimeTrainer, TrainerType
-
-    trainer = RuntimeTrainer(trainer_type=TrainerType.CUSTOM_TRAINER, framework="python", image=image)
-    trainer.set_command(constants.DEFAULT_COMMAND)
-    return Runtime(name="ml-lifecycle", trainer=trainer, kind=RuntimeKind.CLUSTER_TRAINING_RUNTIME)
-
-
 def optimize(
     client: OptimizerClient,
     space: Mapping[str, BaseDistribution],
     inputs: Mapping[str, str],
     trials: int,
-    image: str,
+    runtime: str = RUNTIME,
+    parallel: int = 2,
 ) -> str:
     """Ask the cluster that ``client`` belongs to for the sweep; gives the name of the job that does it.
+
+    Without a number of trials that may fail, Katib calls a sweep succeeded of which all trials failed.
 
     Args:
         client: of Kubeflow's SDK; its constructor needs a cluster.
         space: the search space, by hyperparameter.
         inputs: the other arguments of ``trial``.
         trials: number of trials in all.
-        image: of the trials.
+        runtime: name of the TrainingRuntime, whose working directory must be each pod's own: the client keeps
+            the trial's text there.
+        parallel: number of trials at a time.
 
     Raises:
         ValueError: the client's ``Search`` cannot say a part of the space.
@@ -264,11 +264,13 @@ def optimize(
     from kubeflow.optimizer.types.optimization_types import Direction
     from kubeflow.trainer import CustomTrainer
 
-    trainer = CustomTrainer(func=trial, func_args=dict(inputs), image=image)
+    trainer = CustomTrainer(func=trial, func_args=dict(inputs))
     return client.optimize(
-        TrainJobTemplate(runtime=runtime(image), trainer=trainer),
+        TrainJobTemplate(runtime=runtime, trainer=trainer),
         search_space={choice: search(distribution) for choice, distribution in space.items()},
         objectives=[Objective(metric=_score_name(inputs), direction=Direction.MAXIMIZE)],
-        trial_config=TrialConfig(num_trials=trials, parallel_trials=2),
+        trial_config=TrialConfig(
+            num_trials=trials, parallel_trials=min(parallel, trials), max_failed_trials=min(3, trials)
+        ),
         algorithm=RandomSearch(),
     )

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from lifecycle.cluster.inference_service import inference_service, scrape_target
+from lifecycle.cluster.trainer import training_runtime
 from lifecycle.objects import (
     CONTAINER_SECURITY,
     LABELS,
@@ -508,7 +509,8 @@ def render(
         settings: of the project.
         feast: ``feature_store.yaml`` of this machine, as read.
         experiment: what ``lifecycle.cluster.katib.experiment`` rendered, if there is a sweep.
-        train_job: a TrainJob, and the runtime that it names where that is the project's own, if there is one.
+        train_job: what ``lifecycle.cluster.trainer.train_job`` rendered, if there is a distributed training.
+            Its runtime comes along, as it does where the settings name a ``training_image``.
 
     Raises:
         ValueError: a name that a cluster would refuse.
@@ -532,6 +534,8 @@ def render(
         "models/inference_service.yaml": [inference_service(settings)],
         "models/scrape.yaml": [_config("scrape", **{"prometheus.yaml": text([scrape(settings)])})],
     }
+    if train_job or cluster.training_image:
+        files["base/training_runtime.yaml"] = [training_runtime(cluster)]
     if experiment:
         files["models/experiment.yaml"] = [experiment]
     if train_job:
@@ -590,34 +594,6 @@ def read(folder: Path) -> dict[str, list[Manifest]]:
     """
     paths = sorted(folder.rglob("*.yaml"))
     return {path.relative_to(folder).as_posix(): list(yaml.safe_load_all(path.read_text())) for path in paths}
-
-
-def train_job(name: str, inputs: Mapping[str, Any], workers: int, cluster: Cluster) -> Manifest:
-    """The TrainJob that ``lifecycle.training.shipped.submit`` asks a cluster for.
-
-    Kubeflow's client renders it and sends it at once. Here it has no cluster: what it would send is kept,
-    which touches what version 0.5 keeps private.
-
-    Args:
-        name: of the job: lower case, with hyphens.
-        inputs: the arguments of ``lifecycle.training.distributed.work``.
-        workers: number of pods.
-        cluster: the settings of that name.
-    """
-    from kubeflow.trainer import TrainerClient
-    from kubeflow.trainer.backends.kubernetes.backend import KubernetesBackend
-
-    from lifecycle.training import shipped
-
-    sent: list[Manifest] = []
-    client = TrainerClient.__new__(TrainerClient)
-    client.backend = KubernetesBackend.__new__(KubernetesBackend)
-    client.backend.namespace = cluster.namespace
-    client.backend.custom_api = SimpleNamespace(
-        create_namespaced_custom_object=lambda *given: sent.append(given[-1])
-    )
-    shipped.submit(client, name, inputs, workers, cluster)
-    return sent[0]
 
 
 def round_trip(manifest: Manifest) -> Manifest | None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.pt"
 """The checkpoint's name in a job's folder."""
+LOGGED = "logged.json"
+"""The file beside it that says which MLflow run the training left, and after which epoch."""
 ROW = "row"
 """The column of a shard's file that says which row of the label file a row is, counted from 0."""
 
@@ -114,7 +116,8 @@ def work(
     ``torchrun`` says by ``RANK`` and ``WORLD_SIZE`` who a worker is; without them it is one process on all
     rows. In ``folder``, which all workers share, each leaves ``shard_<rank>.parquet`` and
     ``outcome_<rank>.json``; worker 0 also keeps the checkpoint, and logs to MLflow when all is done. A job
-    that finds its checkpoint goes on from there, also with another number of workers.
+    that finds its checkpoint goes on from there, also with another number of workers. One that finds a
+    complete training says so, and logs no second run.
 
     Args:
         feature_repo: folder of ``feature_store.yaml``.
@@ -192,7 +195,16 @@ def work(
         _write(place / f"outcome_{rank}.json", json.dumps(asdict(outcome)).encode())
         scored = _gather(_scores(outcome, contract, held_out), rank, workers)
         if rank == 0 and experiment:
-            _log(outcome, contract, C, settings | {"epochs": epochs}, pd.concat(scored), experiment, run_name)
+            earlier = json.loads((place / LOGGED).read_text()) if (place / LOGGED).exists() else {}
+            if began_at == epochs == earlier.get("epoch"):
+                _say(
+                    f"nothing to do: {place} holds this training, complete, and its MLflow run is "
+                    f"{earlier['run_id']}. A new training needs a folder of its own."
+                )
+                return outcome
+            parameters = settings | {"epochs": epochs}
+            run_id = _log(outcome, contract, C, parameters, pd.concat(scored), experiment, run_name)
+            _write(place / LOGGED, json.dumps({"run_id": run_id, "epoch": epochs}).encode())
         return outcome
     finally:
         if workers > 1:
@@ -412,9 +424,9 @@ def _log(
     scored: pd.DataFrame,
     experiment: str,
     run_name: str,
-) -> None:
+) -> str:
     """One run for the whole job: parameters, the loss of each epoch, the score on the held-out rows of all
-    workers, the model with its contract.
+    workers, the model with its contract. Gives the run's id.
     """
     import mlflow
     from mlflow.entities import Metric
@@ -432,6 +444,7 @@ def _log(
             mlflow.MlflowClient().log_batch(run.info.run_id, metrics=curve[start : start + 1000])
         logged = log_model(model, contract, Recipe(hyperparameters={"C": C}), example)
         mlflow.log_metric("held_out_auc", roc_auc_score(scored.label, scored.score), model_id=logged.model_id)
+    return str(run.info.run_id)
 
 
 def outcomes(folder: str | Path) -> list[Outcome]:
