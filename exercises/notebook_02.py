@@ -21,7 +21,7 @@ def _keeps_expired(ttl: Any) -> str:
 
     if not isinstance(ttl, timedelta):
         raise NotYet(
-            f"that is of the type {type(ttl).__name__}; a time to live is a `timedelta`, as in `by_hand`"
+            f"your answer is of type {type(ttl).__name__}; a time to live is a `timedelta`, as in `by_hand`"
             " above."
         )
     stats = pd.read_parquet(current().data / "driver_stats.parquet", columns=["driver_id", "event_timestamp"])
@@ -31,7 +31,7 @@ def _keeps_expired(ttl: Any) -> str:
     questions = pd.DataFrame({"driver_id": last.index}).merge(times, how="cross")
     with scratch() as store:
         view = store.get_feature_view("driver_hourly_stats")
-        with attempt(f"Feast's DuckDB store cannot use {ttl} (whole days are fine)"):
+        with attempt(f"Feast's DuckDB store can't use {ttl} (whole days work)"):
             view.ttl = ttl
             store.apply(view)
             found = store.get_historical_features(questions, ["driver_hourly_stats:conv_rate"]).to_df()
@@ -41,19 +41,19 @@ def _keeps_expired(ttl: Any) -> str:
     if not today.all():
         short = str(ttl).removesuffix(", 0:00:00").removesuffix(" 00:00:00")
         raise NotYet(
-            f"with {short} Feast still gives {(~today).sum()} of {len(today)} drivers a null; the oldest last"
-            f" value is {oldest} old. "
-            + ("That is shorter than today's 7 days." if ttl < timedelta(days=7) else "Compare the two.")
+            f"with {short}, Feast still returns null for {(~today).sum()} of {len(today)} drivers; the oldest"
+            f" last value is {oldest} old. "
+            + ("Yours is shorter than the current 7 days." if ttl < timedelta(days=7) else "Compare the two.")
         )
     if much_later[last.idxmin()]:
         raise NotYet(
-            f"every driver gets a value, but so would one who left {2 * days:.0f} days ago. "
+            f"every driver gets a value, but so would a driver who left {2 * days:.0f} days ago. "
             + ("To Feast, zero means no limit. " if not ttl else "")
-            + "Find the age in the file, and stay near it."
+            + "Find the age of the oldest last row in `stats`, and stay close to it."
         )
     return (
-        f"All {len(today)} drivers get a value, and the model is told that one of {days:.0f} days ago is as"
-        " good as one of today."
+        f"All {len(today)} drivers get a value. The price: the model can't tell a value that is"
+        f" {days:.0f} days old from one of today."
     )
 
 
@@ -69,7 +69,7 @@ def _never_ahead(ask: Any) -> str:
 
     if not callable(ask):
         raise NotYet(
-            f"that is of the type {type(ask).__name__}; write a function that takes a store and questions."
+            f"your answer is of type {type(ask).__name__}; write a function that takes a store and questions."
         )
     stats = pd.read_parquet(current().data / "driver_stats.parquet")
     labels = pd.read_parquet(current().data / "driver_labels.parquet")
@@ -107,21 +107,21 @@ def _never_ahead(ask: Any) -> str:
         raise NotYet(_why_ahead(answer, int(ahead.sum()), int(clear.sum())))
     if stale.any():
         raise NotYet(
-            f"nothing looks ahead, but {stale.sum()} of {clear.sum()} questions get the mean of the day"
-            " before yesterday. That of yesterday was complete at midnight."
+            f"nothing looks ahead, but {stale.sum()} of {clear.sum()} questions get the mean of two days"
+            " before. The mean of the day before was complete at midnight."
         )
     if not right[clear].all():
         raise NotYet(
-            f"{(clear & ~right).sum()} of {clear.sum()} answers are not the mean of the day before the"
-            " question, or are null. Which row does Feast take?"
+            f"{(clear & ~right).sum()} of {clear.sum()} answers are null, or aren't the mean of the day"
+            " before the question. Which row does Feast return?"
         )
     asked = clear & (questions.number < len(labels)).to_numpy()
     truth = labels.label.reindex(questions.number)[asked]
     leaky, honest = (roc_auc_score(truth, mean_of(later)[asked]) for later in (0, -1))
     return (
         f"All {clear.sum():,} questions whose driver reported on these days get the mean of the day before."
-        f" As a score of its own it has an AUC of {honest:.2f}; asked at the label's time it would show"
-        f" {leaky:.2f}. A point-in-time join is as right as the time that is stamped on a row."
+        f" Used alone as a score, it has an AUC of {honest:.2f}; retrieved at the label's time, it would"
+        f" have {leaky:.2f}. A point-in-time join is only as good as the timestamps of the rows."
     )
 
 
@@ -130,23 +130,24 @@ def _by_number(answer: Any, questions: int) -> np.ndarray:
     import pandas as pd
 
     if hasattr(answer, "to_df"):
-        raise NotYet("that is a job: its rows are joined when `to_df()` is called.")
+        raise NotYet("your function returns a job, which joins the rows when you call `to_df()`.")
     if not isinstance(answer, pd.DataFrame):
         raise NotYet(
-            f"your function returns something of the type {type(answer).__name__}; return the table that"
-            " Feast gives."
+            f"your function returns a value of type {type(answer).__name__}; return the table that Feast"
+            " returns."
         )
     answer = answer.reset_index() if answer.index.name == "number" else answer
     why = {
         "number": "Feast passes the columns of the entity table through.",
-        "mean_conv_rate": "Feast adds one for each feature that is asked for.",
+        "mean_conv_rate": "Feast adds one for each feature that you ask for.",
     }
     for column in why:
         if column not in answer:
-            raise NotYet(f"the table that your function returns has no column `{column}`; {why[column]}")
+            raise NotYet(f"the table that your function returns has no column `{column}`. {why[column]}")
     if sorted(answer.number) != list(range(questions)):
         raise NotYet(
-            f"{questions} questions were asked, and {len(answer)} rows came back; each should come back once."
+            f"there were {questions} questions, and {len(answer)} rows came back; each question should come"
+            " back once."
         )
     return answer.set_index("number").mean_conv_rate.sort_index().to_numpy(float)
 
@@ -155,19 +156,19 @@ def _why_ahead(answer: pd.DataFrame, ahead: int, clear: int) -> str:
     """What to say when so many of so many answers hold hours after their question."""
     if ahead < clear:
         return (
-            f"{ahead} of {clear} questions still get the mean of their own day. Take one at 20:00: for which"
-            " time do you ask, and which stamp is the last that is not later?"
+            f"{ahead} of {clear} questions still get the mean of their own day. Take one at 20:00: which time"
+            " do you ask for, and what is the last timestamp that isn't later?"
         )
     asked = answer.get("event_timestamp")
     if asked is not None and (asked == asked.dt.floor("D")).all():
         return (
-            "you ask at midnight, and a day's row is stamped with that very moment: *not later than*"
+            "you ask for midnight, and the row of a day has exactly that timestamp: *not later than*"
             " includes it."
         )
     return (
-        f"each of {clear} questions gets the mean of its own day, or of a later one. The row of a day is"
-        " stamped 00:00, so for any hour of that day it is the last that is *not later*, and it holds the"
-        " hours up to the next midnight."
+        f"each of {clear} questions gets the mean of its own day, or of a later one. The row of a day has"
+        " the timestamp 00:00, so for any hour of that day it is the last row that is *not later*. It"
+        " averages the hours up to the next midnight."
     )
 
 
@@ -193,7 +194,7 @@ def _looks_ahead(row: Any) -> str:
             return [float(job.to_df().conv_rate.iloc[0]) for job in jobs]
 
     before, known_before = asked(driver)
-    with attempt("the file does not take this row"):
+    with attempt("the row doesn't fit into the file"):
         frame = pd.concat([driver, row], ignore_index=True).astype(driver.dtypes)
     trained, known = asked(frame)
     given = float(row.conv_rate.iloc[0])
@@ -201,12 +202,12 @@ def _looks_ahead(row: Any) -> str:
         raise NotYet(_why_not_taken(row.iloc[0], driver, moment, before))
     if known != known_before:
         raise NotYet(
-            f"asked as of 10:25, both retrievals take your row, {given}: it was written by then. Look at its"
+            f"as of 10:25, both retrievals return your row, {given}: it was written by then. Look at its"
             " `created`."
         )
     return (
-        f"A training set as of 10:25 gets {given}; what was known then is {known}. "
-        "By event time alone a late row looks ahead."
+        f"A training set as of 10:25 gets {given}, although {known} was known then. "
+        "By event time alone, a late row looks ahead."
     )
 
 
@@ -218,54 +219,51 @@ def _one_row(row: Any, like: pd.DataFrame) -> pd.DataFrame:
         columns = {
             name: value if pd.api.types.is_list_like(value) else [value] for name, value in row.items()
         }
-        with attempt("it does not make a table"):
+        with attempt("your answer doesn't make a table"):
             row = pd.DataFrame(columns)
     if not isinstance(row, pd.DataFrame):
         raise NotYet(
-            f"that is of the type {type(row).__name__}; write a table of one row with the columns of `stats`."
+            f"your answer is of type {type(row).__name__}; write a table of one row with the columns of"
+            " `stats`."
         )
     if len(row) != 1:
-        raise NotYet(f"that table has {len(row)} rows; one is asked for.")
+        raise NotYet(f"your table has {len(row)} rows; write one.")
     if missing := [name for name in like if name not in row]:
-        raise NotYet(f"the row has no {', '.join(missing)}; it needs all columns of `stats`.")
+        raise NotYet(f"the row lacks {', '.join(missing)}; it needs all columns of `stats`.")
     if row.conv_rate.isna().any():
-        raise NotYet("its `conv_rate` is missing; give the row a number, or nobody can tell which was taken.")
+        raise NotYet("its `conv_rate` is missing; give the row a number, to show which row Feast returned.")
     for name in ("event_timestamp", "created"):
         if not pd.api.types.is_datetime64_any_dtype(row[name]):
-            raise NotYet(
-                f"`{name}` is a column of the type {row[name].dtype}; write a time like `hour` above."
-            )
+            raise NotYet(f"the column `{name}` is of type {row[name].dtype}; write a time like `hour` above.")
         if not isinstance(row[name].dtype, pd.DatetimeTZDtype):
             raise NotYet(f"`{name}` has no time zone; write it like `hour` above.")
     return row[list(like)]
 
 
 def _why_not_taken(row: pd.Series, driver: pd.DataFrame, moment: pd.Timestamp, before: float) -> str:
-    """What to say when the retrieval by event time does not take the learner's row."""
+    """What to say when the retrieval by event time doesn't return the learner's row."""
     latest = driver[driver.event_timestamp <= moment].sort_values(["event_timestamp", "created"]).iloc[-1]
     if row.driver_id != latest.driver_id:
-        return f"the row is of driver {row.driver_id}, and the question is about {latest.driver_id}."
+        return f"the row is about driver {row.driver_id}, and the question about {latest.driver_id}."
     if row.conv_rate == before:
         return (
-            f"your `conv_rate` is that of the file, {before}; give the row another one, or nobody can tell"
-            " which was taken."
+            f"your `conv_rate` equals the one in the file, {before}; choose another, to show which row Feast"
+            " returned."
         )
     if row.event_timestamp > moment:
         return (
             f"its event time, {row.event_timestamp:%H:%M} on {row.event_timestamp:%d %B}, is later than the"
-            " question, so nobody takes it: part 1 of the rule."
+            " question, so Feast ignores it: part 1 of the rule."
         )
     if row.event_timestamp < latest.event_timestamp:
         return (
-            f"asked as of 10:25, Feast still takes the row of {latest.event_timestamp:%H:%M}: its event time"
-            " is later than yours. See part 3 of the rule."
+            f"as of 10:25, Feast still returns the row of {latest.event_timestamp:%H:%M}: its event time is"
+            " later than yours. See part 3 of the rule."
         )
     if row.event_timestamp == latest.event_timestamp and row.created <= latest.created:
-        return (
-            "the file has a row of the same hour that was written after yours, and wins: part 4 of the rule."
-        )
+        return "the file has a row of the same hour that was written after yours: part 4 of the rule."
     return (
-        f"asked as of 10:25, Feast does not give its `conv_rate`, {row.conv_rate}. Compare it with the four"
+        f"as of 10:25, Feast doesn't return its `conv_rate`, {row.conv_rate}. Compare the row with the four"
         " parts of the rule."
     )
 
@@ -275,25 +273,25 @@ EXERCISES = [
         "2.1",
         "Keep an expired value",
         _keeps_expired,
-        more="`NOW - last_hourly.min()` is the age of the oldest last value at the course's clock.",
+        more="`NOW - last_hourly.min()` is the age of the oldest last row at the course's clock.",
         worked="""
-# The longest silence, rounded up to whole days.
+# The age of the oldest last row, rounded up to whole days.
 longer_ttl = timedelta(days=(NOW - last_hourly.min()).days + 1)
 """,
     ),
     Exercise(
         "2.2",
-        "Mend a leak that the view brings along",
+        "Fix a leak built into a view",
         _never_ahead,
         more=(
-            "The view cannot be changed; the entity table can. At which time do you have to ask, so that the"
-            " last stamp before it is that of a day which has ended by the question's own time? Write that"
-            " time into a copy of `questions`, and retrieve with it."
+            "You can't change the view, but you can change the entity table. For which time must you ask, so"
+            " that the last timestamp before it belongs to a day that has ended by the question's own time?"
+            " Write that time into a copy of `questions`, and retrieve with it."
         ),
         worked="""
 def without_looking_ahead(store, questions):
-    # Stamped with its start, a day is complete a day later. So whatever is stamped a day before the
-    # question is complete at the question. (Better still: its owner stamps the row with the end.)
+    # A row has the timestamp of the day's start and is complete a day later. So what has a timestamp a day
+    # before the question is complete by then. (Better: the owner uses the end of the day as timestamp.)
     a_day_before = questions.event_timestamp - timedelta(days=1)
     return historical_features(
         store,
@@ -307,12 +305,11 @@ def without_looking_ahead(store, questions):
         "Write a row that looks ahead",
         _looks_ahead,
         more=(
-            "Two times are yours to choose. By the first the row has to be the latest at 10:25, and by the"
-            " second nobody had it at 10:25. `stats[...].assign(...)` of the row of ten o'clock is a short"
-            " way to write it."
+            "Choose two times. `event_timestamp` makes the row the latest one at 10:25, and `created` says"
+            " that nobody had it at 10:25. In short, `assign` both to the row of 10:00 in `stats`."
         ),
         worked="""
-# A correction of ten o'clock, written two days later.
+# A correction of the row of 10:00, written two days later.
 ten = stats[(stats.driver_id == 1001) & (stats.event_timestamp == hour)]
 late_row = ten.tail(1).assign(conv_rate=0.99, created=hour + timedelta(days=2))
 """,

@@ -8,7 +8,7 @@ import contextlib
 import html
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,36 +225,83 @@ def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, s
     show(fig, alt)
 
 
-def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, *, alt: str) -> None:
-    """One driver's ``rows`` as dots over time, the question's ``time`` as a line, and the dot that a
-    point-in-time join takes."""
-    fig, ax = figure(height=2.6)
-    known = rows.event_timestamp <= time
-    ax.scatter(
-        rows.event_timestamp[known], rows[value][known], color=BLUE, label=f"known at {time:%H:%M}", zorder=3
+def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, ttl: pd.Timedelta) -> None:
+    """Draw a point-in-time join: the rows that are too old, valid, or in the future, and the one returned.
+
+    Args:
+        rows: one driver's rows, in the order of ``event_timestamp`` and ``created``.
+        value: the feature's column.
+        time: the question's time; the view's ``ttl`` reaches back from it.
+    """
+    from matplotlib.dates import DateFormatter
+
+    future, too_old = rows.event_timestamp > time, rows.event_timestamp < time - ttl
+    valid = ~future & ~too_old
+    fig, ax = figure(width=8.5, height=2.9)
+    ax.axvspan(time - ttl, time, color=BLUE, alpha=0.08, linewidth=0)
+    ax.axvline(time, color=INK, linewidth=1.2)
+    styles = {
+        "too old": (too_old, GREY, "o"),
+        "valid": (valid, BLUE, "o"),
+        "in the future": (future, RED, "x"),
+    }
+    for label, (chosen, color, marker) in styles.items():
+        ax.scatter(
+            rows.event_timestamp[chosen], rows[value][chosen], s=12, color=color, marker=marker, label=label
+        )
+    question = (
+        f"The question on {time:%d %b at %H:%M} with a time to live of {ttl / pd.Timedelta('1D'):g} days"
     )
-    ax.scatter(
-        rows.event_timestamp[~known],
-        rows[value][~known],
-        color="white",
-        edgecolor=RED,
-        label="the future",
-        zorder=3,
-    )
-    ax.axvline(time, color=INK, linewidth=1)
-    taken = rows[known].iloc[-1]
-    ax.annotate(
-        "taken",
-        (taken.event_timestamp, taken[value]),
-        xytext=(-45, 18),
-        textcoords="offset points",
-        color=BLUE,
-        arrowprops={"arrowstyle": "->", "color": BLUE},
-    )
-    ax.xaxis.set_major_formatter(lambda day, _: f"{round(day % 1 * 24) % 24:02d}:00")
+    answer = "returns null: no row is valid"
+    if valid.any():
+        row = rows[valid].iloc[-1]
+        answer = f"returns {row[value]:.4f}, the row of {row.event_timestamp:%d %b at %H:%M}"
+        ax.scatter(row.event_timestamp, row[value], s=90, facecolor="none", edgecolor=INK, linewidth=1.8)
+    ax.set_title(f"{question}\n{answer}", color=INK, fontsize=10, loc="left")
+    ax.xaxis.set_major_formatter(DateFormatter("%d %b"))
+    edge = pd.Timedelta("12h")
     ax.set(ylabel=value, ylim=(0, 1))
-    ax.legend(frameon=False, loc="upper right", fontsize=8)
-    show(fig, alt)
+    ax.set_xlim(rows.event_timestamp.min() - edge, rows.event_timestamp.max() + pd.Timedelta("15D"))
+    ax.legend(frameon=False, loc="upper right", fontsize=9)
+    show(fig, f"One driver's hourly {value} over time. {question} {answer}.")
+
+
+def with_sliders(draw: Callable[..., None], **ranges: tuple[float, float, float, float]) -> None:
+    """Draw a picture, in JupyterLab with a slider for each argument.
+
+    A run without a person (papermill, the pages on the web) shows the picture of the start values alone.
+
+    Args:
+        draw: draws one picture; takes each name of ``ranges``.
+        ranges: lowest, highest, step, and start of each slider.
+    """
+    from IPython import get_ipython
+
+    starts = {name: start for name, (*_, start) in ranges.items()}
+    kernel = getattr(get_ipython(), "kernel", None)
+    # JupyterLab and VS Code name the cell that they execute; papermill and nbconvert don't.
+    if not kernel or "cellId" not in kernel.get_parent("shell").get("metadata", {}):
+        draw(**starts)
+        return
+    from ipywidgets import FloatSlider, Layout, interact
+
+    wide, style = Layout(width="600px"), {"description_width": "150px"}
+    interact(
+        draw,
+        **{
+            name: FloatSlider(
+                min=low,
+                max=high,
+                step=step,
+                value=start,
+                description=name.replace("_", " "),
+                layout=wide,
+                style=style,
+                continuous_update=False,
+            )
+            for name, (low, high, step, start) in ranges.items()
+        },
+    )
 
 
 def outlines(

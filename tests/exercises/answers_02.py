@@ -29,14 +29,14 @@ longer_ttl = timedelta(hours=24 * int(np.ceil((NOW - last_hourly.min()) / timede
             'longer_ttl = pd.Timedelta("16D")',
         ],
         wrong={
-            "shorter than today's 7 days": "longer_ttl = timedelta(hours=9)",
-            "with 10 days Feast still gives": "longer_ttl = timedelta(days=10)",
-            "with 11 days Feast still gives": 'longer_ttl = pd.Timedelta("11D")',
+            "shorter than the current 7 days": "longer_ttl = timedelta(hours=9)",
+            "with 10 days, Feast still returns null": "longer_ttl = timedelta(days=10)",
+            "with 11 days, Feast still returns null": 'longer_ttl = pd.Timedelta("11D")',
             "the oldest last value is 15 days 01:00:00 old": "longer_ttl = timedelta(days=15)",
-            "so would one who left": "longer_ttl = timedelta(days=365)",
+            "so would a driver who left": "longer_ttl = timedelta(days=365)",
             "zero means no limit": "longer_ttl = timedelta(0)",
-            "(whole days are fine): ValueError": "longer_ttl = NOW - last_hourly.min()",
-            "that is of the type int": "longer_ttl = 30",
+            "(whole days work): ValueError": "longer_ttl = NOW - last_hourly.min()",
+            "your answer is of type int": "longer_ttl = 30",
         },
     ),
     "2.2": Answers(
@@ -53,15 +53,15 @@ def without_looking_ahead(store, questions):
 """,
         ],
         wrong={
-            "it is the last that is *not later*": ASK.format(moment="questions.event_timestamp"),
-            "you ask at midnight": ASK.format(moment='questions.event_timestamp.dt.floor("D")'),
+            "it is the last row that is *not later*": ASK.format(moment="questions.event_timestamp"),
+            "you ask for midnight": ASK.format(moment='questions.event_timestamp.dt.floor("D")'),
             "Take one at 20:00": ASK.format(moment="questions.event_timestamp - timedelta(hours=12)"),
-            "day before yesterday": ASK.format(moment="questions.event_timestamp - timedelta(days=2)"),
-            "that is a job": """
+            "the mean of two days before": ASK.format(moment="questions.event_timestamp - timedelta(days=2)"),
+            "your function returns a job": """
 def without_looking_ahead(store, questions):
     return store.get_historical_features(questions, ["driver_daily_means:mean_conv_rate"])
 """,
-            "no column `mean_conv_rate`; Feast adds one for each feature": (
+            "no column `mean_conv_rate`. Feast adds one for each feature": (
                 ASK.format(moment="questions.event_timestamp").replace(
                     "daily_means:mean_conv", "hourly_stats:conv"
                 )
@@ -88,14 +88,14 @@ late_row |= {"conv_rate": 0.0, "created": pd.Timestamp("2025-02-14", tz="UTC")}
             "has no time zone": LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30").replace(
                 ', tz="UTC"', ""
             ),
-            "`created` is a column of the type object": (
+            "the column `created` is of type object": (
                 LATE.format(event="2025-02-10 10:20", created="2025-02-10 10:30")
                 + "late_row = late_row.astype({'created': str})"
             ),
             "its `conv_rate` is missing": LATE.format(
                 event="2025-02-10 10:20", created="2025-02-10 10:30"
-            ).replace("0.9", "np.nan"),
-            "it does not make a table: ValueError": (
+            ).replace("0.9", 'float("nan")'),
+            "your answer doesn't make a table: ValueError": (
                 'late_row = {"driver_id": [1001, 1001], "conv_rate": [0.9]}'
             ),
         },

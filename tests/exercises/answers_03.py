@@ -22,28 +22,28 @@ frozen_rule = gxe.ExpectColumnQuantileValuesToBeBetween(
                 'frozen_rule = gxe.ExpectColumnValuesToBeBetween(column="acc_rate", min_value=0, max_value=1)'
             ),
             "a rule on the mean finds nothing": """
-near = reference_frame.acc_rate.mean()
+near = reference_rows.acc_rate.mean()
 frozen_rule = gxe.ExpectColumnMeanToBeBetween(column="acc_rate", min_value=near - 0.05, max_value=near + 0.05)
 """,
             "The next accident brings another value": """
 frozen_rule = gxe.ExpectColumnValuesToNotBeInSet(
-    column="acc_rate", value_set=[reference_frame.acc_rate.mean()]
+    column="acc_rate", value_set=[reference_rows.acc_rate.mean()]
 )
 """,
-            "so is the reference period: acc_rate: expect_column_values_to_be_unique, found": (
+            "but also the reference period: acc_rate: expect_column_values_to_be_unique, found": (
                 'frozen_rule = gxe.ExpectColumnValuesToBeUnique(column="acc_rate")'
             ),
-            "speaks of conv_rate": (
+            "the rule is on `conv_rate`": (
                 'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="conv_rate", min_value=0.1)'
             ),
             "call it with a column": "frozen_rule = gxe.ExpectColumnStdevToBeBetween",
-            "it may come out a hair above": """
+            "rounding can make it slightly larger": """
 frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", min_value=0, strict_min=True)
 """,
             "sets no lower limit": (
                 'frozen_rule = gxe.ExpectColumnStdevToBeBetween(column="acc_rate", max_value=0.1)'
             ),
-            "that is of the type str": 'frozen_rule = "acc_rate"',
+            "your answer is of type str": 'frozen_rule = "acc_rate"',
         },
     ),
     "3.2": Answers(
@@ -57,12 +57,12 @@ def all_measured(run, store):
             ALARM.format('run["computed_feature_views"] == len(store.list_feature_views())'),
         ],
         wrong={
-            "Its `status` says so, too": ALARM.format('run["status"] == "completed"'),
+            "The `status` makes the same mistake": ALARM.format('run["status"] == "completed"'),
             "How many should there be?": ALARM.format('run["computed_features"] > 0'),
             "a staged batch has one view": ALARM.format('run["computed_features"] == 5'),
-            "and you call that incomplete": ALARM.format("not run"),
+            "and your function returns False": ALARM.format("not run"),
             "returned None; return True or False": "def all_measured(run, store):\n    print(run, store)",
-            "returned something of the type list": ALARM.format('[name for name in run if name == "errors"]'),
+            "returned a value of type list": ALARM.format('[name for name in run if name == "errors"]'),
             "your function failed: AssertionError (": "def all_measured(run, store):\n    assert not run",
         },
     ),
@@ -76,7 +76,7 @@ def all_measured(run, store):
             "a correlation of 1.00. A model could still": SPOIL.format(
                 "rows.assign(conv_rate=rows.conv_rate * 0.98)"
             ),
-            "refused by the rules. conv_rate: expect": SPOIL.format(
+            "the rules reject the batch. conv_rate: expect": SPOIL.format(
                 "rows.assign(conv_rate=rows.conv_rate * 100)"
             ),
             "the score holds the batch: conv_rate": SPOIL.format(
@@ -87,8 +87,8 @@ def all_measured(run, store):
                     'rows.assign(conv_rate=rows.groupby("driver_id").conv_rate.shift(3).fillna(0.5))'
                 )
             ),
-            "pandas goes by its index": SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"),
-            "refused by the rules. conv_rate: expect_column_values_to_not_be_null": SPOIL.format(
+            "pandas aligns it by index": SPOIL.format("rows.assign(conv_rate=rows.conv_rate.sample(frac=1))"),
+            "the rules reject the batch. conv_rate: expect_column_values_to_not_be_null": SPOIL.format(
                 "rows.assign(conv_rate=np.nan)"
             ),
             "return the batch as a table": SPOIL.format("rows.conv_rate.mean()"),

@@ -3,13 +3,18 @@
 ``faults_02.py`` holds the faults of notebook 02::
 
     @fault("02", "claim-no-future-data", says="values differ")
-    def one_value_from_the_next_hour(ns):
-        ns["found"].iloc[17, 0] += 0.01
+    def the_daily_view_has_a_longer_time_to_live(ns):
+        with time_to_live("driver_daily_profile", 33) as ns["store"]:
+            rerun(ns, "training = historical", "feast_values = training")
+            yield
 
 The second argument is the tag of the check's cell; ``says`` is a part of the message that it must fail with.
 ``ns`` is a copy of all names just before the check: change a value in place or replace it, and none of it
 reaches the notebook. Its functions see the changed names. Modules, classes, clients, stores, and servers are
 not copied (``trial.py`` lists what is): replace such a name, or let the fault yield, and restore afterwards.
+
+A fault changes data or code and lets the notebook compute with it: ``rerun`` executes its cells again in
+``ns``. A fault that sets the variable which the assertion reads proves only that ``assert`` works.
 
 Before each check, its source runs once in a copy without a fault, where it must pass, and once per fault,
 where it must raise AssertionError; then the cell itself runs. So a check may not change anything but names.
@@ -55,6 +60,24 @@ def fault(notebook: str, tag: str, *, says: str) -> Callable[[Callable], Callabl
         return plant
 
     return keep
+
+
+def rerun(ns: dict, *marks: str, change: tuple[str, str] = ("", "")) -> None:
+    """Execute cells of the notebook again in ``ns``, with the names that a fault has changed.
+
+    Args:
+        ns: the namespace that the fault got.
+        marks: for each cell a text that no other cell contains, checks aside; in the order of execution.
+        change: a text of these cells and what to execute instead.
+    """
+    old, new = change
+    cells = [source for source in ns["In"] if not source.startswith("# Check")]
+    found = [[source for source in cells if mark in source] for mark in marks]
+    unclear = [mark for mark, sources in zip(marks, found, strict=True) if len(set(sources)) != 1]
+    if unclear or not any(old in sources[0] for sources in found):
+        raise ValueError(f"no cell, or several, with {unclear or old!r}")
+    for sources in found:
+        exec(compile(sources[0].replace(old, new), "<a cell with a fault>", "exec"), ns)
 
 
 def load(number: str, folder: Path = FOLDER) -> list[Fault]:

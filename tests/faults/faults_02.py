@@ -1,158 +1,235 @@
 """What the checks of notebook 02 must notice."""
 
+import contextlib
 from datetime import timedelta
 
-from faults import fault
+from faults import fault, rerun
+
+KEY = ["driver_id", "event_timestamp"]
 
 
-def age_of_the_last(ns, table):
-    """How old the last row of each label's driver is at the label's time."""
-    last = ns[table].groupby("driver_id").event_timestamp.max()
-    return ns["labels"].event_timestamp - ns["labels"].driver_id.map(last)
+@contextlib.contextmanager
+def time_to_live(view, days):
+    """A store like the course's, in which a view has another time to live."""
+    from exercises.core import scratch
+
+    with scratch() as store:
+        changed = store.get_feature_view(view)
+        changed.ttl = timedelta(days=days)
+        store.apply(changed)
+        yield store
+
+
+def rows(table):
+    """A store like the course's hourly view, over other rows."""
+    from exercises.core import staged
+
+    return staged(table)
 
 
 @fault("02", "claim-point-in-time", says="disagree")
-def one_answer_is_an_hour_late(ns):
-    ns["answers"].loc["between two hours", "conv_rate"] += 0.01
+def feast_reads_one_hour_of_the_future(ns):
+    stats = ns["stats"]
+    with rows(stats.assign(event_timestamp=stats.event_timestamp - timedelta(hours=1))) as ns["store"]:
+        rerun(ns, "by_hand(row.driver_id")
+        yield
 
 
-@fault("02", "claim-point-in-time", says="must be null")
-def an_expired_value_is_used_by_both(ns):
-    ns["answers"].loc["last value expired", ["conv_rate", "by hand"]] = 0.5
+@fault("02", "claim-point-in-time", says="disagree")
+def the_view_keeps_values_for_sixty_days(ns):
+    with time_to_live("driver_hourly_stats", 60) as ns["store"]:
+        rerun(ns, "by_hand(row.driver_id")
+        yield
 
 
-@fault("02", "claim-point-in-time", says="corrected must not come back")
-def both_give_the_value_before_its_correction(ns):
-    ns["answers"].loc["a corrected row", ["conv_rate", "by hand"]] = ns["corrected"].conv_rate
+@fault("02", "claim-point-in-time", says="no valid row")
+def view_and_rule_keep_values_for_sixty_days(ns):
+    with time_to_live("driver_hourly_stats", 60) as ns["store"]:
+        rerun(ns, "def by_hand", "by_hand(row.driver_id", change=("days=7", "days=60"))
+        yield
+
+
+@fault("02", "claim-point-in-time", says="corrected later")
+def no_row_was_corrected(ns):
+    ns["stats"] = ns["stats"].drop_duplicates(KEY, keep="first")
+    with rows(ns["stats"]) as ns["store"]:
+        rerun(ns, "by_hand(row.driver_id")
+        yield
 
 
 @fault("02", "claim-no-future-data", says="values differ")
-def one_value_from_the_next_hour(ns):
-    ns["found"].iloc[17, 0] += 0.01
+def one_value_is_of_the_next_hour(ns):
+    later = ns["labels"].assign(event_timestamp=ns["labels"].event_timestamp + timedelta(hours=1))
+    ahead = ns["historical_features"](ns["store"], later.iloc[[17]], ns["rates"])
+    ns["training"].loc[17, "conv_rate"] = ahead.conv_rate.iloc[0]
+    rerun(ns, "feast_values = training")
 
 
 @fault("02", "claim-no-future-data", says="values differ")
 def the_daily_view_has_a_time_to_live_of_one_day(ns):
-    ns["found"].loc[age_of_the_last(ns, "profile") > timedelta(days=1), "rating"] = float("nan")
+    with time_to_live("driver_daily_profile", 1) as ns["store"]:
+        rerun(ns, "training = historical", "feast_values = training")
+        yield
 
 
 @fault("02", "claim-no-future-data", says="values differ")
 def the_daily_view_has_a_longer_time_to_live(ns):
-    age = age_of_the_last(ns, "profile")
-    ns["found"].loc[(age > timedelta(days=30)) & (age <= timedelta(days=33)), "rating"] = 4.5
+    with time_to_live("driver_daily_profile", 33) as ns["store"]:
+        rerun(ns, "training = historical", "feast_values = training")
+        yield
 
 
 @fault("02", "claim-no-future-data", says="values differ")
 def the_hourly_view_has_a_shorter_time_to_live(ns):
-    ns["found"].loc[age_of_the_last(ns, "stats") > timedelta(days=5), "conv_rate"] = float("nan")
+    with time_to_live("driver_hourly_stats", 5) as ns["store"]:
+        rerun(ns, "training = historical", "feast_values = training")
+        yield
+
+
+@fault("02", "claim-no-future-data", says="values differ")
+def a_correction_does_not_count(ns):
+    first = ns["stats"].drop_duplicates(KEY, keep="first")
+    with rows(first) as store:
+        ns["training"]["conv_rate"] = ns["historical_features"](store, ns["labels"], ns["rates"]).conv_rate
+        rerun(ns, "feast_values = training")
+        yield
 
 
 @fault("02", "claim-no-future-data", says="lost or repeated")
 def a_label_is_lost(ns):
-    ns["training"] = ns["training"].iloc[1:]
+    rerun(ns, "training = historical", change=("(store, labels,", "(store, labels.iloc[1:],"))
 
 
-@fault("02", "check-on-demand-formulas", says="away from its formula")
-def the_log_odds_are_computed_with_the_other_rate(ns):
-    expected, np = ns["expected"], ns["np"]
-    ns["computed"]["conv_log_odds"] = np.log((expected.conv_rate + 1e-3) / (1 - expected.acc_rate + 1e-3))
+LEAK = ["calendar = history", "past_only = labels.join", "usable_rows = past_only", "scores = {"]
 
 
-@fault("02", "check-on-demand-formulas", says="must be null where its inputs are")
-def a_missing_input_counts_as_zero(ns):
-    ns["computed"] = ns["computed"].fillna(0.0)
+@fault("02", "claim-leakage-costs", says="does the join still leak")
+def the_daily_average_is_that_of_the_day_before(ns):
+    rerun(ns, *LEAK, change=('.floor("D"))\n', '.floor("D") - timedelta(days=1))\n'))
 
 
-@fault("02", "claim-leakage-costs", says="did the data change")
-def the_daily_means_look_back_only(ns):
-    ns["scores"]["leaky join, in the notebook"] = ns["scores"]["honest join"]
+@fault("02", "claim-leakage-costs", says="does the control leak")
+def the_trailing_average_looks_ahead(ns):
+    rerun(ns, *LEAK, change=('rolling("24h")', 'rolling("24h", center=True)'))
 
 
-@fault("02", "claim-leakage-costs", says="cost where it counts")
+@fault("02", "claim-leakage-costs", says="cost more than it gains")
 def the_leaky_model_is_scored_on_its_own_table(ns):
-    ns["scores"]["leaky join, in production"] = ns["scores"]["leaky join, in the notebook"]
-
-
-@fault("02", "claim-leakage-costs", says="is the honest join leaking")
-def the_honest_join_looks_ahead(ns):
-    ns["scores"]["honest join"] = ns["scores"]["leaky join, in the notebook"]
+    rerun(ns, *LEAK, change=("fit(looks_ahead), past_only", "fit(looks_ahead), looks_ahead"))
 
 
 @fault("02", "check-expired-values", says="of rating within its time to live is missing")
 def ratings_expire_after_a_day(ns):
-    ns["training"].loc[ns["daily_age"] > timedelta(days=1), "rating"] = float("nan")
+    with time_to_live("driver_daily_profile", 1) as ns["store"]:
+        rerun(ns, "training = historical")
+        yield
 
 
 @fault("02", "check-expired-values", says="of rating beyond its time to live came back")
-def ratings_never_expire(ns):
-    ns["training"]["rating"] = ns["training"].rating.fillna(4.5)
+def ratings_last_for_sixty_days(ns):
+    with time_to_live("driver_daily_profile", 60) as ns["store"]:
+        rerun(ns, "training = historical")
+        yield
 
 
 @fault("02", "check-expired-values", says="of conv_rate beyond its time to live came back")
-def hourly_values_never_expire(ns):
-    ns["training"]["conv_rate"] = ns["training"].conv_rate.fillna(0.5)
+def hourly_values_last_for_sixty_days(ns):
+    with time_to_live("driver_hourly_stats", 60) as ns["store"]:
+        rerun(ns, "training = historical")
+        yield
 
 
 @fault("02", "check-expired-values", says="of conv_rate within its time to live is missing")
 def hourly_values_expire_after_a_day(ns):
-    ns["training"].loc[ns["hourly_age"] > timedelta(days=1), "conv_rate"] = float("nan")
+    with time_to_live("driver_hourly_stats", 1) as ns["store"]:
+        rerun(ns, "training = historical")
+        yield
 
 
-@fault("02", "check-expired-values", says="on both sides")
-def no_profile_is_older_than_its_time_to_live(ns):
-    ns["daily_age"] = ns["daily_age"].clip(upper=timedelta(days=1))
+@fault("02", "check-expired-values", says="no label is on one side")
+def no_profile_ends_early(ns):
+    ns["profile"]["event_timestamp"] += timedelta(days=30)
+    rerun(ns, "last_daily = ")
 
 
 @fault("02", "check-shared-keys", says="was lost")
-def one_label_of_a_pair_is_merged(ns):
-    ns["pairs"].iloc[0, 0] = 1
+def one_label_of_a_pair_is_lost(ns):
+    labels = ns["labels"]
+    first = labels[labels.duplicated(KEY)].index[0]
+    ns["training"] = ns["training"].drop(index=first)
+    rerun(ns, "pairs = training")
 
 
-@fault("02", "check-shared-keys", says="should disagree")
+@fault("02", "check-shared-keys", says="no two labels share a key")
+def one_label_of_each_pair_is_kept(ns):
+    ns["training"] = ns["training"].drop_duplicates(KEY)
+    rerun(ns, "pairs = training")
+
+
+@fault("02", "check-shared-keys", says="was lost")
 def pairs_that_disagree_are_dropped(ns):
-    ns["pairs"]["different_labels"] = 1
+    disagree = ns["training"].groupby(KEY).label.transform("nunique") > 1
+    ns["training"] = ns["training"][~disagree]
+    rerun(ns, "pairs = training")
 
 
 @fault("02", "check-shared-keys", says="the same features")
 def a_pair_gets_different_features(ns):
-    ns["pairs"].iloc[0, 2] = 2
+    labels = ns["labels"]
+    ns["training"].loc[labels[labels.duplicated(KEY)].index[0], "conv_rate"] += 0.01
+    rerun(ns, "pairs = training")
 
 
-@fault("02", "claim-as-known-then", says="not yet written")
-def a_value_that_was_written_later_is_let_through(ns):
-    ns["known_then"] = ns["compare"].conv_rate
+@fault("02", "claim-as-known-then", says="weren't written yet")
+def the_time_of_writing_is_ignored(ns):
+    rerun(ns, "as_known = store", change=("filter_by_created_timestamp=True", "full_feature_names=False"))
 
 
 @fault("02", "claim-as-known-then", says="the row written last")
 def the_first_of_two_rows_wins(ns):
-    ns["corrections"].loc[0, "conv_rate"] = ns["corrections"].conv_rate[0] + 0.1
+    with rows(ns["stats"].drop_duplicates(KEY, keep="first")) as store:
+        ns["training"]["conv_rate"] = ns["historical_features"](store, ns["labels"], ns["rates"]).conv_rate
+        yield
 
 
 @fault("02", "claim-as-known-then", says="lost or repeated")
-def a_label_without_a_known_value_is_dropped(ns):
-    ns["known_then"] = ns["known_then"].dropna()
+def a_label_is_not_asked_about(ns):
+    rerun(ns, "as_known = store", change=("entity_df=numbered_labels", "entity_df=numbered_labels.iloc[1:]"))
 
 
-@fault("02", "claim-default-store-refused", says="answer all four")
-def duckdb_merges_the_two_labels_of_a_key(ns):
-    ns["with_duckdb"] = ns["with_duckdb"].drop_duplicates("key")
+@fault("02", "claim-as-known-then", says="no label falls on a corrected row")
+def nothing_was_corrected(ns):
+    ns["stats"] = ns["stats"].drop_duplicates(KEY, keep="last")
+    rerun(ns, "rows_written_twice = stats")
 
 
-@fault("02", "claim-default-store-refused", says="beside an expired one")
-def duckdb_loses_the_value_beside_an_expired_one(ns):
-    ns["with_duckdb"].loc[ns["with_duckdb"].key == 2, "b"] = float("nan")
+@fault("02", "claim-as-known-then", says="came before its label")
+def corrections_are_written_at_once(ns):
+    ns["stats"]["created"] = ns["stats"].event_timestamp
+    rerun(ns, "rows_written_twice = stats")
 
 
-@fault("02", "claim-default-store-refused", says="answers all questions now")
-def the_default_store_is_mended(ns):
-    ns["with_dask"] = ns["with_duckdb"]
+STORES = ["default_config = ", "lost_rows = from_duckdb"]
 
 
-@fault("02", "check-the-guard-counts", says="should refuse")
-def the_guard_lets_an_answer_with_fewer_rows_through(ns):
-    ns["refusal"] = "nothing was refused"
+@fault("02", "claim-default-store-refused", says="each label once")
+def duckdb_joins_as_dask_does(ns):
+    ns["store"] = ns["default_store"]
+    rerun(ns, *STORES)
 
 
-@fault("02", "check-the-guard-counts", says="the store and the remedy")
-def the_guard_does_not_say_what_to_do(ns):
-    ns["refusal"] = "1000 rows were asked for, 953 came back"
+@fault("02", "claim-default-store-refused", says="returns every row now")
+def the_default_store_keeps_every_row(ns):
+    rerun(ns, *STORES, change=("from_dask = default_store", "from_dask = store"))
+
+
+@fault("02", "claim-default-store-refused", says="keeps a row with one expired feature")
+def no_feature_has_expired(ns):
+    ns["numbered_labels"] = ns["numbered_labels"][~ns["training"][["conv_rate", "rating"]].isna().any(axis=1)]
+    rerun(ns, *STORES)
+
+
+@fault("02", "claim-default-store-refused", says="keeps labels that share a key")
+def no_labels_share_a_key(ns):
+    ns["numbered_labels"] = ns["numbered_labels"].drop_duplicates(KEY)
+    rerun(ns, *STORES)

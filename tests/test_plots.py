@@ -1,0 +1,47 @@
+"""The picture of a point-in-time join, and its sliders."""
+
+from types import SimpleNamespace
+
+import ipywidgets
+import pandas as pd
+import pytest
+
+from helpers import plots
+
+ROWS = pd.DataFrame(
+    {
+        "event_timestamp": pd.to_datetime(["2025-02-01", "2025-02-02", "2025-02-05"], utc=True),
+        "conv_rate": [0.1, 0.2, 0.3],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("day", "ttl", "answer"),
+    [
+        ("2025-02-04", 7, "returns 0.2000, the row of 02 Feb at 00:00"),
+        ("2025-02-04", 1, "returns null"),
+        ("2025-02-05", 1, "returns 0.3000"),  # at its own time, a row counts
+        ("2025-02-03", 1, "returns 0.2000"),  # and as old as the time to live
+    ],
+)
+def test_draws_the_row_that_a_point_in_time_join_returns(monkeypatch, day, ttl, answer):
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda fig, alt: shown.append(alt))
+    plots.as_of(ROWS, "conv_rate", pd.Timestamp(day, tz="UTC"), ttl=pd.Timedelta(days=ttl))
+    assert len(shown) == 1 and answer in shown[0]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"cellId": "a cell of JupyterLab"}])
+def test_shows_sliders_in_jupyterlab_and_a_picture_elsewhere(monkeypatch, metadata):
+    kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": metadata})
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    drawn, sliders = [], {}
+    monkeypatch.setattr(ipywidgets, "interact", lambda draw, **controls: sliders.update(controls))
+    plots.with_sliders(lambda **values: drawn.append(values), day=(1, 28, 0.5, 12), ttl=(1, 30, 1, 7))
+    if not metadata:
+        assert drawn == [{"day": 12, "ttl": 7}] and not sliders
+        return
+    assert not drawn
+    day = sliders["day"]
+    assert (day.min, day.max, day.step, day.value) == (1, 28, 0.5, 12)
