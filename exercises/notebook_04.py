@@ -37,8 +37,8 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
     if len(folds) != 8:
         raise NotYet(
-            f"that makes {len(folds)} folds, and `validate` scores eight blocks: only equal blocks can be"
-            " compared."
+            f"that makes {len(folds)} folds, and `validate` scores eight blocks: you can only compare equal"
+            " blocks."
         )
     times, ahead = rows.event_timestamp, pd.Timedelta(hours=HORIZON)
     blocks = [block for _, block in TimeSeriesSplit(8).split(rows)]
@@ -48,12 +48,12 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         if later:
             raise NotYet(
                 f"fold {number} learns from {later:,} rows that are later than the first row it is scored on."
-                " That is the first fault of a random split, in this notebook's first section."
+                " That is what a random split does; see this notebook's first section."
             )
         if not np.array_equal(test, blocks[number]):
             raise NotYet(
-                f"fold {number} is not scored on block {number} of `validate`: only equal blocks can be"
-                " compared."
+                f"fold {number} is not scored on block {number} of `validate`: you can only compare equal"
+                " blocks."
             )
         if unknown:
             units = (
@@ -62,16 +62,16 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
             raise NotYet(
                 f"block {number} begins on {starts:%B %d at %H:%M}, and its model has learned from {unknown}"
                 f" label{'' if unknown == 1 else 's'} whose {HORIZON} hours were not over.{units} How many"
-                f" rows lie in the {HORIZON} hours before each block?"
+                f" rows are in the {HORIZON} hours before each block?"
             )
         unused = (times + ahead <= starts).sum() - len(train)
         if unused > 150:
             raise NotYet(
-                f"no label comes too early, but block {number} leaves out {unused} labels that were known: "
-                "that is more than a day's."
+                f"no label is used too early, but block {number} leaves out {unused} labels that were known: "
+                "more than a day's."
             )
     days = (times - times.min()).dt.total_seconds() / 86400
-    # So far apart are two drivers here that the nearest rows are always of the same one.
+    # Drivers are so far apart here that the nearest rows always belong to the same driver.
     looked_up = pd.DataFrame({"driver": rows.driver_id * 1000, "day": days})
     scores = [
         cross_val_score(KNeighborsClassifier(6), looked_up, rows.label, cv=cut, scoring="roc_auc").mean()
@@ -79,9 +79,9 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
     ]
     shuffled, without_gap, yours = (f"{score:.3f}" for score in scores)
     return (
-        "Every label was known when its block began. A model that only looks up the six labels of a driver"
-        f" that are nearest in time shows what the others are worth: AUC {shuffled} in shuffled folds,"
-        f" {without_gap} in the split of `validate`, {yours} in yours."
+        "Every label was known when its block began. A model that only looks up a driver's six nearest labels"
+        f" in time shows how much unknown labels give away: its AUC is {shuffled} in shuffled folds,"
+        f" {without_gap} in the split of `validate`, and {yours} in yours."
     )
 
 
@@ -104,21 +104,21 @@ def _candidates(client: MlflowClient) -> tuple[Run, list[Run]]:
 def _finds_what_is_without(filter_string: Any) -> str:
     if not isinstance(filter_string, str):
         raise NotYet(
-            f"that is of the type {type(filter_string).__name__}; write the text that `search_runs` takes as"
-            " `filter_string`."
+            f"that is of the type {type(filter_string).__name__}; write the string that `search_runs` takes"
+            " as `filter_string`."
         )
     feature = "avg_daily_trips"
     if unfilled := re.search(r"\{\w*\}", filter_string):
         raise NotYet(
-            f"the text holds {unfilled[0]} as it stands: Python fills braces in when an `f` is before the"
-            " quote."
+            f"the string contains {unfilled[0]} literally: Python fills in braces only when an `f` is before"
+            " the quote."
         )
     with scratch_tracking() as client:
         parent, candidates = _candidates(client)
         experiment = parent.info.experiment_id
 
         def found() -> dict[str, str]:
-            with attempt("MLflow refuses this filter"):
+            with attempt("MLflow rejects this filter"):
                 return {
                     run.info.run_id: run.info.run_name
                     for run in client.search_runs([experiment], filter_string)
@@ -142,10 +142,10 @@ def _finds_what_is_without(filter_string: Any) -> str:
             raise NotYet(
                 "MLflow finds no run. "
                 + (
-                    "A comparison with `=` or `!=` needs a value to compare: look into the tags of a run that"
-                    " is without the feature."
+                    "A comparison with `=` or `!=` needs a value to compare: look at the tags of a run"
+                    " without the feature."
                     if compares
-                    else "Try its conditions one by one: which of them holds for no run?"
+                    else "Try its conditions one by one: which of them is true for no run?"
                 )
             )
         with_it = [run.info.run_name for run in candidates if run.info.run_id in got.keys() - wanted.keys()]
@@ -163,10 +163,10 @@ def _finds_what_is_without(filter_string: Any) -> str:
         if others:
             raise NotYet(
                 f"it also finds {others[0]!r}, which is no candidate of this selection: `children`, above,"
-                " says what is one."
+                " is the condition for one."
             )
-        # What is added tomorrow, in the copy: one that belongs to the answer, one that does not, one of
-        # another selection, and the winner's.
+        # Added tomorrow, in the copy: a run that belongs to the answer, one that does not, one of another
+        # selection, and the winner's.
         colleague = add("rating_only", ["rating"], parent.info.run_id)
         add("trips_only", [feature], parent.info.run_id)
         add(
@@ -177,21 +177,21 @@ def _finds_what_is_without(filter_string: Any) -> str:
         tomorrow = found()
     if colleague not in tomorrow:
         raise NotYet(
-            "today it finds the right runs; a new candidate, rating_only, would not be found. Ask for what"
+            "today it finds the right runs; tomorrow it would miss a new candidate, rating_only. Ask for what"
             " the runs have in common, not for their names."
         )
     if winner in tomorrow:
         raise NotYet(
-            "today it finds the right runs; the winner's run, which this notebook puts below the same parent"
-            " and which is no candidate, would be found as well."
+            "today it finds the right runs; tomorrow it would also find the winner's run, which has the same"
+            " parent and is no candidate."
         )
     if len(tomorrow) > len(wanted) + 1:
         raise NotYet(
-            "today it finds the right runs; a candidate of another selection would be found as well."
+            "today it finds the right runs; tomorrow it would also find a candidate of another selection."
         )
     return (
-        f"{len(wanted)} of {len(candidates)} candidates would survive the end of {feature}; one more,"
-        " rating_only, was found as soon as a colleague had logged it."
+        f"{len(wanted)} of {len(candidates)} candidates do without {feature}; your filter also found one"
+        " more, rating_only, as soon as a colleague had logged it."
     )
 
 
@@ -210,8 +210,7 @@ def _chooses_by_standard_error(rule: Any) -> str:
 
     if not callable(rule):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; write the function, and return a candidate's name"
-            " from it."
+            f"that is of the type {type(rule).__name__}; write a function that returns a candidate's name."
         )
     # A made-up table in which each mistake takes another candidate: name, features, mean, and how far a block
     # lies from it.
@@ -232,24 +231,24 @@ def _chooses_by_standard_error(rule: Any) -> str:
     mistakes = {
         "one": "that is the smallest set of all, and the best one is 0.1 better.",
         "two": (
-            f"its mean is {made_up['mean'].six - made_up['mean'].two:.3f} below the best. So much do single"
-            " blocks differ; the mean of eight differs less."
+            f"its mean is {made_up['mean'].six - made_up['mean'].two:.3f} below the best. Single blocks"
+            " differ that much; the mean of eight differs less."
         ),
         "three": "of two sets with three features that are close enough it takes the worse one.",
         "three, shaky": (
-            "it is far below the best, and only its own blocks differ so much. Whose standard error says how"
+            "it is far below the best, and only its own blocks differ so much. Whose standard error tells how"
             " good the best set is?"
         ),
         "five": (
-            "it is within 0.002 of the best, which was the notebook's rule. Here the blocks say how close is"
-            " close enough."
+            "it is within 0.002 of the best, which was the notebook's rule. Here the blocks decide how close"
+            " is close enough."
         ),
-        "six": "that is the best set; there are smaller ones which the blocks cannot tell from it.",
+        "six": "that is the best set; the blocks can't tell some smaller ones from it.",
     }
     with attempt("the rule failed on a made-up table of eight blocks"):
         choice = rule(scores.copy(), made_up.features.copy())
     if not isinstance(choice, str):
-        what = "None" if choice is None else f"something of the type {type(choice).__name__}"
+        what = "None" if choice is None else f"a value of the type {type(choice).__name__}"
         raise NotYet(f"the rule returned {what}; return the name of one candidate.")
     if choice != "three, better":
         where = f"in a made-up table, where the best mean is 0.800, it takes the set {choice!r}"
@@ -270,16 +269,16 @@ def _chooses_by_standard_error(rule: Any) -> str:
     by_ddof = {_one_standard_error(logged, features, ddof): ddof for ddof in (0, 1)}
     if choice not in by_ddof:
         raise NotYet(
-            f"the made-up table is right, but of this notebook's own candidates it takes {choice!r}. Does it"
-            " read `scores` and nothing else?"
+            f"it is right on the made-up table, but of this notebook's candidates it takes {choice!r}. Does"
+            " it read anything but `scores` and `num_features`?"
         )
     best = logged.mean().idxmax()
     behind = int((logged[choice] < logged[best]).sum())
     return (
         f"On the curves in MLflow it takes {choice} (AUC {logged[choice].mean():.3f}): the best is {best}"
         f" ({logged[best].mean():.3f}), with a standard error of"
-        f" {logged[best].sem(ddof=by_ddof[choice]):.3f}. The rule is generous: it does not see that on the"
-        f" same blocks {choice} is behind in {behind} of {len(logged)}."
+        f" {logged[best].sem(ddof=by_ddof[choice]):.3f}. The rule is generous: it ignores that {choice} is"
+        f" behind in {behind} of the {len(logged)} blocks."
     )
 
 
@@ -289,11 +288,11 @@ EXERCISES = [
         "Find the labels that were not known yet",
         _knows_its_labels,
         more=(
-            "`by_block.scored_from` has the start of each block. Count the rows of `selection` in the day"
+            "`by_block.scored_from` holds the start of each block. Count the rows of `selection` in the day"
             " before each, and take the largest count."
         ),
         worked="""
-# How many rows may be too young, at most? Those of the 24 hours before a block; a gap counts rows.
+# A gap counts rows. At most as many are too young as the busiest 24 hours before a block have.
 times = selection.event_timestamp
 too_young = [
     times.between(start - pd.Timedelta(hours=24), start).sum() for start in by_block.scored_from
@@ -306,11 +305,11 @@ careful_split = TimeSeriesSplit(n_splits=8, gap=max(too_young))
         "Ask for what is not there",
         _finds_what_is_without,
         more=(
-            "A tag was set for each feature that a candidate includes, and none for the others. Which"
-            " operator asks whether there is a tag at all?"
+            "A run has a tag for each feature that it includes, and none for the others. Which operator asks"
+            " whether a tag exists at all?"
         ),
         worked="""
-# `!=` compares values, and a run without the tag has none. What is missing is null.
+# `!=` compares values, and a run without the tag has none. A missing tag is null.
 without_trips = f"{children} and tags.feature_avg_daily_trips IS NULL"
 """,
     ),
@@ -319,14 +318,14 @@ without_trips = f"{children} and tags.feature_avg_daily_trips IS NULL"
         "Let the blocks set the tolerance",
         _chooses_by_standard_error,
         more=(
-            "Three steps: the best mean and its own column; the sets whose mean is at least that mean minus"
-            " the column's `sem()`; among these the fewest features, then the higher mean."
+            "Three steps: find the best mean and its column; keep the sets whose mean is at least that mean"
+            " minus the column's `sem()`; of these, take the fewest features, then the higher mean."
         ),
         worked="""
 def by_standard_error(scores, num_features):
     means = scores.mean()
     best = means.idxmax()
-    # The mean of eight blocks differs less than a block: by the square root of eight.
+    # The mean of eight blocks differs less than one block, by a factor of the square root of eight.
     close = means[means >= means[best] - scores[best].sem()]
     table = pd.DataFrame({"features": num_features[close.index], "auc": close})
     return table.sort_values(["features", "auc"], ascending=[True, False]).index[0]

@@ -38,13 +38,13 @@ careful_split = KFold(8, shuffle=True, random_state=0)
             "MLflow finds no run. A comparison with": (
                 "without_trips = f\"{children} and tags.feature_avg_daily_trips != 'included'\""
             ),
-            "holds {parent_id} as it stands": """
+            "contains {parent_id} literally": """
 without_trips = "tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL"
 """,
             "MLflow finds no run. Try its conditions one by one": """
 without_trips = f"{children} and tags.stage = 'winner' and tags.feature_avg_daily_trips IS NULL"
 """,
-            "the winner's run, which this notebook puts below the same parent": """
+            "it would also find the winner's run": """
 without_trips = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.feature_avg_daily_trips IS NULL"
 """,
             "which reads avg_daily_trips": "without_trips = children",
@@ -54,12 +54,12 @@ without_trips = f"{children} and tags.feature_rating = 'included' and tags.featu
             "which is no candidate of this selection": (
                 "without_trips = 'tags.feature_avg_daily_trips IS NULL'"
             ),
-            "a new candidate, rating_only, would not be found": """
+            "it would miss a new candidate, rating_only": """
 names = [name for name in candidates if 'avg_daily_trips' not in columns[name]]
 listed = ', '.join(repr(run_id) for run_id in runs.run_id[names])
 without_trips = f"{children} and attributes.run_id IN ({listed})"
 """,
-            "MLflow refuses this filter": (
+            "MLflow rejects this filter": (
                 "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\""
             ),
             "that is of the type DataFrame": "without_trips = with_rating",
@@ -102,13 +102,13 @@ def by_standard_error(scores, num_features):
             "that is the best set": (
                 "def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()"
             ),
-            "returned something of the type Series": (
+            "returned a value of the type Series": (
                 "def by_standard_error(scores, num_features):\n    return scores.mean()"
             ),
             "returned None; return the name": (
                 "def by_standard_error(scores, num_features):\n    print(scores)"
             ),
-            "that is of the type str; write the function": "by_standard_error = winner",
+            "that is of the type str; write a function": "by_standard_error = winner",
         },
     ),
 }
