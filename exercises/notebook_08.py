@@ -20,8 +20,8 @@ CHANCE, FALL = 0.03, 0.06
 
 In between, a rule may say either.
 """
-COPIES = 50
-"""How often a row is written in a table that holds nothing new."""
+COPIES = 20
+"""How often a row is repeated in a table that holds nothing new."""
 
 
 def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str:
@@ -29,8 +29,8 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
 
     if not isinstance(report, Report):
         raise NotYet(
-            f"that is of the type {type(report).__name__}; the answer is a `Report` that nobody has run yet:"
-            " `run` belongs to the check."
+            f"that is of the type {type(report).__name__}; assign a `Report` and don't call its `run`: the"
+            " check does."
         )
     columns = [
         name for name in before if name in set(predictions) - {"driver_id", "event_timestamp", "score"}
@@ -38,40 +38,50 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
     week = (predictions.event_timestamp - NOW).dt.days // 7 + 1
     seen = {number: rows[columns].astype(float) for number, rows in predictions.groupby(week)}
     reference = before[columns].astype(float)
-    asked = {number: _asked(report, rows, reference) for number, rows in seen.items()}
-    called = {number: columns[columns.drifted] for number, columns in asked.items()}
-    if silent := [number for number in DRIFTED if called[number].empty]:
+    for number in DRIFTED:
+        if not _results(report, seen[number], reference).drifted.any():
+            raise NotYet(
+                f"it finds no drift in week {number}, where the features moved far. Which values does your"
+                " method return for good weeks, and which for this one? A p-value falls when two tables"
+                " differ more, and a distance grows."
+            )
+    quiet = _quiet_week(report, seen, reference, 1)
+    # Evidently takes most of a second for each report, so a likely mistake is looked for first.
+    copied = _results(report, *(rows.loc[rows.index.repeat(COPIES)] for rows in (seen[1], reference)))
+    if (changed := copied.method != quiet.method).any():
         raise NotYet(
-            f"nothing is called in week {silent[0]}, where the features moved far. Which values does your"
-            " method give for good weeks, and which for this one? A p-value falls when two tables differ"
-            " more, and a distance grows."
-        )
-    for number in set(called) - set(DRIFTED):
-        if len(called[number]):
-            raise NotYet(f"in week {number} it calls {_said(called[number])}")
-    copied = _asked(report, *(rows.loc[rows.index.repeat(COPIES)] for rows in (seen[1], reference)))
-    if (changed := copied.method != asked[1].method).any():
-        raise NotYet(
-            f"you leave the method to Evidently, which looks at the number of rows: with {COPIES} times as"
-            f" many it takes {copied.method[changed].iloc[0]} in the place of"
-            f" {asked[1].method[changed].iloc[0]}, and one threshold cannot fit both. Name a method."
+            f"you leave the method to Evidently, which chooses by the number of rows: with {COPIES} times as"
+            f" many it takes {copied.method[changed].iloc[0]} instead of"
+            f" {quiet.method[changed].iloc[0]}, and one threshold can't fit both. Name a method."
         )
     if copied.drifted.any():
         raise NotYet(
-            f"weeks 2 and 3 are called and no other. But write each row of week 1 and of `before` {COPIES}"
-            f" times, and it calls {_said(copied[copied.drifted])}"
+            "it finds drift in weeks 2 and 3. But repeat each row of week 1 and of `before`"
+            f" {COPIES} times, and it finds drift in {_first(copied[copied.drifted])}"
         )
+    for number in CHANGED:
+        _quiet_week(report, seen, reference, number)
     return (
-        "It calls weeks 2 and 3 and no other, also when each row of week 1 and of `before` is written"
-        f" {COPIES} times, which is no news. A distance asks how far apart two tables lie; a p-value asks how"
-        " surprised one should be, and takes each row for a new witness."
+        "It finds drift in weeks 2 and 3 and no other, and none when each row of week 1 and of `before` is"
+        f" repeated {COPIES} times, which adds no information. A distance measures how far apart two tables"
+        " are; a p-value counts each row as independent evidence."
     )
 
 
-def _asked(report: Report, seen: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """A row for each column that a report asks about: ``method``, ``value``, ``threshold``, and ``drifted``.
+def _quiet_week(
+    report: Any, seen: dict[int, pd.DataFrame], reference: pd.DataFrame, number: int
+) -> pd.DataFrame:
+    """The results for a week in which no feature drifted; finding drift there is a mistake."""
+    results = _results(report, seen[number], reference)
+    if results.drifted.any():
+        raise NotYet(f"in week {number} it finds drift in {_first(results[results.drifted])}")
+    return results
 
-    The last is what Evidently itself says.
+
+def _results(report: Report, seen: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """A row for each column that a report tests: ``method``, ``value``, ``threshold``, and ``drifted``.
+
+    The last is Evidently's own verdict.
     """
     import pandas as pd
     from evidently import Report
@@ -83,39 +93,39 @@ def _asked(report: Report, seen: pd.DataFrame, reference: pd.DataFrame) -> pd.Da
         )
     found = run.dict()
     drifted = {test["metric_config"]["metric_id"]: test["status"] == "FAIL" for test in found["tests"]}
-    asked = [
+    rows = [
         entry["config"] | {"value": float(entry["value"]), "drifted": drifted[entry["id"]]}
         for entry in found["metrics"]
         if entry["config"]["type"].endswith("ValueDrift")
     ]
-    if not asked:
+    if not rows:
         raise NotYet(
-            "your report asks no column whether it drifted; `DataDriftPreset` asks all, and `ValueDrift` one."
+            "your report tests no column for drift; `DataDriftPreset` tests all columns, `ValueDrift` one."
         )
-    return pd.DataFrame(asked)[["column", "method", "value", "threshold", "drifted"]]
+    return pd.DataFrame(rows)[["column", "method", "value", "threshold", "drifted"]]
 
 
-def _said(called: pd.DataFrame) -> str:
-    """The first of some columns in which drift is called, and why it may be called without reason."""
-    first = called.iloc[0]
-    said = f"{first.column} ({first.method}: {first.value:.2g}, threshold {first.threshold:g}). "
+def _first(drifted: pd.DataFrame) -> str:
+    """The first of some columns in which drift was found, and why that may be unfounded."""
+    first = drifted.iloc[0]
+    figures = f"{first.column} ({first.method}: {first.value:.2g}, threshold {first.threshold:g}). "
     if first.value < first.threshold:
         return (
-            said
+            figures
             + "That is a p-value: it falls with the number of rows, whether or not they tell something new,"
-            " and no threshold fits for long. Take a distance."
+            " and no threshold fits for long. Use a distance."
         )
     return (
-        said
+        figures
         + "That is a distance, and good weeks reach your threshold. Look at its values in all six weeks, and"
-        " leave room on both sides: where a method counts in bins, more rows make more bins."
+        " leave room on both sides: some methods count in bins, and more rows make more bins."
     )
 
 
 def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
     if not callable(rule):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; the answer is a function of one week's row."
+            f"that is of the type {type(rule).__name__}; write a function that takes one week's row."
         )
 
     def says(week: pd.Series, what: str, **other: float) -> bool:
@@ -132,50 +142,51 @@ def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
     if says(quiet, "a small dip", auc=usual - 0.015):
         low, high = weekly.auc[[1, 2, 3]].min(), weekly.auc[[1, 2, 3]].max()
         raise NotYet(
-            "it retrains when the AUC is 0.015 lower than before and nothing else moved. In weeks 1 to 3, in"
-            f" which the model was as good as ever, it went from {low:.3f} to {high:.3f}: so much is chance."
+            "it retrains when the AUC is 0.015 lower than before and nothing else moved. In weeks 1 to 3,"
+            f" when the model was as good as ever, the AUC was between {low:.3f} and {high:.3f}: that much"
+            " is chance."
         )
     fall = usual - weekly.auc
     if needless := [number for number in (1, *DRIFTED) if real[number] and fall[number] < CHANCE]:
         week = weekly.loc[needless[0]]
         raise NotYet(
             f"it retrains in week {needless[0]}: the features moved by {week.stored_drift:.2f}, and the AUC"
-            f" is {week.auc:.3f} after {usual:.3f}. How much is there to win back, and how much does chance"
+            f" is {week.auc:.3f} after {usual:.3f}. How much is there to win back, and how far does chance"
             " move the AUC of a week?"
         )
     if missed := [number for number in CHANGED if not real[number] and fall[number] > FALL]:
         week = weekly.loc[missed[0]]
         raise NotYet(
             f"it does nothing in week {missed[0]}: the AUC is {week.auc:.3f} after {usual:.3f}, and the"
-            f" features moved by {week.stored_drift:.2f}. See the cell *Side by side*: which view saw this"
-            " week?"
+            f" features moved by {week.stored_drift:.2f}. See *Side by side*: which instrument raised an"
+            " alarm in this week?"
         )
     if says(weekly.loc[4], "a week without labels", auc=float("nan")):
         raise NotYet(
-            "it retrains in a week whose labels have not arrived yet: `auc` is NaN there. No comparison with"
-            " NaN is true, so `not (...)` of one is. There is nothing to train on either."
+            "it retrains in a week whose labels haven't arrived yet: `auc` is NaN there. Every comparison"
+            " with NaN is False, so `not (...)` of one is True. There is nothing to train on either."
         )
     if says(quiet, "a week whose AUC rose", auc=usual + 0.1):
         raise NotYet(f"it retrains in a week whose AUC rose from {usual:.3f} to {usual + 0.1:.3f}.")
     if not says(weekly.loc[2], "a fall beside a drift", auc=usual - 0.1):
         raise NotYet(
             "it does nothing in a week in which the features drifted *and* the AUC fell by 0.1. A change of"
-            " meaning may come with a drift; the fall counts."
+            " meaning can come with a drift; what counts is the fall."
         )
     for now, then, needed in ((0.85, 0.95, True), (0.62, 0.63, False)):
         if says(quiet, f"a model of AUC {then}", auc=now, auc_before=then) != needed:
             raise NotYet(
                 f"another model had an AUC of {then} before, and has {now} in a quiet week: your function"
-                f" says {not needed}. A number that is low for one task is high for another; compare with the"
-                " model's own past."
+                f" returns {not needed}. A number that is low for one task is high for another; compare with"
+                " the model's own past."
             )
     starts = [number for number in real if real[number]]
     false = [number for number in starts if number not in CHANGED]
     return (
-        f"It retrains in {_weeks(starts)}, whose AUC lies {fall[starts].min():.2f} to"
-        f" {fall[starts].max():.2f} below that before the clock. "
-        + (f"By chance so does that of {_weeks(false)}, and the gate has to notice. " if false else "")
-        + "It waits while labels are missing, and no drift alone starts it."
+        f"It retrains in {_weeks(starts)}, whose AUC is {fall[starts].min():.2f} to"
+        f" {fall[starts].max():.2f} below the AUC before. "
+        + (f"In {_weeks(false)} that happened by chance, and the gate must notice. " if false else "")
+        + "It waits while labels are missing, and drift alone doesn't start it."
     )
 
 
@@ -189,14 +200,14 @@ def _yes_or_no(answer: Any, what: str) -> bool:
 
     if not isinstance(answer, bool | np.bool_):
         raise NotYet(
-            f"for {what} your function returns {answer!r}, of the type {type(answer).__name__}; let it return"
-            " True or False in each case."
+            f"for {what} your function returns {answer!r}, of the type {type(answer).__name__}; return True"
+            " or False in every case."
         )
     return bool(answer)
 
 
 LUCK = 0.02
-"""Standard deviation of what is added to a score."""
+"""Standard deviation of the noise that is added to a score."""
 MOST_ROWS = 4000
 COLUMNS = ["driver_id", "label", "champion", "challenger"]
 
@@ -208,29 +219,29 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
 
     if not callable(more_evidence):
         raise NotYet(
-            f"that is of the type {type(more_evidence).__name__}; the answer is a function of the gate's"
+            f"that is of the type {type(more_evidence).__name__}; write a function that takes the gate's"
             " rows."
         )
     rows, honest = _lucky(everything)
     with attempt("`more_evidence` failed"):
         table = more_evidence(rows.copy())
     if not isinstance(table, pd.DataFrame):
-        raise NotYet(f"your function returns something of the type {type(table).__name__}; return a table.")
+        raise NotYet(f"your function returns a value of the type {type(table).__name__}; return a table.")
     times = _judge_copies(table, rows)
-    with attempt("`compare` refuses your table"):
+    with attempt("`compare` rejects your table"):
         found = compare(table.label, table.champion, table.challenger, table[["driver_id"]])
     drivers, claimed = rows.driver_id.nunique(), table.driver_id.nunique()
     was, now = (f"{each.low:+.4f} to {each.high:+.4f}" for each in (honest, found))
     if not found.better:
         raise NotYet(
-            f"the interval was {was}, and is {now}: the gate stays closed."
+            f"the interval was {was} and is now {now}: the gate stays closed."
             f" {_why_closed(times, claimed, drivers)}"
         )
     return (
         f"A gain of {honest.challenger - honest.champion:+.4f}, all of it luck, had an interval of {was} from"
-        f" {drivers} drivers; {claimed:,} supposed ones make it {now}, and the gate opens. Whoever asks a"
-        " server each hour has such a table: one outcome joins 24 answers. It does no harm as long as"
-        " drivers are drawn, and not rows."
+        f" {drivers} drivers; with {claimed:,} supposed drivers it is {now}, and the gate opens. If you ask a"
+        " server every hour, you have such a table: one outcome joins 24 answers. It does no harm as long as"
+        " you draw drivers and not rows."
     )
 
 
@@ -269,19 +280,19 @@ def _judge_copies(table: pd.DataFrame, rows: pd.DataFrame) -> int:
     if len(table) > MOST_ROWS:
         raise NotYet(f"your table has {len(table):,} rows; the gate opens with fewer than {MOST_ROWS:,}.")
     if table.driver_id.isna().any():
-        raise NotYet(f"{table.driver_id.isna().sum()} of its rows have no driver; each needs one.")
+        raise NotYet(f"{table.driver_id.isna().sum()} of its rows have no driver; every row needs one.")
     evidence = COLUMNS[1:]
     given, taken = rows.value_counts(evidence), table.value_counts(evidence)
     if invented := len(taken.index.difference(given.index)):
         raise NotYet(
-            f"{invented} combinations of label and scores stand in none of the given rows. Nothing may be"
-            " invented; only `driver_id` is yours to write."
+            f"{invented} combinations of label and scores are in none of the given rows. Don't invent any;"
+            " only `driver_id` is yours to write."
         )
     often = taken.reindex(given.index, fill_value=0) / given
     if often.nunique() > 1:
         raise NotYet(
-            f"some rows stand {often.min():g} times in your table and others {often.max():g}. Who chooses"
-            " rows by how they turned out can show anything; here each row counts as often as any other."
+            f"some rows are in your table {often.min():g} times and others {often.max():g} times. By"
+            " choosing rows by their outcome you can show anything; repeat every row equally often."
         )
     return int(often.iloc[0])
 
@@ -290,16 +301,16 @@ def _why_closed(times: int, claimed: int, drivers: int) -> str:
     if times > 1 and claimed <= drivers:
         return (
             "Each copy belongs to the driver of its original, and is drawn or left out with that driver. So"
-            " what does `compare` take for an independent witness?"
+            " what does `compare` count as independent evidence?"
         )
     if times == 1:
         return (
-            f"It takes your table for {claimed} witnesses, and each of them said one thing. Is there anything"
-            " that makes them more, without anything new?"
+            f"It counts {claimed} drivers in your table, with one row each. How can there be more of them"
+            " without any new row?"
         )
     return (
-        f"It takes your table for {claimed:,} witnesses. That is the right way; the width of an interval"
-        " falls with the root of their number."
+        f"It counts {claimed:,} drivers in your table. That's the right direction; the width of an interval"
+        " falls with the square root of their number."
     )
 
 
@@ -309,13 +320,13 @@ EXERCISES = [
         "Give Evidently a distance",
         _steady,
         more=(
-            "`DataDriftPreset(method=..., threshold=...)` takes both for all columns. Choose a distance, run"
-            " such a report on the weeks as in the cell above, look at the values of week 1 and of week 2,"
-            " and put the threshold well between them."
+            "`DataDriftPreset(method=..., threshold=...)` sets both for all columns. Choose a distance, run"
+            " such a report on the weeks as in the cell above, look at the values of weeks 1 and 2, and set"
+            " the threshold well between them."
         ),
         worked="""
-# In standard deviations of the reference: a normed Wasserstein distance has no bins and counts no rows.
-# Good weeks stay near 0.1, and in weeks 2 and 3 two features moved by about a half and more.
+# A normed Wasserstein distance counts in standard deviations of the reference: no bins, no rows.
+# Good weeks stay near 0.1, and in weeks 2 and 3 two features moved by half a deviation and more.
 steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
 """,
     ),
@@ -324,14 +335,15 @@ steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
         "Write the rule",
         _worth_it,
         more=(
-            "A retraining can win back what was lost, and nothing else. Two of the five figures say how much"
-            " that is; the other three say that somebody should look. How far apart are the two in weeks 1 to"
-            " 3, and how far in weeks 4 to 6? And what does your comparison say when one of them is NaN?"
+            "Retraining can win back what was lost, and nothing more. Two of the five figures tell how much"
+            " that is; the other three only tell that someone should look. How far apart are the two in"
+            " weeks 1 to 3, and in weeks 4 to 6? And what does your comparison return when one of them is"
+            " NaN?"
         ),
         worked="""
 def worth_retraining(week):
-    # Relative to the model's own past, and by more than a week's chance. A comparison with NaN is
-    # False: without labels nobody knows of a loss, and there is nothing to train on.
+    # Relative to the model's own past, and by more than chance moves a week. A comparison with NaN is
+    # False: without labels no loss is known, and there is nothing to train on.
     return bool(week["auc"] < week["auc_before"] - 0.05)
 """,
     ),
@@ -340,14 +352,14 @@ def worth_retraining(week):
         "Turn luck into proof",
         _luck_as_proof,
         more=(
-            "`compare` draws values of `driver_id`, each with all its rows, and takes them for independent."
-            " How many there are decides how wide the interval is. `pd.concat` of a list of the same table"
-            " gives copies, and nobody checks what stands in `driver_id`."
+            "`compare` draws values of `driver_id`, each with all its rows, and counts them as independent."
+            " Their number decides how wide the interval is. `pd.concat` of a list of the same table returns"
+            " copies, and nothing checks `driver_id`."
         ),
         worked="""
 def more_evidence(rows):
-    # Each answer five times, as if five drivers had given it: the same AUCs, and an interval
-    # of less than half the width.
+    # Repeat each answer five times, as if from five drivers: the AUCs stay the same, and the interval
+    # shrinks to less than half its width.
     copies = pd.concat([rows] * 5, ignore_index=True)
     return copies.assign(driver_id=range(len(copies)))
 """,

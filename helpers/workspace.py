@@ -239,6 +239,7 @@ _NOISE = [
     ("The behavior of DataFrame concatenation with empty", FutureWarning),
     (r"fetch_arrow_table\(\) is deprecated", DeprecationWarning),  # between ibis and DuckDB
     (r"(?s)Hint: Inferred schema contains integer", UserWarning),  # keys and labels are never missing here
+    ("X does not have valid feature names", UserWarning),  # the model server compares the names itself
     ("`y_pred` was renamed to `y_proba`", FutureWarning),  # between MLflow's autolog and scikit-learn 1.9
     # Between Kubeflow's SDK and pydantic, and between MLflow and SQLAlchemy 2.1.
     ("Support for class-based `config` is deprecated", DeprecationWarning),

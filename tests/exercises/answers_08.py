@@ -3,7 +3,6 @@ from faults import Answers
 ANSWERS = {
     "8.1": Answers(
         right=[
-            'steady_report = Report(metrics=[DataDriftPreset(num_method="psi", num_threshold=0.15)])',
             """
 from evidently.metrics import ValueDrift
 
@@ -11,28 +10,23 @@ steady_report = Report([ValueDrift(column="acc_rate", method="jensenshannon", th
 """,
         ],
         wrong={
-            "That is a p-value": "steady_report = Report([DataDriftPreset()])",
-            "weeks 2 and 3 are called and no other. But write each row": (
-                'steady_report = Report([DataDriftPreset(method="ks", threshold=1e-12)])'
-            ),
+            "That is a p-value": ('steady_report = Report([DataDriftPreset(method="ks", threshold=1e-12)])'),
             "you leave the method to Evidently": "steady_report = Report([DataDriftPreset(threshold=1e-12)])",
             "That is a distance, and good weeks reach your threshold": (
                 'steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.01)])'
             ),
-            "nothing is called in week 2": """
+            "it finds no drift in week 2": """
 steady_report = Report([DataDriftPreset(columns=["rating"], method="wasserstein", threshold=0.3)])
 """,
             "Evidently cannot run your report": (
                 'steady_report = Report([DataDriftPreset(method="distance")])'
             ),
-            "asks no column whether it drifted": """
+            "tests no column for drift": """
 from evidently.metrics import MeanValue
 
 steady_report = Report([MeanValue(column="acc_rate")])
 """,
-            "that is of the type Snapshot": (
-                'steady_report = Report([DataDriftPreset(method="psi")]).run(seen, before[contract.columns])'
-            ),
+            "that is of the type Snapshot": "steady_report = snapshot",
         },
     ),
     "8.2": Answers(
@@ -58,14 +52,14 @@ def worth_retraining(week):
 def worth_retraining(week):
     return week.stored_drift > 0.1 and week.auc < week.auc_before - 0.05
 """,
-            "so much is chance": "def worth_retraining(week):\n    return week.auc < week.auc_before",
+            "that much is chance": "def worth_retraining(week):\n    return week.auc < week.auc_before",
             "another model had an AUC of 0.95 before": (
                 "def worth_retraining(week):\n    return week.auc < 0.72"
             ),
-            "which view saw this week?": (
+            "raised an alarm in this week?": (
                 "def worth_retraining(week):\n    return week.auc > week.auc_before + 0.05"
             ),
-            "a week whose labels have not arrived yet": (
+            "a week whose labels haven't arrived yet": (
                 "def worth_retraining(week):\n    return not week.auc >= week.auc_before - 0.05"
             ),
             "the features drifted *and* the AUC fell": """
@@ -99,25 +93,23 @@ def more_evidence(table):
             "Each copy belongs to the driver of its original": (
                 "def more_evidence(rows):\n    return pd.concat([rows] * 5)"
             ),
-            "each of them said one thing": (
+            "with one row each": (
                 "def more_evidence(rows):\n    return rows.assign(driver_id=range(len(rows)))"
             ),
-            "Who chooses rows by how they turned out": """
+            "choosing rows by their outcome": """
 def more_evidence(rows):
     return rows[(rows.challenger > rows.champion) == (rows.label == 1)]
 """,
-            "Nothing may be invented": (
-                "def more_evidence(rows):\n    return rows.assign(challenger=rows.label)"
-            ),
+            "Don't invent any": ("def more_evidence(rows):\n    return rows.assign(challenger=rows.label)"),
             "the gate opens with fewer": """
 def more_evidence(rows):
     copies = pd.concat([rows] * 20, ignore_index=True)
     return copies.assign(driver_id=range(len(copies)))
 """,
-            "`compare` refuses your table": "def more_evidence(rows):\n    return rows.assign(driver_id=1)",
-            "each needs one": "def more_evidence(rows):\n    return rows.assign(driver_id=None)",
+            "`compare` rejects your table": "def more_evidence(rows):\n    return rows.assign(driver_id=1)",
+            "every row needs one": "def more_evidence(rows):\n    return rows.assign(driver_id=None)",
             "no column driver_id": "def more_evidence(rows):\n    return rows.drop(columns='driver_id')",
-            "something of the type int": "def more_evidence(rows):\n    return len(rows)",
+            "a value of the type int": "def more_evidence(rows):\n    return len(rows)",
             "`more_evidence` failed: AttributeError": "def more_evidence(rows):\n    return rows.driver",
             "that is of the type DataFrame": "more_evidence = everything",
         },
