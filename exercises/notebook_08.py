@@ -46,7 +46,7 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
                 " differ more, and a distance grows."
             )
     quiet = _quiet_week(report, seen, reference, 1)
-    # Evidently takes most of a second for each report, so a likely mistake is looked for first.
+    # Evidently takes most of a second for each report, so test for the likeliest mistake first.
     copied = _results(report, *(rows.loc[rows.index.repeat(COPIES)] for rows in (seen[1], reference)))
     if (changed := copied.method != quiet.method).any():
         raise NotYet(
@@ -163,8 +163,8 @@ def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
         )
     if says(weekly.loc[4], "a week without labels", auc=float("nan")):
         raise NotYet(
-            "it retrains in a week whose labels haven't arrived yet: `auc` is NaN there. Every comparison"
-            " with NaN is False, so `not (...)` of one is True. There is nothing to train on either."
+            "it retrains in a week whose labels haven't arrived yet: `auc` is NaN there. A comparison such as"
+            " `>=` with NaN is False, so `not (...)` of it is True. There is nothing to train on either."
         )
     if says(quiet, "a week whose AUC rose", auc=usual + 0.1):
         raise NotYet(f"it retrains in a week whose AUC rose from {usual:.3f} to {usual + 0.1:.3f}.")
@@ -342,8 +342,8 @@ steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
         ),
         worked="""
 def worth_retraining(week):
-    # Relative to the model's own past, and by more than chance moves a week. A comparison with NaN is
-    # False: without labels no loss is known, and there is nothing to train on.
+    # Relative to the model's own past, and by more than chance moves a week. `<` with NaN is False:
+    # without labels no loss is known, and there is nothing to train on.
     return bool(week["auc"] < week["auc_before"] - 0.05)
 """,
     ),
