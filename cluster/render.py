@@ -1,11 +1,12 @@
 """Render what a cluster gets for this course: ``python cluster/render.py [FOLDER]``, by default cluster/.
 
-It writes ``manifests/``, ``monitoring/prometheus.yaml``, ``recurring_run.yaml`` and
+It writes ``manifests/``, ``monitoring/prometheus.yaml``, ``recurring_run.json`` and
 ``training_pipeline.yaml``. The settings are those of ``lifecycle.toml``; the sweep and the distributed
 training are the course's. ``--namespace``, ``--image`` and ``--access`` win over the settings.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import yaml
@@ -53,7 +54,8 @@ def main(folder: Path, settings: Settings = SETTINGS) -> None:
     feast = yaml.safe_load((HERE.parent / settings.feature_repo / "feature_store.yaml").read_text())
     write(folder / "manifests", render(settings, feast, sweep, [training]))
     write(folder / "monitoring", {"prometheus.yaml": [scrape(settings)]})
-    (folder / "recurring_run.yaml").write_text(yaml.safe_dump(recurring_run(settings)))
+    recurring = json.dumps(recurring_run(settings), indent=2, sort_keys=True)
+    (folder / "recurring_run.json").write_text(f"{recurring}\n")
     compiler.Compiler().compile(training_pipeline(cluster), str(folder / "training_pipeline.yaml"))
 
 

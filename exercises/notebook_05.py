@@ -221,10 +221,8 @@ def _says_it_to_katib(parameters: Any) -> str:
                 " C in the YAML above."
             )
         limits.setdefault("distribution", "uniform")  # as Katib does
-        if kind == "int":
-            limits.setdefault("step", "1")
-            if limits["distribution"] != "uniform":
-                raise NotYet(f"{name} has a logarithmic scale; 4, 8 and 12 lie equally far apart.")
+        if kind == "int" and limits["distribution"] != "uniform":
+            raise NotYet(f"{name} has a logarithmic scale; 4, 8 and 12 lie equally far apart.")
     with attempt("Optuna makes no range of these limits"):
         space = katib.distributions(read)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))

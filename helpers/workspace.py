@@ -268,20 +268,13 @@ def current() -> Workspace:
 
 
 def _check_backend(workspace: Workspace) -> None:
-    """With ``BACKEND=kubernetes``, steps get paths of this process: it must see the same volume and MLflow.
+    """With ``BACKEND=kubernetes``, the steps log elsewhere: this process must read the same MLflow.
 
     Raises:
-        WorkshopError: ``BACKEND`` is an unknown word, the home is not the volume, or the tracking address is
-            that of no server.
+        WorkshopError: ``BACKEND`` is an unknown word, or the tracking address is that of no server.
     """
     if backend() == "local":
         return
-    volume = workspace.settings.cluster.volume
-    if workspace.home != Path(volume):
-        raise WorkshopError(
-            f"BACKEND=kubernetes needs the home {volume}, where steps on the cluster find it, and this one "
-            f"is {workspace.home}. See cluster/README.md, or unset BACKEND."
-        )
     if not workspace.tracking_uri.startswith("http"):
         raise WorkshopError(
             "BACKEND=kubernetes needs MLflow's server, the same for this notebook and for the steps. Set "

@@ -1,6 +1,7 @@
 """`make image`: what it tells an engine, and what it says where none can work. tests/test_image.py builds the
 image."""
 
+import getpass
 import shlex
 import sys
 
@@ -93,3 +94,15 @@ def test_the_image_works_in_a_folder_apart_from_the_volume_and_runs_no_code_from
     [*_, folder] = [line.split()[1] for line in lines if line.startswith("WORKDIR ")]
     assert folder == ON_TMP["mountPath"] and not folder.startswith(Cluster().volume)
     assert any("PYTHONSAFEPATH=1" in line for line in lines)
+
+
+def test_a_user_without_an_entry_in_the_image_has_a_name(monkeypatch):
+    """A cluster runs it under a number; Python's `getpass` asks the environment before the image's users."""
+    words = (REPOSITORY / "cluster" / "Dockerfile").read_text().partition("ENV PATH=")[2].split()
+    given = dict(word.split("=", 1) for word in words[: words.index("WORKDIR")] if "=" in word)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[f"getpwuid(): uid not found: {number}"])
+    assert getpass.getuser() == given["USER"] == given["LOGNAME"]

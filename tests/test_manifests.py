@@ -56,7 +56,7 @@ BY_HAND = [
 ]
 _, PLATFORM = yaml.safe_load_all((CLUSTER / "training_pipeline.yaml").read_text())
 STEPS = PLATFORM["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-RECURRING = yaml.safe_load((CLUSTER / "recurring_run.yaml").read_text())
+RECURRING = json.loads((CLUSTER / "recurring_run.json").read_text())
 RECURRING_STEPS = RECURRING["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"][
     "executors"
 ]
@@ -111,10 +111,11 @@ def pods() -> dict[str, dict]:
 
 def test_the_committed_files_are_the_rendered_ones(tmp_path):
     runpy.run_path(str(CLUSTER / "render.py"))["main"](tmp_path)
-    rendered = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.yaml")}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    rendered = {path.relative_to(tmp_path): path.read_text() for path in files}
     committed = {name: (CLUSTER / name).read_text() for name in rendered}
     assert rendered == committed, "run `python cluster/render.py`"
-    others = {CLUSTER / "recurring_run.yaml", CLUSTER / "training_pipeline.yaml"}
+    others = {CLUSTER / "recurring_run.json", CLUSTER / "training_pipeline.yaml"}
     others |= {CLUSTER / "monitoring" / "prometheus.yaml"}
     assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), *others}
 
@@ -142,6 +143,14 @@ def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
     # The committed job is named by its content, the notebook's by its run.
     name = committed["metadata"]["name"]
     assert json.loads(json.dumps(committed).replace(name, "driver-training")) == of_09["train_job"]
+
+
+def test_notebook_06_takes_the_volume_for_no_folder_of_a_machine():
+    """Where the home is the folder at which steps mount the volume, the file's second part names it."""
+    committed = (CLUSTER / "training_pipeline.yaml").read_bytes()
+    image = Cluster().image
+    names = {"first": committed, "second": committed, "images": {image}, "IMAGE": image, "executors": STEPS}
+    run_cells("06", ["n06-24"], {**names, "workspace": SimpleNamespace(home=Path(Cluster().volume))})
 
 
 def test_the_official_classes_read_every_manifest_unchanged():
@@ -479,14 +488,19 @@ def test_the_recurring_step_is_valid_never_cached_and_gets_what_a_training_step_
     assert step == STEPS["exec-train-model"]
 
 
-def test_recurring_run_and_workflow_start_one_command_with_the_settings_on_the_volume(capsys):
+def test_recurring_run_and_workflow_start_one_command_with_the_projects_settings(capsys):
     [executor] = RECURRING["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
     command = [*executor["container"]["command"], *executor["container"]["args"]]
+    assert command.pop(2) == "{{$.inputs.parameters['settings']}}"
+    settings = Settings.from_json(RECURRING["runtime_config"]["parameters"]["settings"])
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "retrain.yml").read_text())
     *_, last = workflow["jobs"]["retrain"]["steps"]
     program, *arguments = shlex.split(last["run"])
+    file = arguments.pop(1)
     assert [program.removeprefix(".venv/bin/"), *arguments] == command
+    arguments.insert(1, str(REPOSITORY / FILE))
     assert cli.main([*arguments, "--help"], standalone_mode=False) == 0
-    assert (
-        f"{Cluster().volume}/{FILE}" in command and "Train on a window of labels" in capsys.readouterr().out
-    )
+    assert file == f"{Cluster().volume}/{FILE}" and "Train on a window of" in capsys.readouterr().out
+    ours = Settings.load(REPOSITORY / FILE)
+    assert settings.labels == Cluster().on_volume(ours.labels) and settings.model == ours.model
+    assert settings.retraining.outputs == Cluster().on_volume(ours.retraining.outputs)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import mlflow
 import nbformat
@@ -21,7 +20,6 @@ from conftest import HARD_TO_QUOTE, apply, save_reference
 from helpers import course, data
 from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate
-from lifecycle.settings import Cluster
 
 STATS, PROFILE, LABELS = data.FILES
 
@@ -114,15 +112,11 @@ def test_the_environment_check_names_a_package_of_another_version(monkeypatch):
         check_environment()
 
 
-def test_rejects_a_cluster_whose_steps_would_not_find_the_home(home, monkeypatch):
+def test_a_cluster_needs_mlflows_server_and_no_certain_folder(home, monkeypatch):
     monkeypatch.setenv("BACKEND", "Kubernetes")
     with pytest.raises(WorkshopError, match="BACKEND is 'Kubernetes'"):
         configure(home)
     monkeypatch.setenv("BACKEND", "kubernetes")
-    with pytest.raises(WorkshopError, match=f"needs the home {Cluster().volume}"):
-        configure(home)
-    cluster = SimpleNamespace(volume=str(home.home))
-    monkeypatch.setattr(Workspace, "settings", SimpleNamespace(cluster=cluster))
     for address in ("", "sqlite:///here.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(WorkshopError, match="needs MLflow's server"):

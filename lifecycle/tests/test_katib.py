@@ -39,6 +39,32 @@ def test_a_search_space_survives_the_way_to_katib_and_back():
     assert katib.distributions(experiment["spec"]["parameters"]) == space
 
 
+def test_whole_numbers_have_the_distribution_that_optuna_gives_them():
+    """With a step, Katib would draw 1, 2, and 3 in 25, 50, and 25 of 100 trials."""
+    assert katib.parameter("degree", SPACE["degree"]).feasible_space.to_dict() == {"min": "1", "max": "3"}
+    by_ten = katib.parameter("trees", IntDistribution(10, 100, step=10))
+    assert by_ten.feasible_space.step == "10"
+
+
+def test_a_second_run_of_a_sweep_has_a_name_of_its_own_that_katib_takes():
+    for name in ("driver-sweep", "a" * 40, "a" * 30 + "-" + "b" * 9):
+        experiment = katib.experiment(name, SPACE, {}, 2, Cluster())
+        first, second = (katib.for_one_run(experiment)["metadata"]["name"] for _ in range(2))
+        assert first != second and re.fullmatch("[a-z]([-a-z0-9]{0,38}[a-z0-9])?", first), first
+        assert "--" not in first and first.startswith(name[:30])
+        assert experiment["metadata"]["name"] == name
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "Sweep", "2024-sweep", "sweep-", "sweep.v2", ""])
+def test_a_name_that_katib_refuses_is_refused_when_it_is_rendered(name):
+    with pytest.raises(ValueError, match="is no name for Katib: write at most 40 lower-case letters"):
+        katib.experiment(name, SPACE, {}, 2, Cluster())
+
+
+def test_a_failed_trials_pod_stays_to_be_read():
+    assert katib.experiment("one", SPACE, {}, 2, Cluster())["spec"]["trialTemplate"]["retain"] is True
+
+
 @pytest.mark.parametrize("trials", [1, 2, 20])
 def test_a_short_sweep_has_counts_that_katib_admits(trials):
     spec = katib.experiment("one", SPACE, {}, trials, Cluster())["spec"]
@@ -122,7 +148,8 @@ def test_a_failed_experiment_ends_the_wait_with_the_clusters_reason():
         return SimpleNamespace(get_namespaced_custom_object=lambda *_: found)
 
     failed = {"type": "Failed", "status": "True", "message": "too many failed trials"}
-    with pytest.raises(RuntimeError, match="the Experiment sweep failed: too many failed trials"):
+    where = "kubectl logs --selector katib.kubeflow.org/experiment=sweep --container metrics-logger-and-coll"
+    with pytest.raises(RuntimeError, match=f"the Experiment sweep failed: too many failed trials .*{where}"):
         katib.finished(cluster(failed), "sweep", "somewhere")
     with pytest.raises(TimeoutError, match="has not ended within 0 s"):
         katib.finished(cluster({**failed, "status": "False"}), "sweep", "somewhere", patience=0)

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from served import eventually
 from conftest import save_reference
 from helpers.workspace import REPOSITORY
 from lifecycle.features.contract import FeatureContract
+from lifecycle.features.labels import training_table
 from lifecycle.models import versions
 from lifecycle.models.model import new_model
 from lifecycle.models.recipe import Recipe
@@ -59,6 +61,19 @@ def test_the_committed_file_is_a_valid_specification_with_all_that_a_cluster_nee
         assert step["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
         resources = executors[name]["container"]["resources"]
         assert (resources["resourceMemoryLimit"], resources["resourceMemoryRequest"]) == ("2Gi", "1Gi")
+
+
+def test_the_file_passes_the_runs_id_as_kubeflow_fills_it_in_and_limits_its_time(tmp_path):
+    document, _ = yaml.safe_load_all(COMMITTED.read_text())
+    inner = document["components"]["comp-exit-handler-1"]["dag"]["tasks"]["retrieve-features"]
+    for task in (document["root"]["dag"]["tasks"]["close-run"], inner):
+        # Kubeflow's driver replaces a constant that is the placeholder and nothing else.
+        given = task["inputs"]["parameters"]["pipeline_run"]["runtimeValue"]["constant"]
+        assert given == dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    short = tmp_path / "short.yaml"
+    compiler.Compiler().compile(pipeline.training_pipeline(Cluster(run_seconds=600)), str(short))
+    _, platform = yaml.safe_load_all(short.read_text())
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"] == {"activeDeadlineSeconds": 600}
 
 
 def test_each_setting_of_a_training_reaches_the_pipeline():
@@ -103,7 +118,8 @@ def run(applied, store, tmp_path):
         with in_process():
             pipeline.run_file(COMMITTED, data | model | run, log)
         named = {"experiment_names": ["training_pipeline"], "output_format": "list"}
-        [parent] = [r for r in mlflow.search_runs(**named) if r.info.run_name == name]
+        newest = mlflow.search_runs(order_by=["attributes.start_time DESC"], **named)
+        parent = next(r for r in newest if r.info.run_name == name)
         nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
         steps = mlflow.search_runs(filter_string=nested, order_by=["attributes.start_time"], **named)
         found = {step.info.run_name: step.info.status for step in steps}
@@ -141,22 +157,33 @@ def test_broken_features_stop_at_validation_and_the_parent_run_fails(run, applie
     assert "the training data breaks its expectations" in log
 
 
-def test_a_step_that_is_killed_at_register_leaves_no_finished_run_and_a_quote_in_its_name_no_open_one(
-    run, applied, monkeypatch
-):
+def test_a_run_without_a_noted_decision_is_closed_as_failed_whatever_its_name(run, applied, monkeypatch):
     """The runner may call the whole a success: the record has neither a version nor a closed gate."""
     monkeypatch.setattr(outcome, "add_to_record", lambda run_id, **facts: None)
     _, parent, steps = run("Tom's first run", applied.data / "driver_labels.parquet", 0.6)
     assert steps["register"] == "FINISHED" and parent == "FAILED"
     mlflow.MlflowClient().delete_registered_model("driver_conversion")
-    assert outcome.open_runs("training_pipeline", "Tom's first run") == []
-    assert outcome.open_runs("no experiment of this name", "a") == []
 
 
 def test_without_a_stored_suite_validation_fails_and_says_what_to_do(run, applied):
     log, parent, steps = run("no suite", applied.data / "driver_labels.parquet", 0.65, "nobody_saved_it")
     assert steps == {"retrieve": "FINISHED", "validate": "FAILED"} and parent == "FAILED"
     assert "has no saved dataset 'nobody_saved_it', so there is nothing to validate by" in log
+
+
+def test_validation_says_nothing_that_is_no_warning(applied, store, tmp_path, caplog):
+    save_reference(store, applied)
+    contract = FeatureContract.from_feature_service(store, "rates", "label")
+    labels = pd.read_parquet(applied.data / "driver_labels.parquet").head(2000)
+    training_table(store, labels, contract, "binary")[0].to_parquet(tmp_path / "table")
+    table = SimpleNamespace(path=tmp_path / "table", metadata={"contract": contract.to_json()})
+    where = {"experiment": "quiet", "feature_repo": str(applied.feature_repo)}
+    where |= {"reference": "driver_reference", "report": SimpleNamespace(path=str(tmp_path / "report"))}
+    parent = outcome.open_parent("quiet", "1")
+    with caplog.at_level(logging.INFO):  # the level of Kubeflow's executor
+        assert pipeline.validate_features.python_func(table, parent, **where)
+    of_gx = {found.name for found in caplog.records if found.name.startswith("great_expectations")}
+    assert of_gx <= {"great_expectations.data_context.types.base"}, "that one sets its own level"
 
 
 def test_a_champions_feature_is_not_taken_for_one_of_the_same_name_in_another_view(tmp_path, monkeypatch):
@@ -186,13 +213,59 @@ def test_a_champions_feature_is_not_taken_for_one_of_the_same_name_in_another_vi
     ],
 )
 def test_a_run_is_closed_by_what_its_steps_have_noted(mlflow, facts, state, ended):
-    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1")
-    parent = client.create_run("1", run_name=f"{state} {facts}").info
-    outcome.add_to_record(parent.run_id, **facts)
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1").name
+    run = uuid.uuid4().hex
+    parent = outcome.open_parent(experiment, run)
+    outcome.add_to_record(parent, **facts)
+    pipeline.close_run.python_func(experiment, run, SimpleNamespace(state=state))
+    assert client.get_run(parent).info.status == ended
+    assert outcome.read_record(parent).status == ended
+
+
+def test_two_nights_of_one_name_are_two_parents_and_each_closes_its_own(mlflow):
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1").name
+    first, second = (outcome.open_parent(experiment, night, "nightly") for night in ("1", "2"))
     close = pipeline.close_run.python_func
-    close(experiment.name, parent.run_name, SimpleNamespace(state=state))
-    assert client.get_run(parent.run_id).info.status == ended
-    assert outcome.read_record(parent.run_id).status == ended
+    close(experiment, "2", SimpleNamespace(state="FAILED"))
+    states = [client.get_run(parent).info.status for parent in (first, second)]
+    assert states == ["RUNNING", "FAILED"]
+    close(experiment, "3", SimpleNamespace(state="FAILED"))  # a run whose first step never began
+    close("no experiment of this name", "1", SimpleNamespace(state="FAILED"))
+    assert client.get_run(first).info.status == "RUNNING"
+    unnamed = [client.get_run(outcome.open_parent(experiment, night)).info.run_name for night in ("4", "5")]
+    assert unnamed == ["4", "5"]
+
+
+def test_a_step_that_runs_twice_finds_its_parent_and_a_lost_pods_run_is_closed(mlflow):
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1").name
+    parent = outcome.open_parent(experiment, "7")
+    lost = mlflow.start_run(run_name="retrieve", parent_run_id=parent).info.run_id
+    mlflow.tracking.fluent._active_run_stack.set([])  # the pod is gone
+    assert outcome.open_parent(experiment, "7") == parent
+    outcome.add_to_record(parent, version="3")
+    pipeline.close_run.python_func(experiment, "7", SimpleNamespace(state="COMPLETE"))
+    assert [client.get_run(run).info.status for run in (parent, lost)] == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize("facts", [{"version": "3"}, {"gate": "better", "reason": "not better"}])
+def test_a_failed_run_that_is_retried_is_closed_by_the_step_that_decides_it(mlflow, facts):
+    """Nothing calls the exit handler a second time."""
+    client, experiment = mlflow.MlflowClient(), mlflow.get_experiment("1").name
+    run = uuid.uuid4().hex
+    parent = outcome.open_parent(experiment, run)
+    outcome.add_to_record(parent, rows=100)
+    pipeline.close_run.python_func(experiment, run, SimpleNamespace(state="FAILED"))
+    assert outcome.open_parent(experiment, run) == parent
+    outcome.add_to_record(parent, rows=101)
+    assert client.get_run(parent).info.status == outcome.read_record(parent).status == "FAILED"
+    outcome.add_to_record(parent, **facts)
+    assert client.get_run(parent).info.status == outcome.read_record(parent).status == "FINISHED"
+
+
+@pytest.mark.parametrize("identity", ["", dsl.PIPELINE_JOB_ID_PLACEHOLDER])
+def test_an_id_that_nobody_filled_in_makes_no_parent_for_all_runs(mlflow, identity):
+    with pytest.raises(ValueError, match="Kubeflow should have put the run's id there"):
+        outcome.open_parent(mlflow.get_experiment("1").name, identity)
 
 
 @dsl.component(base_image="python", install_kfp_package=False)

@@ -86,7 +86,6 @@ def main(arguments: list[str]) -> int:
 def command(later: Workspace, **changes: object) -> list[str]:
     """The command's arguments."""
     given = {
-        "pipeline": PIPELINE,
         "feature-repo": later.feature_repo,
         "labels": later.data / "driver_labels.parquet",
         "model": MODEL,

@@ -30,7 +30,7 @@ def written(folder, text: str, name: str = FILE):
         ("[training]\ntask = 'ranking'", "training.task is 'ranking': input should be 'binary'"),
         ("[cluster]\nnamespace = 'My_Team'", "cluster.namespace is 'My_Team'"),
         ("[cluster.step]\ncpu = 'two'", "cluster.step.cpu is 'two'"),
-        ("[retraining]\ncron = '0 6 * * 1'", "retraining.cron is '0 6 \\* \\* 1'"),
+        ("[cluster]\nrun_seconds = 0", "cluster.run_seconds is 0: input should be greater than 0"),
         ("model = ", "is no TOML"),
     ],
 )
@@ -39,6 +39,35 @@ def test_a_mistake_is_named_with_file_and_setting(tmp_path, text, said):
     with pytest.raises(SettingsError, match=said) as raised:
         Settings.load(file)
     assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        ("0 6 * * 1", "wants six fields in UTC, second, minute, .*; write '0 0 6 [*] [*] 1'"),  # means 00:06
+        ("hello", "wants six fields in UTC"),
+        ("@weekly", "wants six fields in UTC"),
+        ("TZ=Europe/Berlin 0 0 6 * * 1", "takes no time zone; write the hours in UTC"),
+        ("CRON_TZ=UTC 0 6 * * 1", "takes no time zone; write the hours in UTC"),
+        ("0 0 24 * * 1", "the hour is '24'; write 0 to 23"),
+        ("0 0 6 0 * 1", "the day of the month is '0'; write 1 to 31"),
+        ("0 0 6 * * 7", "the day of the week is '7'; write 0 to 6, or a name"),
+        ("0 0 6-3 * * 1", "the hour is '6-3'"),
+        ("0 0 6 * * mon-", "the day of the week is 'mon-'"),
+        ("0 */0 6 * * 1", r"the minute is '\*/0'"),
+        ("0 0 6 L * ?", "the day of the month is 'L'"),
+        ("0 0 6 * mon 1", "the month is 'mon'"),
+        ("0 0 ² * * 1", "the hour is '²'"),
+    ],
+)
+def test_a_rule_that_kubeflow_would_read_otherwise_is_refused(rule, said):
+    with pytest.raises(SettingsError, match=f"retraining.cron is '.*': .*{said}"):
+        Settings(model="m").replace(retraining={"cron": rule})
+
+
+@pytest.mark.parametrize("rule", ["0 0 6 * * 1", "0  */15 6-18 1,15 JAN-jun ?", "9 5/10 0 ? * mon,wed-fri/2"])
+def test_a_rule_of_six_fields_is_a_schedule(rule):
+    assert Settings(retraining={"cron": rule}).retraining.cron == " ".join(rule.split())
 
 
 def test_the_nearest_file_counts_and_a_change_wins_over_it(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def the_compiled_file_holds_the_time(ns):
 
 @fault("06", "claim-pipeline-reproducible", says="names a folder of this machine")
 def the_compiled_file_holds_a_path(ns):
-    ns["first"] = ns["second"] = str(ns["workspace"].home).encode()
+    ns["first"] = ns["second"] = f"{ns['workspace'].home}/data".encode()
 
 
 @fault("06", "claim-pipeline-reproducible", says="should run in one image")

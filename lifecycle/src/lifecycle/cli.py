@@ -10,10 +10,17 @@ import gc
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lifecycle.settings import FILE, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from kfp_server_api import ApiException
+
+COMPILED = "cluster/training_pipeline.yaml"
+"""Where `lifecycle compile` writes, when no setting names another file."""
 
 
 class _Moment(click.ParamType):
@@ -34,27 +41,29 @@ class _Moment(click.ParamType):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--settings",
-    "file",
-    type=click.Path(path_type=Path),
-    help=f"{FILE} or pyproject.toml; the nearest one when left out.",
+    "source",
+    help=f"{FILE} or pyproject.toml, or the settings themselves as JSON; the nearest file when left out.",
 )
 @click.version_option(package_name="ml-lifecycle")
 @click.pass_context
-def main(context: click.Context, file: Path | None) -> None:
+def main(context: click.Context, source: str | None) -> None:
     """Feast, MLflow, and Kubeflow as one ML lifecycle."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # An interpreter that ends looks for garbage several times. The tools leave half a million objects: over a
     # second, for memory that the system takes back anyway.
     atexit.register(gc.freeze)
-    context.obj = file
+    context.obj = source
 
 
 def _settings(context: click.Context, *needed: str, **changes: object) -> Settings:
     """The project's settings with what options say in their place."""
     given = {name: value for name, value in changes.items() if value not in (None, {})}
+    source = context.obj
     try:
-        return Settings.load(context.obj, **given).require(*needed)
+        if source and source.startswith("{"):
+            return Settings.from_json(source, **given).require(*needed)
+        return Settings.load(Path(source) if source else None, **given).require(*needed)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -93,7 +102,7 @@ def serve(
 @main.command()
 @click.option("--feature-repo", help="Folder of feature_store.yaml.")
 @click.option("--labels", help="Parquet file with the join keys, event_timestamp, and the label.")
-@click.option("--pipeline", help="The compiled pipeline.")
+@click.option("--pipeline", help="A compiled pipeline; that of the package when left out.")
 @click.option("--model", help="Name in the MLflow registry.")
 @click.option("--alias", help="Of the champion.")
 @click.option("--reference", help="Saved dataset whose rules the data must meet.")
@@ -171,7 +180,11 @@ def materialize(context: click.Context, due: bool, now: float | None) -> None:
 
 
 @main.command("compile")
-@click.option("--output", type=click.Path(path_type=Path), help="The setting `pipeline` when left out.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help=f"The setting `pipeline` when left out, or else {COMPILED}.",
+)
 @click.pass_context
 def compile_pipeline(context: click.Context, output: Path | None) -> None:
     """Compile the training pipeline."""
@@ -180,7 +193,7 @@ def compile_pipeline(context: click.Context, output: Path | None) -> None:
     from lifecycle.training.pipeline import training_pipeline
 
     settings = _settings(context)
-    target = output or settings.path(settings.pipeline)
+    target = output or settings.path(settings.pipeline or COMPILED)
     target.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(training_pipeline(settings.cluster), str(target))
     click.echo(f"compiled {target}")
@@ -211,16 +224,52 @@ def render(context: click.Context, namespace: str | None, image: str | None, fol
 
 @main.command()
 @click.option("--image", help="Of the step.")
+@click.option("--host", help="Address of Kubeflow Pipelines.")
+@click.option("--print", "only_print", is_flag=True, help="Print the object as JSON, and ask no server.")
 @click.pass_context
-def schedule(context: click.Context, image: str | None) -> None:
-    """Print the recurring run that retrains, as Kubeflow Pipelines takes it."""
-    import yaml
+def schedule(context: click.Context, image: str | None, host: str | None, only_print: bool) -> None:
+    """Let Kubeflow Pipelines retrain by the rule `retraining.cron`, in UTC. An option wins over its setting.
 
-    from lifecycle.cluster.schedule import recurring_run
+    Call it again after a change of the settings: the new recurring run takes the old one's place.
+    """
+    import json
+    import warnings
 
-    settings = _settings(context, "labels", "model", "reference", cluster=_table(image=image))
-    # Sorted: protobuf gives a message's fields in another order each time.
-    click.echo(yaml.safe_dump(recurring_run(settings)), nl=False)
+    from kfp import Client
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    from lifecycle.cluster import schedule as schedules
+
+    changes = _table(image=image, pipelines_uri=host)
+    settings = _settings(context, "labels", "model", "reference", cluster=changes)
+    address = settings.cluster.pipelines_uri
+    try:
+        if only_print:
+            # Sorted: protobuf gives a message's fields in another order each time.
+            click.echo(json.dumps(schedules.recurring_run(settings), indent=2, sort_keys=True))
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that the client needs a server of version 2
+            client = Client(host=address or None)
+        click.echo(schedules.schedule(client, settings))
+    except ApiException as error:
+        raise click.ClickException(f"Kubeflow Pipelines refused: {_reason(error)}") from None
+    except (HTTPError, TimeoutError) as error:
+        where = address or "the address that its client found"
+        raise click.ClickException(f"Kubeflow Pipelines does not answer at {where}: {error}") from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _reason(error: ApiException) -> str:
+    """The server's own words, which lie in its answer's body."""
+    import json
+
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
 
 
 @main.command()

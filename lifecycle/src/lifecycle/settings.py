@@ -6,12 +6,15 @@ Nothing is read from the environment, so the same file renders the same objects 
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -44,6 +47,44 @@ _UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+
+
+_CRON = {
+    "second": (0, 59, ""),
+    "minute": (0, 59, ""),
+    "hour": (0, 23, ""),
+    "day of the month": (1, 31, ""),
+    "month": (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    "day of the week": (0, 6, "sun mon tue wed thu fri sat"),
+}
+"""The fields of a rule as Kubeflow Pipelines reads them: least, most, and names from the least on."""
+
+
+def _checked_cron(rule: str) -> str:
+    """Refuse what Kubeflow Pipelines would refuse, or take for another rule.
+
+    Its server takes five fields too, and reads the first as the second.
+    """
+    fields = rule.split()
+    if "TZ=" in rule:
+        raise ValueError("Kubeflow Pipelines takes no time zone; write the hours in UTC")
+    if len(fields) != len(_CRON):
+        example = f"0 {rule}" if len(fields) == len(_CRON) - 1 else "0 0 6 * * 1"
+        raise ValueError(
+            f"Kubeflow Pipelines wants six fields in UTC, {', '.join(_CRON)}; write {example!r}, for example"
+        )
+    for field, (name, (least, most, names)) in zip(fields, _CRON.items(), strict=True):
+        numbers = {word: least + place for place, word in enumerate(names.split())}
+        for part in field.split(","):
+            found = re.fullmatch(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", part, re.ASCII)
+            ends = [numbers.get(end.lower(), end) for end in (found.groups()[:2] if found else ()) if end]
+            limits = [int(end) if str(end).isdigit() else -1 for end in ends]
+            if not found or limits != sorted(limits) or any(not least <= end <= most for end in limits):
+                raise ValueError(
+                    f"the {name} is {field!r}; write {least} to {most}{', or a name' if names else ''}, a "
+                    "list (1,3), a range (1-3), a step (*/2), or *"
+                )
+    return " ".join(fields)
 
 
 class SettingsError(ValueError):
@@ -94,7 +135,8 @@ class Retraining(_Table):
         hold: register a better model and leave the alias where it is.
         outputs: folder for what a retraining leaves.
         experiment: of MLflow.
-        cron: six fields, the first is the second; UTC.
+        cron: when Kubeflow Pipelines retrains, in UTC: second, minute, hour, day of the month, month, day of
+            the week.
     """
 
     window_days: PositiveFloat = 14
@@ -103,7 +145,7 @@ class Retraining(_Table):
     hold: bool = False
     outputs: str = "retraining"
     experiment: str = "retraining"
-    cron: Annotated[str, Field(pattern=r"^\S+( \S+){5}$")] = "0 0 6 * * 1"
+    cron: Annotated[str, AfterValidator(_checked_cron)] = "0 0 6 * * 1"
 
 
 class Materialization(_Table):
@@ -182,6 +224,7 @@ class Cluster(_Table):
         clock: the moment that counts as now for the age of features, for data that has ended; the wall clock
             when left out.
         mlflow_uri: address of a tracking server that exists; when left out, one is rendered.
+        pipelines_uri: address of Kubeflow Pipelines; when left out, where its client finds the server.
         mlflow_hosts: names by which people call the rendered server from outside the cluster.
         redis: ``host:port`` of a Redis that exists; when left out, one is rendered. It takes the place of an
             online store in a file; a ``feature_store.yaml`` that names a server keeps it.
@@ -191,6 +234,7 @@ class Cluster(_Table):
         database_image: of the rendered PostgreSQL.
         replicas: of the model server, at least.
         most_replicas: of the model server; more than ``replicas`` lets Kubernetes add some under load.
+        run_seconds: how long a run of a pipeline may take, waiting included; Kubeflow ends it then.
         step: resources of a pipeline step, a trial, or a training worker.
         server: resources of the model server.
         mlflow: resources of MLflow's server.
@@ -206,6 +250,7 @@ class Cluster(_Table):
     access: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
     clock: datetime | None = None
     mlflow_uri: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    pipelines_uri: str = ""
     mlflow_hosts: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...] = ()
     redis: Address = ""
     redis_image: str = "docker.io/library/redis:7.4.2"
@@ -213,6 +258,7 @@ class Cluster(_Table):
     database_image: str = "docker.io/library/postgres:17.5"
     replicas: PositiveInt = 1
     most_replicas: PositiveInt = 1
+    run_seconds: Annotated[int, Field(gt=0, lt=2**31)] = 7200
     step: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
     server: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
     mlflow: Resources = Resources(cpu="250m", memory="1Gi", cpu_limit="1", memory_limit="2Gi")
@@ -285,7 +331,7 @@ class Settings(_Table):
         reference: saved dataset whose expectation suite the training data must meet.
         model: name in MLflow's model registry.
         alias: of the version that serves.
-        pipeline: the compiled training pipeline.
+        pipeline: a compiled training pipeline to retrain with; when left out, that of this package.
         training: see ``Training``.
         retraining: see ``Retraining``.
         materialization: see ``Materialization``.
@@ -301,7 +347,7 @@ class Settings(_Table):
     reference: str = ""
     model: str = ""
     alias: str = "production"
-    pipeline: str = "cluster/training_pipeline.yaml"
+    pipeline: str = ""
     training: Training = Training()
     retraining: Retraining = Retraining()
     materialization: Materialization = Materialization()
@@ -332,13 +378,33 @@ class Settings(_Table):
             raise SettingsError(f"{found} is no TOML: {error}.") from None
         if tables is None:
             raise SettingsError(f"{found} has no table [tool.lifecycle].")
-        if "folder" in tables:
-            raise SettingsError(f"{found}: folder is no setting.")
+        return cls._of(tables, found.resolve().parent, str(found)).replace(**changes)
+
+    @classmethod
+    def from_json(cls, text: str, **changes: Any) -> Settings:
+        """The settings of a project, from a text that ``model_dump_json`` gave.
+
+        Args:
+            text: with absolute paths; relative ones begin in the working directory.
+            changes: as ``load`` takes them.
+
+        Raises:
+            SettingsError: as ``load``.
+        """
         try:
-            settings = cls.model_validate({**tables, "folder": found.resolve().parent})
+            tables = json.loads(text)
+        except ValueError as error:
+            raise SettingsError(f"the settings are no JSON: {error}.") from None
+        return cls._of(tables, Path.cwd(), "the settings").replace(**changes)
+
+    @classmethod
+    def _of(cls, tables: dict[str, Any], folder: Path, source: str) -> Settings:
+        if "folder" in tables:
+            raise SettingsError(f"{source}: folder is no setting.")
+        try:
+            return cls.model_validate({**tables, "folder": folder})
         except ValidationError as error:
-            raise SettingsError(f"{found}: {_in_words(error)}") from None
-        return settings.replace(**changes)
+            raise SettingsError(f"{source}: {_in_words(error)}") from None
 
     def require(self, *names: str) -> Settings:
         """The same settings, if none of those that a command needs is empty.
@@ -403,6 +469,8 @@ def _in_words(error: ValidationError) -> str:
         match found["type"]:
             case "extra_forbidden":
                 said.append(f"{name} is no setting")
+            case "value_error":
+                said.append(f"{name} is {found['input']!r:.60}: {found['ctx']['error']}")
             case _:
                 said.append(f"{name} is {found['input']!r:.60}: {found['msg'][0].lower()}{found['msg'][1:]}")
     return f"{'; '.join(said)}."

@@ -5,7 +5,9 @@ What a job runs is ``lifecycle.training.katib_trial``.
 
 from __future__ import annotations
 
+import re
 import time
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +34,20 @@ if TYPE_CHECKING:
     from kubernetes.client import CustomObjectsApi
 
 
+LONGEST_NAME = 40
+"""Characters that Katib allows an Experiment's name."""
+# The trial's own container ends without output: the collector reads it, and prints it.
+_WHERE_TO_LOOK = (
+    "What a trial printed is in its pod: kubectl logs --selector katib.kubeflow.org/experiment={name} "
+    "--container metrics-logger-and-collector"
+)
+
+
 def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1ParameterSpec:
     """Optuna's distribution as Katib's parameter. Katib writes every bound and every choice as text.
+
+    Whole numbers in steps of more than 1 are searched otherwise than by Optuna: Katib makes them a quantized
+    uniform distribution, in which both ends come up half as often as the values between them.
 
     Args:
         name: of the hyperparameter.
@@ -50,7 +64,8 @@ def parameter(name: str, distribution: BaseDistribution) -> models.V1beta1Parame
                 {"step": str(step)} if step else {}
             )
         case IntDistribution(low=low, high=high, log=False, step=step):
-            kind, limits = "int", {"min": str(low), "max": str(high), "step": str(step)}
+            kind, limits = "int", {"min": str(low), "max": str(high)}
+            limits |= {"step": str(step)} if step != 1 else {}
         case CategoricalDistribution(choices=choices):
             kind, limits = "categorical", {"list": [str(choice) for choice in choices]}
         case _:
@@ -103,8 +118,8 @@ def distributions(parameters: list[dict[str, Any]]) -> dict[str, BaseDistributio
                 step = float(limits["step"]) if "step" in limits else None
                 space[found["name"]] = FloatDistribution(low, high, log=log, step=step)
             case "int":
-                least, most, by = (int(limits[name]) for name in ("min", "max", "step"))
-                space[found["name"]] = IntDistribution(least, most, step=by)
+                least, most = int(limits["min"]), int(limits["max"])
+                space[found["name"]] = IntDistribution(least, most, step=int(limits.get("step", 1)))
             case "categorical":
                 space[found["name"]] = CategoricalDistribution(limits["list"])
     return space
@@ -133,8 +148,13 @@ def experiment(
         parallel: number of jobs at a time.
 
     Raises:
-        ValueError: Katib cannot say a part of the space.
+        ValueError: Katib cannot say a part of the space, or refuses the name.
     """
+    if not re.fullmatch(rf"[a-z]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?", name):
+        raise ValueError(
+            f"{name!r} is no name for Katib: write at most {LONGEST_NAME} lower-case letters, digits, and "
+            "hyphens, with a letter first and no hyphen last."
+        )
     arguments = [f"--{choice}=${{trialParameters.{choice}}}" for choice in space]
     arguments += [f"--{given}={value}" for given, value in inputs.items()]
     container: dict[str, Any] = {"name": "trial", "image": cluster.image}
@@ -154,13 +174,27 @@ def experiment(
         maxFailedTrialCount=min(3, trials),
         parameters=[parameter(choice, distribution) for choice, distribution in space.items()],
         trialTemplate=models.V1beta1TrialTemplate(
-            primaryContainerName="trial", trialParameters=references, trialSpec=job
+            primaryContainerName="trial",
+            trialParameters=references,
+            trialSpec=job,
+            retain=True,  # else Katib deletes a failed trial's pod, and its output with it
         ),
     )
     metadata = models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(name=name)
     return models.V1beta1Experiment(
         apiVersion="kubeflow.org/v1beta1", kind="Experiment", metadata=metadata, spec=spec
     ).to_dict()
+
+
+def for_one_run(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The same Experiment under a name that no other run of the sweep has: a cluster keeps the earlier ones.
+
+    Args:
+        manifest: the Experiment.
+    """
+    ending = f"-{uuid.uuid4().hex[:8]}"
+    name = manifest["metadata"]["name"][: LONGEST_NAME - len(ending)].rstrip("-") + ending
+    return {**manifest, "metadata": {**manifest["metadata"], "name": name}}
 
 
 def _score_name(inputs: Mapping[str, str]) -> str:
@@ -191,11 +225,13 @@ def finished(
                 return found
             if condition["status"] == "True" and condition["type"] == "Failed":
                 raise RuntimeError(
-                    f"the Experiment {name} failed: {condition.get('message', 'no reason given')}"
+                    f"the Experiment {name} failed: {condition.get('message', 'no reason given')} "
+                    f"{_WHERE_TO_LOOK.format(name=name)}"
                 )
         if time.monotonic() > until:
             raise TimeoutError(
-                f"the Experiment {name} has not ended within {patience:.0f} s. Look at its trials' pods."
+                f"the Experiment {name} has not ended within {patience:.0f} s. "
+                f"{_WHERE_TO_LOOK.format(name=name)}"
             )
         time.sleep(every)
 
@@ -212,9 +248,10 @@ def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[s
     """
     assignments = ended["status"].get("currentOptimalTrial", {}).get("parameterAssignments") or []
     if not assignments:
+        name = ended["metadata"]["name"]
         raise RuntimeError(
-            f"the Experiment {ended['metadata']['name']} has ended without a best trial: no trial printed a "
-            "score. Look at its trials' pods, container `metrics-logger-and-collector`."
+            f"the Experiment {name} has ended without a best trial: no trial printed a score. "
+            f"{_WHERE_TO_LOOK.format(name=name)}"
         )
     chosen = {found["name"]: found["value"] for found in assignments}
     read: dict[str, Any] = {}

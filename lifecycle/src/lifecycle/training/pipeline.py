@@ -35,12 +35,12 @@ def run_file(file: Path, arguments: Mapping[str, object], log: Path, show_steps:
         compiled(**arguments)
 
 
-def arguments(settings: Settings, run_name: str, recipe: Recipe | None = None, **changes: Any) -> dict:
+def arguments(settings: Settings, run_name: str = "", recipe: Recipe | None = None, **changes: Any) -> dict:
     """The pipeline's arguments, by name, as a project's settings say them.
 
     Args:
         settings: of the project.
-        run_name: of the parent run, new each time.
+        run_name: of the parent run; when left out, the id that Kubeflow gives the run.
         recipe: of the model; that of the settings when left out.
         changes: arguments that differ.
     """
@@ -97,8 +97,9 @@ def retrieve_features(
     feature_service: str,
     label: str,
     experiment: str,
-    run_name: str,
+    pipeline_run: str,
     table: dsl.Output[dsl.Dataset],
+    run_name: str = "",
     task: str = "binary",
     held_out: float = 0.25,
 ) -> str:
@@ -109,10 +110,9 @@ def retrieve_features(
 
     from lifecycle.features.contract import FeatureContract
     from lifecycle.features.labels import in_words, training_table
-    from lifecycle.training.outcome import add_to_record
+    from lifecycle.training.outcome import add_to_record, open_parent
 
-    experiment_id = mlflow.set_experiment(experiment).experiment_id
-    parent = mlflow.MlflowClient().create_run(experiment_id, run_name=run_name).info.run_id
+    parent = open_parent(experiment, pipeline_run, run_name)
     with mlflow.start_run(run_name="retrieve", parent_run_id=parent):
         store = FeatureStore(repo_path=feature_repo)
         contract = FeatureContract.from_feature_service(store, feature_service, label)
@@ -139,6 +139,8 @@ def validate_features(
 
     Also when a definition has changed since the retrieval.
     """
+    import logging
+
     import mlflow
     import pandas as pd
     from feast import FeatureStore
@@ -146,6 +148,8 @@ def validate_features(
     from lifecycle.features.contract import FeatureContract
     from lifecycle.features.validation import judge, stored_suite
 
+    # Kubeflow's executor shows INFO, of which Great Expectations has hundreds of lines.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     contract = FeatureContract.from_json(table.metadata.get("contract"))
     store = FeatureStore(repo_path=feature_repo)
     mlflow.set_experiment(experiment)
@@ -339,23 +343,23 @@ def register_model(
 
 
 @component
-def close_run(experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def close_run(experiment: str, pipeline_run: str, status: dsl.PipelineTaskFinalStatus) -> None:
     """Runs last, whatever happened.
 
-    It can take no other step's output, so it finds the parent run by its name.
+    It can take no other step's output, so it finds the parent run by the id of Kubeflow's run.
     """
-    import mlflow
+    from lifecycle.training.outcome import add_to_record, end_parent, find_parent, read_record
 
-    from lifecycle.training.outcome import add_to_record, open_runs, read_record
-
-    for run_id in open_runs(experiment, run_name):
-        record = read_record(run_id)
-        # What the steps have noted decides. The runner's word counts only when it is bad: local_run says
-        # SUCCEEDED, a cluster COMPLETE, and RUNNING when a gate stayed closed or somebody ended the run.
-        done = status.state != "FAILED" and bool(record.gate or record.version)
-        ended = "FINISHED" if done else "FAILED"
-        add_to_record(run_id, status=ended, reason=record.reason if done else "a step failed")
-        mlflow.MlflowClient().set_terminated(run_id, ended)
+    parent = find_parent(experiment, pipeline_run)
+    if parent is None:  # not even the first step began
+        return
+    record = read_record(parent)
+    # What the steps have noted decides. The runner's word counts only when it is bad: local_run says
+    # SUCCEEDED, a cluster COMPLETE, and RUNNING when a gate stayed closed or somebody ended the run.
+    done = status.state != "FAILED" and bool(record.gate or record.version)
+    ended = "FINISHED" if done else "FAILED"
+    add_to_record(parent, status=ended)
+    end_parent(parent, ended)
 
 
 def training_pipeline(cluster: Cluster) -> BaseComponent:
@@ -368,6 +372,7 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
     @dsl.pipeline(
         name="training-pipeline",
         description="Retrieve, validate, train, evaluate, compare; register if good enough and better.",
+        pipeline_config=dsl.PipelineConfig(active_deadline_seconds=cluster.run_seconds),
     )
     def training(
         feature_repo: str,
@@ -376,9 +381,9 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
         label: str,
         reference: str,
         experiment: str,
-        run_name: str,
         model_name: str,
         threshold: float,
+        run_name: str = "",
         champion: str = "",
         hyperparameters: str = "{}",
         estimator: str = "lifecycle.models.model:new_model",
@@ -398,9 +403,9 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
             label: the column to predict.
             reference: saved dataset whose expectation suite the data must meet.
             experiment: of MLflow, for the run and its steps.
-            run_name: of the parent run, new each time.
             model_name: in MLflow's model registry.
             threshold: of the metric on the held-out days, that a model must reach to be registered.
+            run_name: of the parent run; when left out, the id that Kubeflow gives the run, another each time.
             champion: number of the version of ``model_name`` that it must beat on the same days; none when
                 left out.
             hyperparameters: of the estimator, as JSON text.
@@ -414,7 +419,7 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
         """
         # A cluster reuses a step's outputs when code and inputs are the same. What registers a model or
         # closes a run must run each time.
-        closed = close_run(experiment=experiment, run_name=run_name)
+        closed = close_run(experiment=experiment, pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
         on_cluster(closed, cluster).set_caching_options(False)
         with dsl.ExitHandler(closed):
             retrieved = retrieve_features(
@@ -423,6 +428,7 @@ def training_pipeline(cluster: Cluster) -> BaseComponent:
                 feature_service=feature_service,
                 label=label,
                 experiment=experiment,
+                pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 run_name=run_name,
                 task=task,
                 held_out=held_out,

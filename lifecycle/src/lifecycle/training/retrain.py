@@ -1,4 +1,4 @@
-"""Retraining: the compiled pipeline on a window of labelled days; the alias moves for a better model.
+"""Retraining: the training pipeline on a window of labelled days; the alias moves for a better model.
 
 One door for a person, a schedule and a cluster: ``lifecycle retrain``. It says in one sentence what it did,
 and why. Whatever goes wrong, the champion keeps serving.
@@ -28,7 +28,7 @@ from lifecycle.models.versions import Version, load_version, version_by_alias
 from lifecycle.settings import Settings
 from lifecycle.training.comparison import TooFewLabels, check_enough
 from lifecycle.training.outcome import add_to_record, read_record
-from lifecycle.training.pipeline import arguments
+from lifecycle.training.pipeline import arguments, training_pipeline
 
 
 class NotRetrained(RuntimeError):
@@ -254,7 +254,7 @@ def _kept(registry: mlflow.MlflowClient, model: str, alias: str, champion: Versi
 def retrain(
     settings: Settings, begin: pd.Timestamp | None = None, end: pd.Timestamp | None = None
 ) -> Outcome:
-    """Run the compiled training pipeline on a window of labels, and move the alias if its model is better.
+    """Run the training pipeline on a window of labels, and move the alias if its model is better.
 
     The challenger has the champion's features and hyperparameters, read from its contract and recipe. The
     pipeline trains on the earlier days of the window and compares both on the newest ones
@@ -307,7 +307,7 @@ def retrain(
             experiment=experiment,
             champion=champion.number,
         )
-        _run(settings.path(settings.pipeline), outputs, outputs / f"{name}.log", given)
+        _run(settings, outputs, outputs / f"{name}.log", given)
         (parent,) = mlflow.search_runs(
             [], f"attributes.run_name = '{name}'", output_format="list", experiment_names=[experiment]
         )
@@ -336,21 +336,24 @@ def retrain(
         return Outcome(True, said, champion.number, challenger, run_id)
 
 
-def _run(pipeline: Path, outputs: Path, log: Path, given: dict) -> None:
+def _run(settings: Settings, outputs: Path, log: Path, given: dict) -> None:
     from kfp import components, local
 
     from lifecycle.training.local_runner import local_run
 
-    with _in_words(f"{pipeline.name} is no compiled pipeline", Exception):
-        from_file = components.load_component_from_file(str(pipeline))
+    name = Path(settings.pipeline).name
+    if settings.pipeline:
+        with _in_words(f"{name} is no compiled pipeline", Exception):
+            training = components.load_component_from_file(str(settings.path(settings.pipeline)))
+    else:
+        training = training_pipeline(settings.cluster)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(outputs), raise_on_error=True)
     try:
         with local_run(log):
-            from_file(**given)
+            training(**given)
     except TypeError as error:
         raise NotRetrained(
-            f"{pipeline.name} takes other arguments than this version of lifecycle gives ({error}): compile "
-            "it anew."
+            f"{name} takes other arguments than this version of lifecycle gives ({error}): compile it anew."
         ) from None
     except RuntimeError:
         failed = re.search(r"Task \S*'([\w-]+)'\S* finished with status \S*FAILURE", log.read_text())
