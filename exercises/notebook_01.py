@@ -35,14 +35,14 @@ def _a_view(answer: Any) -> FeatureView:
 
     if not isinstance(answer, FeatureView):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as in"
+            f"your answer is of type {type(answer).__name__}; the check needs a `FeatureView`, as in"
             " feature_views.py."
         )
     ttl = answer.ttl
     if ttl and ttl.days and (ttl.seconds or ttl.microseconds):
         raise NotYet(
-            f"Feast's DuckDB store cannot retrieve with a time to live of {ttl}: it takes whole days, or less"
-            " than one."
+            f"Feast's DuckDB store can't retrieve with a time to live of {ttl}: use whole days, or less than"
+            " one day."
         )
     return answer
 
@@ -53,21 +53,21 @@ def _fresh_acceptance(answer: Any) -> str:
     view = _a_view(answer)
     if view.name != "driver_acceptance":
         raise NotYet(
-            f"the view is named {view.name!r}; call it 'driver_acceptance', so that the team finds it."
+            f"the view is named {view.name!r}; name it 'driver_acceptance', so that the team finds it."
         )
     if view.entities != ["driver"]:
         raise NotYet(
-            "the view does not name the driver as its entity: whose rate is it? Compare `entities` in"
-            " feature_views.py."
+            "the view doesn't have the driver as its entity, so Feast doesn't know whose rate it is. Compare"
+            " `entities` in feature_views.py."
         )
     features = [field.name for field in view.features]
     if features != ["acc_rate"]:
-        raise NotYet(f"its features are {features}; the team asked for `acc_rate` and nothing else.")
+        raise NotYet(f"the view's features are {features}; the team asked for `acc_rate` alone.")
     kind = str(view.features[0].dtype)
     if kind not in ("Float64", "Float32"):
         raise NotYet(
-            f"`acc_rate` is declared as {kind}, and the file holds shares between 0 and 1. Retrieval of the"
-            " past would not enforce the type, and so not show it."
+            f"`acc_rate` is declared as {kind}, but the file holds shares between 0 and 1. Retrieving past"
+            " values doesn't enforce the type, so the mistake wouldn't show there."
         )
     stats = _read("driver_stats").sort_values(["event_timestamp", "created"])
     last = stats.drop_duplicates("driver_id", keep="last")[["driver_id", "event_timestamp", "acc_rate"]]
@@ -76,69 +76,69 @@ def _fresh_acceptance(answer: Any) -> str:
         [last.assign(age=age, event_timestamp=last.event_timestamp + timedelta(hours=age)) for age in hours]
     )
     with scratch() as store:
-        with attempt("Feast does not register this view"):
+        with attempt("Feast doesn't register this view"):
             store.apply(view)
-        with attempt("Feast registers this view, and cannot retrieve from it"):
+        with attempt("Feast registers this view, but can't retrieve from it"):
             found = _ask(store, questions.drop(columns="acc_rate"), ["driver_acceptance:acc_rate"])
     after_23_hours, after_25_hours, after_6_days = (found[found.age == age].acc_rate for age in hours)
     lives = (
         f"The view's time to live is {view.ttl}."
         if view.ttl
-        else "A view without a `ttl` keeps its values for ever."
+        else "In a view without a `ttl`, values never expire."
     )
     if after_23_hours.isna().any():
-        raise NotYet(f"23 hours after a driver's last row the rate is missing already. {lives}")
+        raise NotYet(f"23 hours after a driver's last row, the rate is already missing. {lives}")
     if after_25_hours.notna().any():
         old = "6 days" if after_6_days.notna().any() else "25 hours"
-        raise NotYet(f"Feast still gives a rate that is {old} old. {lives}")
+        raise NotYet(f"Feast still returns a rate that is {old} old. {lives}")
     if (abs(after_23_hours.to_numpy() - last.acc_rate.to_numpy()) > 1e-9).any():
-        raise NotYet("some rates are not those of `driver_stats`. From which source does the view read?")
+        raise NotYet("some rates differ from those of `driver_stats`. Which source does the view read?")
     source = view.batch_source
     if source is None or source.name != "driver_stats" or source.created_timestamp_column != "created":
         raise NotYet(
-            "it reads the right file by a source of its own. `driver_stats` is registered, and knows which of"
-            " two rows was written last: take that one."
+            "the view reads the right file through another source. Use the registered `driver_stats`, whose"
+            " `created` column tells which of two rows is newer."
         )
     return (
-        f"23 hours after its last row each of {len(last)} drivers has a rate, and 25 hours after it none. "
-        "Two views read one file, and each says for itself how long a value is valid."
+        f"23 hours after the last row, each of {len(last)} drivers has a rate, and after 25 hours none has. "
+        "Two views read one file, each with its own time to live."
     )
 
 
 def _returns_trips(answer: Callable) -> None:
-    """Call the function on two drivers, as Feast does; its own errors about a wrong one are hard to read."""
+    """Call the function on two drivers as Feast does, because Feast's own errors are hard to read."""
     beside = {"driver_id": [1001, 1002], "event_timestamp": [NOW.to_pydatetime()] * 2}
     with attempt(
-        'it fails on the lists of two drivers, which `mode="python"` passes (those of the two features, and'
-        f" beside them {' and '.join(beside)})"
+        '`converted_trips` fails on the lists of two drivers that `mode="python"` passes (the two features,'
+        f" with {' and '.join(beside)})"
     ):
         given = answer(beside | {"conv_rate": [0.5, 0.0], "avg_daily_trips": [20, 8]})
     if not isinstance(given, dict):
         raise NotYet(
-            f"it returns the type {type(given).__name__}; an on-demand view needs a dictionary, as those in"
-            " on_demand.py return."
+            f"`converted_trips` returns a {type(given).__name__}; an on-demand view needs a dictionary, like"
+            " those that the functions in on_demand.py return."
         )
     if list(given) != ["converted_trips"]:
-        raise NotYet(
-            f"the dictionary that it returns holds {list(given)}; it should hold 'converted_trips' alone."
-        )
+        raise NotYet(f"the returned dictionary holds {list(given)}; it should hold 'converted_trips' alone.")
     values = given["converted_trips"]
     if not isinstance(values, list):
-        raise NotYet(
-            f"under 'converted_trips' it returns the type {type(values).__name__}; Feast needs a list."
-        )
+        raise NotYet(f"the value of 'converted_trips' is a {type(values).__name__}; Feast needs a list.")
     if len(values) != 2:
-        raise NotYet(f"two drivers go in and {len(values)} values come out; Feast needs one for each.")
+        raise NotYet(
+            f"for two drivers, the list holds {len(values)} values; Feast needs one for each driver."
+        )
     if values[1] is None or values[1] != values[1]:
-        raise NotYet("a driver whose rate is 0 gets a missing value; but 0 is a rate that is known.")
+        raise NotYet("a driver whose rate is 0 gets a missing value, but 0 is a known rate.")
     kinds = sorted({type(value).__name__ for value in values if not isinstance(value, float)})
     if kinds:
         raise NotYet(
-            f"its list holds values of type {', '.join(kinds)}; the feature is a Float64, and Feast refuses"
+            f"the list holds values of type {', '.join(kinds)}; the feature is a Float64, so Feast rejects"
             " them."
         )
     if values != [10, 0]:
-        raise NotYet(f"a driver with a rate of 0.5 and 20 trips a day, and one with 0 and 8, get {values}.")
+        raise NotYet(
+            f"for a rate of 0.5 with 20 trips a day, and a rate of 0 with 8, the result is {values}."
+        )
 
 
 def _converted_trips(answer: Any) -> str:
@@ -148,7 +148,7 @@ def _converted_trips(answer: Any) -> str:
 
     if not callable(answer):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the check needs a function, as the two in"
+            f"your answer is of type {type(answer).__name__}; the check needs a function, like the two in"
             " on_demand.py."
         )
     _returns_trips(answer)
@@ -161,7 +161,7 @@ def _converted_trips(answer: Any) -> str:
     questions = last.reset_index().assign(event_timestamp=NOW)
     served = stats[stats.event_timestamp == stats.event_timestamp.max()].drop_duplicates("driver_id").head(2)
     with scratch() as store:
-        with attempt("Feast does not register an on-demand view of this function"):
+        with attempt("Feast doesn't register an on-demand view of this function"):
             columns = store.get_feature_view(HOURLY)[["conv_rate", "avg_daily_trips"]]
             schema = [Field(name="converted_trips", dtype=Float64)]
             view = on_demand_feature_view(sources=[columns], schema=schema, mode="python")(answer)
@@ -169,14 +169,14 @@ def _converted_trips(answer: Any) -> str:
         store.write_to_online_store(HOURLY, served)
         features = [f"{HOURLY}:conv_rate", f"{HOURLY}:avg_daily_trips", f"{view.name}:converted_trips"]
         whom = [{"driver_id": int(driver)} for driver in [*served.driver_id, UNKNOWN_DRIVER]]
-        with attempt(f"{missing} and come as None, and the retrieval with your function fails"):
+        with attempt(f"{missing}, which your function gets as None, and the retrieval fails"):
             try:
                 offline = _ask(store, questions, features)
                 online = store.get_online_features(features, whom).to_df()
             except NameError as error:
                 raise NotYet(
-                    f"Feast rebuilds the function from the registry, and then {error}. All that it needs has"
-                    " to stand in its own body."
+                    f"Feast rebuilds the function from the registry, and then {error}. Define everything that"
+                    " the function needs in its own body."
                 ) from error
     for found, where in ((offline, "offline"), (online, "online")):
         trips = found.conv_rate.astype(float) * found.avg_daily_trips.astype(float)
@@ -184,29 +184,28 @@ def _converted_trips(answer: Any) -> str:
         unknown = trips.isna() & given.notna()
         if unknown.any():
             raise NotYet(
-                f"{missing}, and with your function {unknown.sum()} of them {where} convert"
-                f" {given[unknown].iloc[0]:g} trips a day. A model cannot tell that from a driver who was"
-                " measured."
+                f"{missing}, but your function returns {given[unknown].iloc[0]:g} trips a day for"
+                f" {unknown.sum()} of them {where}. A model can't tell that from a measured value."
             )
         lost = given.isna() & trips.notna()
         if lost.any():
             raise NotYet(
                 f"{where}, {lost.sum()} of {trips.notna().sum()} drivers with a rate and trips get no result."
-                " Others in the lists have none, and each driver is a case of its own."
+                " Other drivers in the lists have no rate; decide for each driver separately."
             )
         if (abs(given - trips) > 1e-9).any():
-            raise NotYet(f"{where}, some results are not the rate times the number of trips.")
+            raise NotYet(f"{where}, some results differ from the rate times the number of trips.")
     return (
-        f"Offline it gives {offline.converted_trips.notna().sum()} drivers a value and"
-        f" {offline.converted_trips.isna().sum()} none, online {online.converted_trips.notna().sum()} and"
-        f" {online.converted_trips.isna().sum()}: one function, written once, and no file holds its result."
+        f"Offline, {offline.converted_trips.notna().sum()} drivers get a value and"
+        f" {offline.converted_trips.isna().sum()} don't; online, {online.converted_trips.notna().sum()} get"
+        f" one and {online.converted_trips.isna().sum()} doesn't. The same function computes both."
     )
 
 
 def _without_a_trace(answer: Any) -> str:
     view = _a_view(answer)
     if view.name != HOURLY:
-        raise NotYet(f"this is the view {view.name!r}; the training data reads {HOURLY!r}.")
+        raise NotYet(f"your view is named {view.name!r}; the training data reads {HOURLY!r}.")
     features = [f"{HOURLY}:{name}" for name in ("conv_rate", "acc_rate", "avg_daily_trips")]
     labels = _read("driver_labels")[["driver_id", "event_timestamp"]]
     files = registry.definitions(current().feature_repo)
@@ -215,28 +214,27 @@ def _without_a_trace(answer: Any) -> str:
         difference, _, _ = store.plan(files._replace(feature_views=[view, *others]))
         properties = ", ".join(registry.changes(difference).properties)
         if not properties:
-            raise NotYet("`plan` finds no change: this view is as it is in the files.")
+            raise NotYet("`plan` finds no change: your view equals the one in the files.")
         before = _ask(store, labels, features)
-        with attempt("Feast does not apply this change"):
+        with attempt("Feast doesn't apply this change"):
             store.apply(view)
         versions = len(store.list_feature_view_versions(HOURLY))
         if versions > 1:
             raise NotYet(
-                f"`plan` reports {properties}, and the history has {versions} versions: this change leaves a"
-                " trace. What else does a view say beside its features?"
+                f"`plan` reports {properties}, and the history now has {versions} versions. What else does a"
+                " view declare, apart from its features?"
             )
-        with attempt("after this change the training data cannot be retrieved"):
+        with attempt("after this change, the training data can't be retrieved"):
             after = _ask(store, labels, features)
     other = ((before != after) & ~(before.isna() & after.isna())).any(axis="columns")
     if not other.any():
         raise NotYet(
-            "the history has one version, but no value of the training data is another one: your change"
-            f" ({properties}) does not reach it."
+            "the history has one version, but no value of the training data differs: your change"
+            f" ({properties}) doesn't affect it."
         )
     return (
         f"`plan` reports {properties}, the history still has one version, and {other.sum():,} of"
-        f" {len(other):,} training rows are other ones. So a review reads the plan: the history will not"
-        " tell."
+        f" {len(other):,} training rows differ. So review the plan: the history doesn't show this change."
     )
 
 
@@ -246,13 +244,13 @@ EXERCISES = [
         "Write a feature view",
         _fresh_acceptance,
         more=(
-            "Take `driver_hourly_stats` in feature_views.py as a model: name, entities, ttl, schema and"
-            " source, each with another value or fewer of them."
+            "Start from `driver_hourly_stats` in feature_views.py and change its name, ttl, and schema. Get"
+            " the entity and the source from the store."
         ),
         worked="""
 from datetime import timedelta
 
-# Entity and source are registered already. The view only says which column, of whom, and for how long.
+# The entity and the source are registered already. The view adds a column and a time to live.
 acceptance_view = FeatureView(
     name="driver_acceptance",
     entities=[store.get_entity("driver")],
@@ -267,11 +265,11 @@ acceptance_view = FeatureView(
         "Compute a feature at retrieval",
         _converted_trips,
         more=(
-            "Go through both lists at once with `zip`, as `driver_ratios` does. A missing value comes as"
-            " None, which cannot be multiplied."
+            "Loop over both lists at once with `zip`, as `driver_ratios` does. A missing value is None, which"
+            " can't be multiplied."
         ),
         worked="""
-# One value for each driver, also for one without a rate: Feast puts the list beside the others.
+# Return one value for each driver, and None for a driver without a rate.
 def converted_trips(inputs):
     results = []
     for rate, trips in zip(inputs["conv_rate"], inputs["avg_daily_trips"], strict=True):
@@ -285,14 +283,14 @@ def converted_trips(inputs):
         "Change a feature without a trace",
         _without_a_trace,
         more=(
-            "A version is kept when a feature changes. Leave the schema and the entities as they are: what"
-            " decides which of the values are still used?"
+            "Changed features make a version, so leave the schema and the entities alone. Which property"
+            " decides when a value expires?"
         ),
         worked="""
 from datetime import timedelta
 
-# With a shorter time to live some values count as missing. Feast keeps a version when features or entities
-# change, and these do not.
+# With a shorter time to live, some values count as missing. Feast makes a version when features or entities
+# change, and here they don't.
 silent_change = FeatureView(
     name=hourly.name,
     entities=[store.get_entity("driver")],

@@ -80,7 +80,7 @@ def changes(difference: RegistryDiff) -> pd.DataFrame:
 
 
 def apply(store: FeatureStore, folder: Path) -> None:
-    """What `feast apply` does in ``folder``; notebook 01 shows Feast's own calls."""
+    """Register what the files in ``folder`` define, as `feast apply` does, but delete nothing."""
     found = definitions(folder)
     views: list[Any] = [*found.feature_views, *found.on_demand_feature_views]
     store.apply([*found.projects, *found.entities, *found.data_sources, *views, *found.feature_services])
@@ -110,11 +110,9 @@ def check(workspace: Workspace) -> None:
     stale = changes(difference)
     if len(stale):
         rows = "; ".join(f"{row.object}: {row.change} {row.properties}".strip() for row in stale.itertuples())
-        # What the registry has beside the files stays when notebook 01 applies them; the command deletes it.
-        remedy = "Run `feast apply`" if "delete" in set(stale.change) else "Run notebook 01, or `feast apply`"
         raise WorkshopError(
-            f"the feature registry is stale, it differs from feature_repo/ ({rows}). {remedy} in "
-            "feature_repo/; nothing else is lost."
+            f"the feature registry is stale, it differs from feature_repo/ ({rows}). Run notebook 01, or "
+            "`feast apply` in feature_repo/; nothing else is lost."
         )
 
 

@@ -91,7 +91,7 @@ def test_a_stale_registry_is_named_with_the_command_that_mends_it(mine, monkeypa
     configure(mine)
     apply(mine).apply(FeatureService(name="left_over", features=[]))
     monkeypatch.setenv("WORKSHOP_HOME", str(mine.home))
-    with pytest.raises(WorkshopError, match=r"left_over: delete\)\. Run `feast apply` in feature_repo/"):
+    with pytest.raises(WorkshopError, match=r"left_over: delete\)\. Run notebook 01, or `feast apply`"):
         begin("02")
     feast = str(Path(sys.executable).with_name("feast"))
     subprocess.run([feast, "apply"], cwd=mine.feature_repo, check=True, capture_output=True)

@@ -4,8 +4,10 @@
 """
 
 import re
+import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,21 @@ def test_the_citation_and_the_issue_form_know_the_project():
     form = yaml.safe_load((REPOSITORY / ".github" / "ISSUE_TEMPLATE" / "notebook.yml").read_text())
     notebooks = sorted(path.name[:2] for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
     assert form["body"][0]["attributes"]["options"][:-1] == notebooks
+
+
+def test_the_requirements_of_all_installed_packages_agree():
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
+    assert not done.returncode, done.stdout
+
+
+BLOCKS = ["feast", "duckdb", "redis", "great-expectations", "openlineage-python", "mlflow", "optuna", "kfp"]
+BLOCKS += ["kubeflow", "kserve", "evidently", "prometheus-client"]
+
+
+@pytest.mark.parametrize("package", BLOCKS)
+def test_each_building_block_is_installed_under_an_open_license(package):
+    about = metadata.metadata(package)
+    classifiers = [line for line in about.get_all("Classifier", []) if line.startswith("License")]
+    license = about.get("License-Expression") or " ".join(classifiers).split(" :: ")[-1]
+    known = {"Apache-2.0", "MIT", "BSD-2-Clause", "Apache Software License", "MIT License", "BSD License"}
+    assert set(license.split(" AND ")) <= known

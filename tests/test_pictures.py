@@ -202,6 +202,7 @@ SHOWS = {
     "its candidates, best first": ["8 matching runs", "rates_and_rating", "conv_only"],
     "their metrics in charts": ["8 matching runs", "Model metrics", "block_auc"],
     "versions of driver_conversion": ["driver_conversion", "Versions", "Version 1"],
+    "versions of first_look": ["first_look", "Versions", "Version 1"],
     "versions of late_departure": ["late_departure", "Versions", "Version 1"],
     "lineage": ["driver_hourly_stats", "driver_training", "Lineage"],
     "feature views": ["driver_hourly_stats", "driver_ratios", "Feature Views"],

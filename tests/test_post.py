@@ -1,4 +1,6 @@
-"""What a reader of docs/post-and-workshop.md would doubt: lines of the post with silently wrong results."""
+"""Statements of the post that docs/claims.md and docs/post-and-workshop.md judge."""
+
+import importlib
 
 import numpy as np
 import pandas as pd
@@ -37,3 +39,42 @@ def test_features_by_position_can_be_swapped_unnoticed():
     assert abs(right - swapped) > 0.3
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict_proba(pd.DataFrame({"acc_rate": [0.9], "conv_rate": [0.1]}))
+
+
+def has(path):
+    """Whether an installed module has a name, such as ``feast.FeatureStore.apply``."""
+    module, *names = path.split(":")
+    value = importlib.import_module(module)
+    for name in names[0].split("."):
+        value = getattr(value, name, None)
+    return value is not None
+
+
+CAPABILITIES = {
+    "define and version feature schemas": "feast:FeatureStore.list_feature_view_versions",
+    "store and serve features": "feast:FeatureStore.get_online_features",
+    "retrieve as of a time": "feast:FeatureStore.get_historical_features",
+    "transform features alike in training and serving": "feast.on_demand_feature_view:on_demand_feature_view",
+    "feature lineage": "feast.lineage.registry_lineage:RegistryLineageGenerator",
+    "validate features": "feast:FeatureStore.validate_logged_features",
+    "log experiments": "mlflow:log_metric",
+    "compare model versions": "mlflow:MlflowClient.search_model_versions",
+    "promote models by alias": "mlflow:MlflowClient.set_registered_model_alias",
+    "orchestrate steps": "kfp.dsl:pipeline",
+    "train on several machines": "kubeflow.trainer:TrainerClient.train",
+    "tune hyperparameters": "kubeflow.optimizer:OptimizerClient.optimize",
+}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_each_capability_has_a_call_in_the_tool_that_the_post_names(capability):
+    assert has(CAPABILITIES[capability])
+
+
+def test_the_tools_overlap_where_the_claims_say():
+    assert has("kfp.dsl:Metrics.log_metric") and has("kfp:Client.list_runs")
+    assert has("mlflow.optuna:MlflowStorage")
+    from kubeflow.hub import ModelRegistryClient
+
+    names = dir(ModelRegistryClient)
+    assert "register_model" in names and not [name for name in names if "alias" in name]

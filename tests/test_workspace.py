@@ -173,7 +173,7 @@ def in_processes(code, homes, **options):
 
 @pytest.mark.course
 def test_of_notebooks_started_at_once_one_catches_up_and_the_others_wait_also_after_a_kill(tmp_path):
-    makes = "1 of 1: 01_define_features, about 12 s ..."
+    makes = "1 of 1: 01_define_features, about 60 s ..."
     started = in_processes("from helpers.start import begin; begin('02')", [tmp_path / HARD_TO_QUOTE] * 3)
     makers: list = []
     while not makers:

@@ -97,6 +97,13 @@ def _cells(number: str, cells: list, code: list) -> Broken:
                 yield cell, f"a link to {link}, which does not exist"
 
 
+def _python(source: str) -> str:
+    """The Python of a code cell, without magics: a shell cell, or one that writes a file, has none."""
+    if source.startswith(("%%bash\n", "%%writefile ")):
+        return ""
+    return source
+
+
 def _of_kind(tree: ast.AST, *kinds: Any) -> list[Any]:
     return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
@@ -105,7 +112,7 @@ def _checks(number: str, cells: list, code: list) -> Broken:
     only_in_checks: set[str] = set()
     seen, taken = set(dir(builtins)), set()
     for cell in code:
-        tree, own = ast.parse(cell.source), own_tags(cell)
+        tree, own = ast.parse(_python(cell.source)), own_tags(cell)
         read = {node.id for node in _of_kind(tree, ast.Name) if isinstance(node.ctx, ast.Load)}
         bound = {node.id for node in _of_kind(tree, ast.Name) if isinstance(node.ctx, ast.Store)}
         bound |= {node.name for node in _of_kind(tree, ast.FunctionDef, ast.ClassDef)}

@@ -13,10 +13,10 @@ misread = lambda times: pd.DatetimeIndex(times).tz_localize(ZoneInfo('America/Sa
 """,
         ],
         wrong={
-            "asked 9 hours before its real time": (
+            "read 9 hours before its real time": (
                 "def misread(times):\n    return times.dt.tz_localize('Asia/Tokyo')"
             ),
-            "still mean what they meant in UTC": """
+            "are still the right ones": """
 def misread(times):
     return times.dt.tz_localize('UTC').dt.tz_convert('America/New_York')
 """,
@@ -24,13 +24,13 @@ def misread(times):
             "hardly better": (
                 "def misread(times):\n    return (times + pd.Timedelta(days=2)).dt.tz_localize('UTC')"
             ),
-            "that is of the type str": "misread = 'America/New_York'",
-            "asked 1 hour before": "def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')",
-            "cannot be read as times": "def misread(times):\n    return 'America/New_York'",
+            "your answer is of type str": "misread = 'America/New_York'",
+            "read 1 hour before": "def misread(times):\n    return times.dt.tz_localize('Europe/Berlin')",
+            "can't be read as times": "def misread(times):\n    return 'America/New_York'",
             "`misread` fails on the labels' times": (
                 "def misread(times):\n    return times.dt.tz_localize('New York')"
             ),
-            "10 came out": (
+            "returned 10": (
                 "def misread(times):\n    return times.dt.tz_localize('America/New_York').head(10)"
             ),
         },
@@ -59,10 +59,10 @@ def as_corrected(rows):
             "shuffles the rows first": (
                 "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep='last')"
             ),
-            "written first is kept": (
+            "keeps the row that was written first": (
                 "def as_corrected(rows):\n    return rows.sort_values('created').drop_duplicates(key)"
             ),
-            "hours are gone": "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep=False)",
+            "hours are missing": "def as_corrected(rows):\n    return rows.drop_duplicates(key, keep=False)",
             "in neither row of the file": (
                 "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).mean()"
             ),
@@ -70,40 +70,11 @@ def as_corrected(rows):
                 "def as_corrected(rows):\n    return rows.groupby(key, as_index=False).max()"
             ),
             "still have two rows": "def as_corrected(rows):\n    return rows.drop_duplicates()",
-            "it reads another table than the one that it is given": (
+            "it reads another table than the one that the check passes": (
                 "def as_corrected(rows):\n    return stats.drop_duplicates(key, keep='last')"
             ),
-            "it returns the type Series": "def as_corrected(rows):\n    return rows.conv_rate",
+            "returns a Series": "def as_corrected(rows):\n    return rows.conv_rate",
             "has no column conv_rate": "def as_corrected(rows):\n    return rows[key].drop_duplicates()",
-        },
-    ),
-    "0.3": Answers(
-        right=[
-            """
-valid_for = lambda store: pd.Timedelta(
-    store.registry.get_feature_view("driver_daily_profile", store.project).ttl
-)
-""",
-            """
-def valid_for(store):
-    return {view.name: view.ttl for view in store.list_feature_views()}['driver_daily_profile']
-""",
-        ],
-        wrong={
-            "you still say 30": "def valid_for(store):\n    return pd.Timedelta(days=30)",
-            "is the rating": (
-                "def valid_for(store):\n    return store.get_feature_view('driver_hourly_stats').ttl"
-            ),
-            "returns the type FeatureView": (
-                "def valid_for(store):\n    return store.get_feature_view('driver_daily_profile')"
-            ),
-            "fails on the scratch project": (
-                "def valid_for(store):\n    return store.get_feature_view('rating').ttl"
-            ),
-            "the registry says something else than 365 days": (
-                "def valid_for(store):\n    return pd.Timedelta(days=365)"
-            ),
-            "that is of the type Timedelta": "valid_for = pd.Timedelta(days=30)",
         },
     ),
 }

@@ -18,6 +18,7 @@ def converted_trips(inputs):
     return {"converted_trips": [None if lost(rate) else rate * trips for rate, trips in pairs]}
 """
 CHANGE = """
+hourly = store.get_feature_view("driver_hourly_stats")
 silent_change = FeatureView(
     name=hourly.name,
     entities=[store.get_entity("driver")],
@@ -39,7 +40,7 @@ ANSWERS = {
     "1.1": Answers(
         right=[
             VIEW,
-            "[hourly_source] = [found for found in definitions.data_sources if found.name == 'driver_stats']"
+            "[hourly_source] = [found for found in store.list_data_sources() if found.name == 'driver_stats']"
             + but(
                 but(VIEW, "timedelta(days=1)", "pd.Timedelta(hours=24)"),
                 'store.get_data_source("driver_stats")',
@@ -47,17 +48,17 @@ ANSWERS = {
             ),
         ],
         wrong={
-            "without a `ttl` keeps its values for ever": but(VIEW, "    ttl=timedelta(days=1),\n", ""),
+            "values never expire": but(VIEW, "    ttl=timedelta(days=1),\n", ""),
             "that is 6 days old. The view's time to live is 7 days": but(VIEW, "days=1", "days=7"),
-            "the rate is missing already": but(VIEW, "days=1", "hours=1"),
-            "whose rate is it": but(VIEW, '    entities=[store.get_entity("driver")],\n', ""),
-            "cannot retrieve from it": but(VIEW, '"driver_stats"', '"driver_profile"'),
-            "its features are ['acceptance']": but(VIEW, '"acc_rate"', '"acceptance"'),
+            "the rate is already missing": but(VIEW, "days=1", "hours=1"),
+            "whose rate it is": but(VIEW, '    entities=[store.get_entity("driver")],\n', ""),
+            "can't retrieve from it": but(VIEW, '"driver_stats"', '"driver_profile"'),
+            "features are ['acceptance']": but(VIEW, '"acc_rate"', '"acceptance"'),
             "the view is named 'driver_hourly_stats'": but(
                 VIEW, '"driver_acceptance"', '"driver_hourly_stats"'
             ),
             "is declared as Int64": but(VIEW, "dtype=Float64", "dtype=Int64"),
-            "by a source of its own": (
+            "through another source": (
                 but(
                     VIEW,
                     'store.get_data_source("driver_stats")',
@@ -65,7 +66,7 @@ ANSWERS = {
                     ' timestamp_field="event_timestamp")',
                 ).replace("from datetime", "from feast import FileSource\nfrom datetime")
             ),
-            "that is of the type str": "acceptance_view = 'driver_acceptance'",
+            "your answer is of type str": "acceptance_view = 'driver_acceptance'",
         },
     ),
     "1.2": Answers(
@@ -80,18 +81,18 @@ def converted_trips(inputs):
 """,
         ],
         wrong={
-            "come as None, and the retrieval with your function fails: TypeError": but(
+            "gets as None, and the retrieval fails: TypeError": but(
                 TRIPS, "None if lost(rate) else rate * trips", "rate * trips"
             ),
-            "convert 0 trips a day": but(TRIPS, "None if", "0.0 if"),
-            "a rate that is known": but(TRIPS, "None if lost(rate)", "None if not rate"),
+            "returns 0 trips a day": but(TRIPS, "None if", "0.0 if"),
+            "is a known rate": but(TRIPS, "None if lost(rate)", "None if not rate"),
             "got length 144": but(TRIPS, "pairs]}", "pairs if rate is not None]}"),
-            "it returns the type list": but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"),
+            "returns a list; an on-demand view": but(TRIPS, '{"converted_trips": [', "[").replace("]}", "]"),
             "can't multiply sequence": """
 def converted_trips(inputs):
     return {'converted_trips': inputs['conv_rate'] * inputs['avg_daily_trips']}
 """,
-            "beside them driver_id and event_timestamp): ValueError: too many values": but(
+            "with driver_id and event_timestamp): ValueError: too many values": but(
                 TRIPS, 'zip(inputs["conv_rate"], inputs["avg_daily_trips"])', "zip(*inputs.values())"
             ),
             "144 of 144 drivers with a rate and trips get no result": """
@@ -103,14 +104,14 @@ def converted_trips(inputs):
         return {'converted_trips': [None] * len(inputs['conv_rate'])}
 """,
             "holds ['trips']": but(TRIPS, '{"converted_trips"', '{"trips"'),
-            "that is of the type str": "converted_trips = 'conv_rate * avg_daily_trips'",
+            "your answer is of type str": "converted_trips = 'conv_rate * avg_daily_trips'",
             "values of type int": but(TRIPS, "rate * trips for", "round(rate * trips) for"),
-            "are not the rate times the number of trips": but(
+            "differ from the rate times the number of trips": but(
                 TRIPS, "rate * trips for", "round(rate * trips, 1) for"
             ),
-            "get [20.5, 8.0]": but(TRIPS, "rate * trips for", "rate + trips for"),
-            "1 values come out": but(TRIPS, "in pairs]", "in pairs if rate]"),
-            "it returns the type ndarray": """
+            "the result is [20.5, 8.0]": but(TRIPS, "rate * trips for", "rate + trips for"),
+            "the list holds 1 values": but(TRIPS, "in pairs]", "in pairs if rate]"),
+            "is a ndarray; Feast needs a list": """
 def converted_trips(inputs):
     rates, trips = inputs['conv_rate'], inputs['avg_daily_trips']
     return {'converted_trips': np.array(rates, dtype=float) * np.array(trips, dtype=float)}
@@ -128,27 +129,26 @@ def converted_trips(inputs):
             but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(days=1)"),
             """
 import copy
+hourly = store.get_feature_view("driver_hourly_stats")
 silent_change = copy.copy(hourly)
 silent_change.ttl = hourly.ttl * 3
 """,
         ],
         wrong={
             "`plan` finds no change": CHANGE,
-            "your change (tags) does not reach it": but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"),
-            "leaves a trace": (
+            "your change (tags) doesn't affect it": but(CHANGE, "tags=hourly.tags", "tags={'team': 'risk'}"),
+            "now has 2 versions": (
                 but(
                     CHANGE,
                     "schema=hourly.schema",
                     "schema=[*hourly.schema, Field(name='cancel_rate', dtype=Float64)]",
                 )
             ),
-            "whole days, or less than one": but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(hours=36)"),
-            "this is the view 'driver_daily_profile'": (
-                but(CHANGE, "hourly", "daily").replace(
-                    "silent", "daily = store.get_feature_view('driver_daily_profile')\nsilent", 1
-                )
+            "whole days, or less than one day": but(CHANGE, "ttl=hourly.ttl", "ttl=pd.Timedelta(hours=36)"),
+            "your view is named 'driver_daily_profile'": (
+                but(CHANGE, "driver_hourly_stats", "driver_daily_profile")
             ),
-            "that is of the type list": "silent_change = hourly.schema",
+            "your answer is of type list": "silent_change = proposed.schema",
         },
     ),
 }
