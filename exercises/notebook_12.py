@@ -25,7 +25,7 @@ def _table(name: str) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _a_project() -> Iterator[FeatureStore]:
-    """A Feast project without definitions, with the settings of the notebook's; gone afterwards."""
+    """A Feast project without definitions, with the notebook's settings; gone afterwards."""
     from feast import FeatureStore, RepoConfig
 
     settings = FeatureStore(repo_path=str(current().path / "flights" / "feature_repo")).config
@@ -50,22 +50,23 @@ def _view_of_both(answer: Any, name: str, features: dict[str, str]) -> FeatureVi
 
     if not isinstance(answer, FeatureView):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the check needs a `FeatureView`, as the two above."
+            f"your answer has the type {type(answer).__name__}; the check needs a"
+            " `FeatureView` like the two above."
         )
     if answer.name != name:
         raise NotYet(f"the view is named {answer.name!r}; call it {name!r}.")
     if sorted(answer.entities) != ["carrier", "origin"]:
         raise NotYet(
             f"its entities are {answer.entities}. A row of the file is about an airport and a carrier"
-            " together, so the view has both."
+            " together, so the view needs both."
         )
     found = {field.name: str(field.dtype) for field in answer.features}
     if sorted(found) != sorted(features):
-        raise NotYet(f"its features are {sorted(found)}; the file's are to be {sorted(features)}.")
+        raise NotYet(f"its features are {sorted(found)}; they should be {sorted(features)}.")
     for feature, kind in features.items():
         if found[feature] != kind:
             raise NotYet(
-                f"`{feature}` is declared as {found[feature]}; declare it as {kind}, as the airport's."
+                f"`{feature}` is declared as {found[feature]}; declare it as {kind}, like the airport's."
             )
     return answer
 
@@ -74,9 +75,9 @@ def _ask(view: FeatureView, questions: pd.DataFrame, features: list[str]) -> pd.
     """The features of each question, in the order of the questions."""
     numbered = questions.reset_index(drop=True).rename_axis("question").reset_index()
     with _a_project() as store:
-        with attempt("Feast does not register this view"):
+        with attempt("Feast doesn't register this view"):
             store.apply([*_entities(), view])
-        with attempt("Feast registers this view, and cannot retrieve from it"):
+        with attempt("Feast registers this view, but can't retrieve from it"):
             job = store.get_historical_features(numbered, [f"{view.name}:{feature}" for feature in features])
             return job.to_df().set_index("question").sort_index()
 
@@ -103,26 +104,26 @@ def _two_keys(answer: Any) -> str:
     for name in features:
         if found_fresh[name].isna().any():
             raise NotYet(
-                f"ten minutes after its row, `{name}` is missing. From which file does the view read, by"
-                " which time column, and how long does a value live?"
+                f"ten minutes after its row, `{name}` is missing. Check the view's file, its timestamp"
+                " column, and its time to live."
             )
         if abs(found_fresh[name].to_numpy(float) - fresh[name].to_numpy(float)).max() > 1e-9:
             raise NotYet(
-                f"`{name}` of the carriers B6 and DL is not what the file holds for each of them. Which file"
-                " is it?"
+                f"`{name}` of the carriers B6 and DL isn't what the file holds for each of them. Check the"
+                " view's file."
             )
     if found_lasting.isna()[list(features)].any(axis=None):
         raise NotYet(
-            "an hour and fifty minutes after the last row the values are gone: the view's time to live is"
-            f" {view.ttl}. The airport's is two hours."
+            "an hour and fifty minutes after the last row, the values are missing: the view's time to live"
+            f" is {view.ttl}. The airport's is two hours."
         )
     if found_old.notna()[list(features)].any(axis=None):
         raise NotYet(
-            "three hours after the last row Feast still gives values: the view's time to live is"
-            f" {view.ttl or 'without an end'}. The airport's is two hours."
+            "three hours after the last row, Feast still returns values: the view's time to live is"
+            f" {view.ttl or 'unlimited'}. The airport's is two hours."
         )
     return (
-        f"Two carriers of one airport have values of their own, and none of {len(old)} pairs has one that is"
+        f"Two carriers of one airport get different values, and none of {len(old)} pairs gets one that is"
         " three hours old."
     )
 
@@ -133,13 +134,11 @@ def _from_the_caller(answer: Any) -> str:
 
     if not isinstance(answer, OnDemandFeatureView):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the decorator `on_demand_feature_view` over a"
-            " function makes the view."
+            f"your answer has the type {type(answer).__name__}; to make a view, decorate a"
+            " function with `on_demand_feature_view`."
         )
     if answer.name != "schedule":
-        raise NotYet(
-            f"the view is named {answer.name!r}; it takes the name of its function, so call that `schedule`."
-        )
+        raise NotYet(f"the view is named {answer.name!r}, like its function; call the function `schedule`.")
     fields = {
         field.name: str(field.dtype)
         for source in answer.source_request_sources.values()
@@ -147,29 +146,29 @@ def _from_the_caller(answer: Any) -> str:
     }
     if fields != {"scheduled_hour": "Float64"}:
         raise NotYet(
-            f"what the caller sends is declared as {fields or 'nothing'}; it should be `scheduled_hour`, a"
-            " Float64, in a `RequestSource`."
+            f"the request fields are {fields or 'not declared'}; declare `scheduled_hour`, a Float64, in a"
+            " `RequestSource`."
         )
     found = {field.name: str(field.dtype) for field in answer.features}
     if found != {"hours_into_day": "Float64"}:
-        raise NotYet(f"its features are {found}; one is asked for, `hours_into_day`, a Float64.")
+        raise NotYet(f"its features are {found}; the only one should be `hours_into_day`, a Float64.")
     asked = {4.0: 0.0, 17.25: 13.25, 23.5: 19.5, 0.5: 20.5, 3.75: 23.75}
     keys = {"origin": "JFK", "carrier": "B6", "event_timestamp": pd.Timestamp("2013-06-13", tz="UTC")}
     questions = pd.DataFrame([keys | {"scheduled_hour": hour} for hour in asked])
     with _a_project() as store:
-        with attempt("Feast does not register this view"):
+        with attempt("Feast doesn't register this view"):
             store.apply([*_entities(), answer])
-        with attempt("Feast registers this view, and cannot compute with it"):
+        with attempt("Feast registers this view, but can't compute with it"):
             job = store.get_historical_features(questions, ["schedule:hours_into_day"])
             frame = job.to_df().set_index("scheduled_hour")
     for hour, right in asked.items():
         value = frame.hours_into_day[hour]
         if not abs(value - right) < 1e-9:
             raise NotYet(
-                f"for the hour {hour} it gives {value}, and not {right}. The day begins at four; what comes"
-                " before it is the end of the day before."
+                f"for the hour {hour} the view returns {value} instead of {right}. The day begins at four; an"
+                " earlier hour belongs to the end of the day before."
             )
-    return "The caller's hour goes in, and the hours since four come out, past midnight too."
+    return "The caller's hour goes in, and the hours since four come out, also after midnight."
 
 
 def _known_only_then(answer: Any) -> str:
@@ -179,8 +178,8 @@ def _known_only_then(answer: Any) -> str:
     source = view.batch_source
     if source and source.name in ("day", "airport", "carrier", "weather"):
         raise NotYet(
-            f"its source is named {source.name!r}, as that of another view, which it would replace in the"
-            " registry. Give it a name of its own."
+            f"its source is named {source.name!r}, like that of another view, which it would replace in the"
+            " registry. Choose a new name."
         )
     rows = _table("day")
     of_one = rows[(rows.origin == "JFK") & (rows.carrier == "B6")].sort_values("day").reset_index(drop=True)
@@ -191,20 +190,20 @@ def _known_only_then(answer: Any) -> str:
     at_noon, next_morning = _ask(view, questions, ["day_delay_known"]).day_delay_known
     if abs(at_noon - today.day_delay) < 1e-9:
         raise NotYet(
-            "at noon it gives the mean of that whole day, and half of the day's flights have not left. Which"
-            " column says when a row was known?"
+            "at noon the view returns the mean of that whole day, and half of the day's flights haven't left."
+            " Which column says when a row was known?"
         )
     if not abs(at_noon - yesterday.day_delay) < 1e-9:
         raise NotYet(
-            f"at noon it gives {at_noon}; what was known then is the mean of the day before,"
-            f" {yesterday.day_delay:.1f}. How long does a value live, and which column is mapped?"
+            f"at noon the view returns {at_noon}; the mean of the day before, {yesterday.day_delay:.1f}, was"
+            " known then. Check the time to live and the mapped column."
         )
     if not abs(next_morning - today.day_delay) < 1e-9:
         raise NotYet(
-            f"five minutes after the day's last departure it gives {next_morning}; then the day's mean,"
-            f" {today.day_delay:.1f}, is known."
+            f"five minutes after the day's last departure the view returns {next_morning}; by then the day's"
+            f" mean, {today.day_delay:.1f}, is known."
         )
-    return "At noon it gives the mean of the day before, and the day's own once the last flight has left."
+    return "At noon the view returns the mean of the day before, and after the last flight the day's own."
 
 
 EXERCISES = [
@@ -213,7 +212,7 @@ EXERCISES = [
         title="Define a view with two keys",
         judge=_two_keys,
         more=(
-            "Take `airport_view` and change four things: the name, `entities=[origin, carrier]`, a field for"
+            "Copy `airport_view` and change four things: the name, `entities=[origin, carrier]`, a field for"
             ' each column of the file (the two keys are `String`), and `source("carrier", ...)`.'
         ),
         worked="""
@@ -230,7 +229,7 @@ carrier_view = FeatureView(
     source=source("carrier", timestamp="event_timestamp"),
 )
 
-# With one entity alone, Feast would join by that key: one carrier's rows for all of them.
+# With one entity, Feast would join on that key alone, and mix the rows of all carriers.
 """,
     ),
     Exercise(
@@ -238,9 +237,9 @@ carrier_view = FeatureView(
         title="Compute from what only the caller knows",
         judge=_from_the_caller,
         more=(
-            "A `RequestSource(name=..., schema=[Field(...)])` goes into `sources`. The function gets lists:"
-            ' `inputs["scheduled_hour"]` is one. The remainder `%` of a negative number is positive in'
-            " Python: `(0.5 - 4) % 24` is 20.5."
+            "Put a `RequestSource(name=..., schema=[Field(...)])` into `sources`. The function gets lists,"
+            ' such as `inputs["scheduled_hour"]`. In Python, the remainder `%` by 24 is never'
+            " negative: `(0.5 - 4) % 24` is 20.5."
         ),
         worked="""
 caller = RequestSource(name="caller", schema=[Field(name="scheduled_hour", dtype=Float64)])
@@ -252,7 +251,7 @@ caller = RequestSource(name="caller", schema=[Field(name="scheduled_hour", dtype
 def schedule(inputs):
     return {"hours_into_day": [(hour - 4) % 24 for hour in inputs["scheduled_hour"]]}
 
-# A model that sees 0.5 and 23.5 as the two ends of a scale would have to learn that they are neighbours.
+# As hours since midnight, 0.5 and 23.5 would be the two ends of a scale, although they are neighbors.
 """,
     ),
     Exercise(
@@ -261,7 +260,7 @@ def schedule(inputs):
         judge=_known_only_then,
         more=(
             'A `FileSource` takes `timestamp_field` and `field_mapping={"column of the file": "name of the'
-            ' feature"}`. Its name must be one that no other source has.'
+            ' feature"}`. No other source may have its name.'
         ),
         worked="""
 day_as_known_view = FeatureView(
@@ -281,7 +280,7 @@ day_as_known_view = FeatureView(
     ),
 )
 
-# One word of the definition decides: the same file, stamped with what it is about, or with when it was known.
+# One word decides: the same file is stamped with the day it describes, or with the time it was known.
 """,
     ),
 ]

@@ -13,9 +13,10 @@ pytestmark = pytest.mark.unit
 
 WORK = """
 from pathlib import Path
-from helpers.orchestrators import local_flyte
-runner = local_flyte(Path.cwd(), Path.cwd() / "orchestrators")
 import flyte
+from helpers.orchestrators import keep_files_in
+runner = flyte.with_runcontext(mode="local", raw_data_path=str(Path.cwd() / "orchestrators"))
+keep_files_in(Path.cwd(), runner)
 import pandas as pd
 import sentry_sdk
 from flyte import _sentry

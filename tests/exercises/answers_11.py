@@ -25,25 +25,25 @@ def labels_of(path):
             "answered from the cache": (
                 "def labels_of(path):\n    return File.from_existing_remote(str(path))"
             ),
-            "Path, name and size are as before": """
+            "Its path, name, and size haven't changed": """
 def labels_of(path):
     return File.from_existing_remote(str(path), file_cache_key=str(Path(path).stat().st_size))
 """,
-            "the same file ran the task again": """
+            "the task ran again for the same file": """
 def labels_of(path):
     return File.from_existing_remote(str(path), file_cache_key=str(time.time_ns()))
 """,
-            "a copy of the file ran the task again": """
+            "the task ran again for a copy of the file": """
 def labels_of(path):
     return File.from_existing_remote(str(path), file_cache_key=f'{path} {Path(path).read_text()}')
 """,
-            "the function gave a str": (
+            "your function returned a str": (
                 "def labels_of(path):\n    return sha256(Path(path).read_bytes()).hexdigest()"
             ),
             "your function fails: TypeError": (
                 "def labels_of(path):\n    return File.from_existing_remote(key=path)"
             ),
-            "that is of the type File": "labels_of = File.from_existing_remote(str(labels_file))",
+            "your answer has the type File": "labels_of = File.from_existing_remote(str(labels_file))",
         },
     ),
     "11.2": Answers(
@@ -64,7 +64,7 @@ async def longest(lengths: list[float], notes: str) -> float:
 async def longest(lengths: list[float], notes: str) -> float:
     return max([await pause(seconds, notes) for seconds in lengths])
 """,
-            "for 4 numbers the notes hold 2 pauses": """
+            "for 4 numbers the notes list 2 pauses": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     first, second = lengths[:2]
@@ -75,16 +75,16 @@ async def longest(lengths: list[float], notes: str) -> float:
 async def longest(lengths: list[float], notes: str) -> float:
     return sum(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
 """,
-            "the notes hold 0 pauses": """
+            "the notes list 0 pauses": """
 @training.task
 async def longest(lengths: list[float], notes: str) -> float:
     return max(lengths)
 """,
-            "that is a plain function, and no task": """
+            "your answer is a plain function, not a task": """
 async def longest(lengths: list[float], notes: str) -> float:
     return max(await asyncio.gather(*[pause(seconds, notes) for seconds in lengths]))
 """,
-            "it should take lengths and notes": """
+            "they should be lengths and notes": """
 @training.task
 async def longest(notes: str, seconds: float) -> float:
     return await pause(seconds, notes)
@@ -100,58 +100,61 @@ async def longest(lengths: list[float], notes: str) -> float:
         right=[
             """
 @training.task(retries=flyte.RetryStrategy(count=2))
-async def careful(kind: str, tries: str) -> int:
+async def careful(kind: str, attempts: str) -> int:
     try:
-        return warehouse(kind, tries)
+        return warehouse(kind, attempts)
     except ConnectionError:
         raise
     except Exception as error:
-        raise flyte.errors.NonRecoverableError(f"not tried again: {error}")
+        raise flyte.errors.NonRecoverableError(f"not retried: {error}")
 """,
         ],
         wrong={
-            "a broken table was asked 3 times": """
+            "the broken table was queried 3 times": """
 @training.task(retries=2)
-async def careful(kind: str, tries: str) -> int:
-    return warehouse(kind, tries)
+async def careful(kind: str, attempts: str) -> int:
+    return warehouse(kind, attempts)
 """,
-            "on attempt 1, with a ConnectionError": """
+            "on attempt 1 with a ConnectionError": """
 @training.task
-async def careful(kind: str, tries: str) -> int:
-    return warehouse(kind, tries)
+async def careful(kind: str, attempts: str) -> int:
+    return warehouse(kind, attempts)
 """,
-            "on attempt 1, with a NonRecoverableError": """
+            "on attempt 1 with a NonRecoverableError": """
 @training.task(retries=2)
-async def careful(kind: str, tries: str) -> int:
+async def careful(kind: str, attempts: str) -> int:
     try:
-        return warehouse(kind, tries)
+        return warehouse(kind, attempts)
     except Exception as error:
         raise flyte.errors.NonRecoverableError(str(error))
 """,
-            "a broken table gave 0": """
+            "for a broken table the task returned 0": """
 @training.task(retries=2)
-async def careful(kind: str, tries: str) -> int:
+async def careful(kind: str, attempts: str) -> int:
     try:
-        return warehouse(kind, tries)
+        return warehouse(kind, attempts)
     except ValueError:
         return 0
 """,
-            "needs the warehouse's own words": """
+            "one needs the warehouse's own message": """
 @training.task(retries=2)
-async def careful(kind: str, tries: str) -> int:
+async def careful(kind: str, attempts: str) -> int:
     try:
-        return warehouse(kind, tries)
+        return warehouse(kind, attempts)
     except ValueError:
         raise flyte.errors.NonRecoverableError("broken")
 """,
-            "a broken table was never asked": """
+            "the broken table was never queried": """
 @training.task(retries=2)
-async def careful(kind: str, tries: str) -> int:
+async def careful(kind: str, attempts: str) -> int:
     if kind == "broken":
         raise flyte.errors.NonRecoverableError("the table has no column conv_rate")
-    return warehouse(kind, tries)
+    return warehouse(kind, attempts)
 """,
-            "that is a plain function": "def careful(kind, tries):\n    return warehouse(kind, tries)",
+            "your answer is a plain function": """
+def careful(kind, attempts):
+    return warehouse(kind, attempts)
+""",
         },
     ),
 }

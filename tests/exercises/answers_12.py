@@ -18,30 +18,30 @@ ANSWERS = {
         right=[VIEW.replace("[origin, carrier]", "[carrier, origin]").replace("hours=2", "minutes=119")],
         wrong={
             "the view is named 'airport'": "carrier_view = airport_view",
-            "that is of the type Entity": "carrier_view = origin",
+            "your answer has the type Entity": "carrier_view = origin",
             "about an airport and a carrier together": VIEW.replace("[origin, carrier]", "[origin]"),
             "its features are": VIEW.replace('        Field(name="carrier_flights", dtype=Int64),\n', ""),
             "`carrier_flights` is declared as Float64": VIEW.replace("dtype=Int64", "dtype=Float64"),
             "three hours after the last row": VIEW.replace("hours=2", "days=2"),
-            "without an end": VIEW.replace("    ttl=timedelta(hours=2),\n", ""),
+            "unlimited": VIEW.replace("    ttl=timedelta(hours=2),\n", ""),
             "ten minutes after its row": VIEW.replace("hours=2", "minutes=5"),
             "an hour and fifty minutes after the last row": VIEW.replace("hours=2", "minutes=90"),
-            "cannot retrieve from it": VIEW.replace('source("carrier"', 'source("airport"'),
+            "can't retrieve from it": VIEW.replace('source("carrier"', 'source("airport"'),
         },
     ),
     "12.2": Answers(
         right=[SCHEDULE],
         wrong={
-            "for the hour 0.5 it gives 0.5": SCHEDULE.replace("hour + 20", "hour"),
+            "for the hour 0.5 the view returns 0.5": SCHEDULE.replace("hour + 20", "hour"),
             "the view is named 'hours'": (
                 SCHEDULE.replace("def schedule", "def hours").replace("schedule(", "hours(")
                 + "\nschedule = hours"
             ),
-            "one is asked for": SCHEDULE.replace("Float64)],\n    mode", "Int64)],\n    mode"),
-            "it should be `scheduled_hour`, a Float64": SCHEDULE.replace(
+            "the only one should be": SCHEDULE.replace("Float64)],\n    mode", "Int64)],\n    mode"),
+            "declare `scheduled_hour`, a Float64": SCHEDULE.replace(
                 '"scheduled_hour", dtype=Float64', '"scheduled_hour", dtype=Int64'
             ),
-            "that is of the type function": """
+            "your answer has the type function": """
 def schedule(inputs):
     return {'hours_into_day': [(hour - 4) % 24 for hour in inputs['scheduled_hour']]}
 """,
@@ -55,10 +55,10 @@ def schedule(inputs):
             "about an airport and a carrier together": DAY.replace("[origin, carrier]", "[origin]"),
             "its features are": DAY.replace('Field(name="day_delay_known"', 'Field(name="day_mean"'),
             "the view is named 'day'": "day_as_known_view = day_view",
-            "Give it a name of its own": DAY.replace(
+            "Choose a new name": DAY.replace(
                 'name="day_as_known",\n        path', 'name="day",\n        path'
             ),
-            "at noon it gives nan": DAY.replace("days=3", "hours=1"),
+            "at noon the view returns nan": DAY.replace("days=3", "hours=1"),
             "Feast": DAY.replace('        field_mapping={"day_delay": "day_delay_known"},\n', ""),
         },
     ),
