@@ -50,8 +50,10 @@ def _kernel(command: list[str], env: dict[str, str], cwd: str) -> None:
     os.setsid()
     threading.Thread(target=_end_with_the_tests, daemon=True).start()
     os.chdir(cwd)
+    # Prometheus' client looks at it when it is imported, Feast has set it then, and its metrics look again.
+    imported = {name: os.environ[name] for name in ("PROMETHEUS_MULTIPROC_DIR",) if name in os.environ}
     os.environ.clear()
-    os.environ.update(env)
+    os.environ.update(imported | env)
     time.tzset()
     module = command.index("-m") + 1
     # Who has a parent prints no word about himself; the variable that says so is read by ipykernel's import.

@@ -125,7 +125,7 @@ def test_a_setting_that_changed_without_the_compiled_file_fails_and_shows_that_l
     for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "reviewed"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     with (tmp_path / "lifecycle.toml").open("a") as settings:
-        limits = {"cpu": "500m", "memory": "1Gi", "cpu_limit": "1", "memory_limit": "3Gi"}
+        limits = {"cpu": "250m", "memory": "1Gi", "cpu_limit": "1", "memory_limit": "3Gi"}
         settings.write("[cluster.step]\n" + "".join(f'{name} = "{most}"\n' for name, most in limits.items()))
     done = run("pipeline.yml", "compile", "The committed file is what the code compiles to", tmp_path)
     assert done.returncode != 0
