@@ -1,6 +1,7 @@
 """What the checks of notebook 11 must notice. Where it is quick, the tools run again with faulty code."""
 
 import dataclasses
+import random
 
 import numpy as np
 from faults import fault
@@ -13,6 +14,8 @@ def workflow_with(ns, table_type, recipe):
 
     from lifecycle.features.contract import FeatureContract
 
+    # Flyte names folders by Python's random numbers, and a fault begins with the state of the one before.
+    random.seed()
     environment = flyte.TaskEnvironment(name="fault")
     path = ns["folder"] / "of a fault.skops"
     retrieve, register = ns["retrieve"], ns["register"]
