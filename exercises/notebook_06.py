@@ -136,7 +136,7 @@ def _waits(order: Any) -> str:
                 feature_service="rates",
                 label="label",
                 experiment="order",
-                run_name="order",
+                pipeline_run="order",
             )
             both = {"table": retrieved.outputs["table"], "parent_run": retrieved.outputs["Output"]}
             validated = pipeline.validate_features(
