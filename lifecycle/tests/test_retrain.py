@@ -204,6 +204,7 @@ def test_takes_the_newest_two_weeks_without_a_window(contract, labels):
         ("pipeline", PIPELINE.read_bytes().replace(b"champion", b"rival"), "takes other arguments than"),
         ("outputs", b"a file", "cannot be written"),
     ],
+    ids=["no labels", "labels cut off", "another YAML", "another pipeline", "a file for a folder"],
 )
 def test_names_a_file_that_it_cannot_use(argument, content, words, later, client, capsys, tmp_path):
     file = tmp_path / "the file.parquet"
