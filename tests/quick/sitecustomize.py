@@ -2,9 +2,8 @@
 
 It keeps the code that typeguard makes of Feast's classes, and the tables that MLflow's migrations make. It
 hides PyTorch, Spark, and other packages from those that import them where they are installed and do without
-where they are not. It reads the thousand modules of Kubernetes' client when one is asked for. It spares KFP's
-compiler the source of all callers. And it collects garbage less often. conftest.py puts this folder into
-PYTHONPATH.
+where they are not. It reads the thousand modules of Kubernetes' client when one is asked for. And it collects
+garbage less often. conftest.py puts this folder into PYTHONPATH.
 """
 
 import atexit
@@ -24,7 +23,9 @@ FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "quic
 HIDDEN = {
     "torch": {"feast.torch_wrapper", "sklearn.externals.array_api_compat._internal"},
     "IPython": {"bigtree.tree.export.html"},
-    "matplotlib": {"bigtree.node.basenode", "bigtree.tree.tree", "bigtree.tree.export.images", "bigtree.utils.plot"},
+    "matplotlib": {
+        f"bigtree.{name}" for name in ("node.basenode", "tree.tree", "tree.export.images", "utils.plot")
+    },
     "rfc3987_syntax": {"jsonschema._format"},  # makes a parser of a grammar, for addresses with accents
     "pyspark": {"great_expectations.compatibility.pyspark", "mlflow.types.schema", "mlflow.models.signature"},
 }
@@ -113,26 +114,7 @@ def keep_mlflows_tables(module, execute):
     module._initialize_tables = initialize
 
 
-def name_the_caller_alone(module, execute):
-    execute(module)
-    real = module.inspect
-
-    class Inspect:
-        """KFP asks for all callers with their sources, at each setting of a step, and reads one name."""
-
-        @staticmethod
-        def stack():
-            caller = sys._getframe(2)
-            return [None, (caller, caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_name)]
-
-        def __getattr__(self, name):
-            return getattr(real, name)
-
-    module.inspect = Inspect()
-
-
 CHANGES = {
-    "kfp.dsl.pipeline_task": name_the_caller_alone,
     "typeguard._decorators": keep_what_typeguard_makes,
     "mlflow.store.db.utils": keep_mlflows_tables,
     **dict.fromkeys(LISTS, look_names_up),
@@ -159,9 +141,8 @@ def instrumented(function, original):
         kept[file][name] = made.__code__
         changed.add(file)
     code = kept[file][name]
-    made = FunctionType(
-        code, function.__globals__, function.__name__, None, function.__closure__ if code.co_freevars else None
-    )
+    outside = function.__closure__ if code.co_freevars else None
+    made = FunctionType(code, function.__globals__, function.__name__, None, outside)
     for attribute in COPIED:
         setattr(made, attribute, getattr(function, attribute))
     return made

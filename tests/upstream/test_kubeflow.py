@@ -39,6 +39,22 @@ def test_the_local_runners_python_may_not_have_a_space_in_its_path(number, tmp_p
         number(x=1.0)
 
 
+def test_each_setting_of_a_step_reads_the_source_of_its_callers(number, monkeypatch):
+    from kfp import dsl
+
+    sources = []
+    real = inspect.getframeinfo
+    monkeypatch.setattr(
+        inspect, "getframeinfo", lambda frame, lines=1: sources.append(lines) or real(frame, lines)
+    )
+
+    @dsl.pipeline
+    def limited():
+        number(x=2.0).set_memory_limit("1Gi")
+
+    assert len(sources) > 5 and set(sources) == {1}
+
+
 def test_a_gate_with_a_whole_number_is_never_open(number):
     from kfp import dsl
 
