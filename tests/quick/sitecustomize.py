@@ -1,9 +1,10 @@
 """Makes the tools' imports two to three times as quick: the tests start some two hundred processes.
 
-It keeps the code that typeguard makes of Feast's classes, and the tables that MLflow's migrations make. It
-hides PyTorch, Spark, and other packages from those that import them where they are installed and do without
-where they are not. It reads the thousand modules of Kubernetes' client when one is asked for. And it collects
-garbage less often. conftest.py puts this folder into PYTHONPATH.
+It keeps the code that typeguard makes of Feast's classes, the tables that MLflow's migrations make, and the
+names of functions that skops looks for in every module. It hides PyTorch, Spark, and others from packages
+that import them where they are installed and do without where they are not. It reads the thousand modules of
+Kubernetes' client when one is asked for, and adds no notes to SciPy's docstrings. And it collects garbage
+less often. conftest.py puts this folder into PYTHONPATH.
 """
 
 import atexit
@@ -22,6 +23,7 @@ from types import FunctionType
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "quick"
 HIDDEN = {
     "torch": {"feast.torch_wrapper", "sklearn.externals.array_api_compat._internal"},
+    "dask": {"sklearn.externals.array_api_compat._internal"},
     "IPython": {"bigtree.tree.export.html"},
     "matplotlib": {
         f"bigtree.{name}" for name in ("node.basenode", "tree.tree", "tree.export.images", "utils.plot")
@@ -114,7 +116,31 @@ def keep_mlflows_tables(module, execute):
     module._initialize_tables = initialize
 
 
+def keep_what_skops_finds(module, execute):
+    execute(module)
+    look = module.get_public_type_names
+
+    def found(*, module, oftype):
+        versions = "-".join(sys.modules[name].__version__ for name in ("numpy", "scipy"))
+        file = FOLDER / f"{module.__name__}.{oftype.__name__}-{versions}.names"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}")
+            part.write_text("\n".join(look(module=module, oftype=oftype)), encoding="utf-8")
+            part.replace(file)
+        return file.read_text(encoding="utf-8").split("\n")
+
+    module.get_public_type_names = found
+
+
+def leave_docstrings_alone(module, execute):
+    execute(module)
+    module.xp_capabilities = lambda **_: lambda function: function
+
+
 CHANGES = {
+    "scipy._lib._array_api": leave_docstrings_alone,
+    "skops.io._utils": keep_what_skops_finds,
     "typeguard._decorators": keep_what_typeguard_makes,
     "mlflow.store.db.utils": keep_mlflows_tables,
     **dict.fromkeys(LISTS, look_names_up),
