@@ -29,8 +29,15 @@ HIDDEN = {
         f"bigtree.{name}" for name in ("node.basenode", "tree.tree", "tree.export.images", "utils.plot")
     },
     "rfc3987_syntax": {"jsonschema._format"},  # makes a parser of a grammar, for addresses with accents
-    "pyspark": {"great_expectations.compatibility.pyspark", "mlflow.types.schema", "mlflow.models.signature"},
+    "pyspark": {
+        "great_expectations.compatibility.pyspark",
+        "mlflow.models.signature",
+        "mlflow.models.utils",
+        "mlflow.types.schema",
+    },
 }
+LATER = {"altair"}
+"""Read when the first name is asked of it. Great Expectations draws with it what nobody looks at here."""
 LISTS = {"kubernetes.client", "kubernetes.client.api", "kubernetes.client.models"}
 """Packages whose ``__init__`` does nothing but import a name from each of their modules."""
 COPIED = ("__module__", "__qualname__", "__doc__", "__defaults__", "__kwdefaults__", "__annotations__")
@@ -51,14 +58,16 @@ class Hiding(importlib.abc.MetaPathFinder):
 
 class Changing(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in CHANGES or self.busy:
+        if fullname not in {*CHANGES, *LATER} or self.busy:
             return None
         self.busy = True
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
             self.busy = False
-        if spec:
+        if spec and fullname in LATER:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        elif spec:
             execute, change = spec.loader.exec_module, CHANGES[fullname]
             spec.loader.exec_module = lambda module: change(module, execute)
         return spec
