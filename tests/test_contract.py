@@ -1,6 +1,7 @@
 """The notebooks' contract, workshop/contract.py, notices a mistake in each thing that it promises."""
 
 import json
+import shutil
 
 import pytest
 
@@ -23,6 +24,7 @@ MISTAKES = [
     ("which only a check has bound", "study = ", "told\nstudy = "),
     ("without the tag `check`", "# Check: check-plain-sweep", lambda cell: cell.metadata["tags"].pop(0)),
     ("one tag of its own", "# Check: check-plain-sweep", "# Check: check-another"),
+    ("is not collapsed", "# Check: check-plain-sweep", lambda cell: cell.metadata.pop("jupyter")),
     ("asserts, each time with a message", ', "and with its choices"', ""),
     ("prints one line, at its end", "# Check: check-plain-sweep\n", "# Check: check-plain-sweep\nprint()\n"),
     ("calls unheard_of", "told = [", "told = unheard_of() or ["),
@@ -51,7 +53,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize("sentence, where, mistake", MISTAKES, ids=[row[0] for row in MISTAKES])
 def test_notices_a_broken_promise(sentence, where, mistake, tmp_path):
-    notebook = json.loads(NOTEBOOK.read_text(), object_hook=contract.Node)
+    copy = shutil.copy(NOTEBOOK, tmp_path / NOTEBOOK.name)
+    contract.collapse(copy)
+    assert not contract.broken(copy)
+    notebook = json.loads(copy.read_text(), object_hook=contract.Node)
     cell = next(cell for cell in notebook.cells if where in cell.source)
     if isinstance(mistake, str):
         cell["source"] = cell.source.replace(where, mistake)
@@ -59,13 +64,30 @@ def test_notices_a_broken_promise(sentence, where, mistake, tmp_path):
         cell.outputs.append(mistake)
     else:
         mistake(cell)
-    (tmp_path / NOTEBOOK.name).write_text(json.dumps(notebook))
-    assert not contract.broken(NOTEBOOK)
-    assert [line for line in contract.broken(tmp_path / NOTEBOOK.name) if sentence in line]
+    copy.write_text(json.dumps(notebook))
+    assert [line for line in contract.broken(copy) if sentence in line]
+
+
+def test_collapses_checks_alone_and_changes_nothing_else(tmp_path):
+    copy = shutil.copy(NOTEBOOK, tmp_path / NOTEBOOK.name)
+    before = json.loads(copy.read_text())
+    before["cells"][0]["metadata"]["jupyter"] = {"source_hidden": True}
+    copy.write_text(json.dumps(before))
+    contract.collapse(copy)
+    text = copy.read_text()
+    after = json.loads(text)
+    hidden = [cell for cell in after["cells"] if cell["metadata"].pop("jupyter", None)]
+    checks = [cell for cell in after["cells"] if "check" in cell["metadata"].get("tags", [])]
+    assert hidden == checks != []
+    for cell in before["cells"]:
+        cell["metadata"].pop("jupyter", None)
+    assert after == before
+    contract.collapse(copy)
+    assert copy.read_text() == text, "a second time changes nothing"
 
 
 def test_the_command_prints_each_broken_promise_and_exits_1(tmp_path, capsys):
     (tmp_path / NOTEBOOK.name).write_text(NOTEBOOK.read_text().replace("## Read on", "## Links"))
-    assert contract.main([str(tmp_path / NOTEBOOK.name)]) == 1
+    assert contract.main(["--collapse", str(tmp_path / NOTEBOOK.name)]) == 1
     line = capsys.readouterr().out
     assert line.startswith(f"{NOTEBOOK.name}, cell ") and line.endswith("lacks '## Read on' here\n")
