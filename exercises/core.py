@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import checks, lab
 from helpers.errors import Told
 from helpers.workspace import WorkshopError, Workspace, current
 
@@ -61,8 +62,17 @@ class Exercise:
         Raises:
             NotYet: the answer is wrong.
         """
+        if error := checks.error_in_answer(self.number):
+            raise self._not_yet(
+                f"your answer's cell ended with {type(error).__name__}: {error}. Until it runs, there is "
+                "only an older answer to judge. Fix that cell, run it, and run this one again."
+            )
         if any(map(unwritten, answers)):
-            print(f"open: {self.number}, {self.title}")
+            checks.note_exercise(self.number, "open")
+            if lab.has_reader():
+                lab.show_card("open", self._name, "Replace `...` in the cell above, and run both cells.")
+            else:
+                print(f"open: {self.number}, {self.title}")
             return
         try:
             shows = self.judge(*answers)
@@ -70,9 +80,24 @@ class Exercise:
             record(self.number, WRONG)
             ask = f'`exercise("{self.number}").hint()`'
             # Without its cause: what a learner needs of that is in the message.
-            raise NotYet(f"{error} ({ask} says more.)") from None
+            raise self._not_yet(f"{error} ({ask} says more.)") from None
         record(self.number, SOLVED)
-        print(f"solved: {self.number}. {shows}")
+        checks.note_exercise(self.number, "solved")
+        if lab.has_reader():
+            lab.show_card("solved", self._name, shows)
+        else:
+            print(f"solved: {self.number}. {shows}")
+
+    @property
+    def _name(self) -> str:
+        return f"{self.number} {self.title}"
+
+    def _not_yet(self, message: str) -> NotYet:
+        """The error for a wrong answer; a reader sees a card instead."""
+        checks.note_exercise(self.number, "not yet")
+        if lab.has_reader():
+            lab.instead_of_tracebacks(NotYet, lambda error: lab.show_card("not yet", self._name, str(error)))
+        return NotYet(message)
 
     def or_solution(self, answer: Any) -> Any:
         """Return the answer for later cells to build on; while it is open, what the worked solution makes."""

@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helpers import lab
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c23b3b", "#7a5195", "#b8c2cc"
-CYCLE = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
+# All but GREY, which only fills, stand out from white by 4.5:1 or more.
+INK, MUTED, GREY = "#1f2933", "#616e7c", "#b8c2cc"
+# The tools: Feast, Kubeflow, MLflow; monitoring.
+BLUE, ORANGE, GREEN, PURPLE = "#2f6fb0", "#b45309", "#2e7d4f", "#7a5195"
+# The data.
+TEAL, PLUM, OCHRE, RED = "#00717a", "#8a3a76", "#806000", "#c23b3b"
+CYCLE = [TEAL, PLUM, OCHRE, RED, MUTED]
+TYPE = 10  # points, of every text
 
 
 def figure(width: float = 7.5, height: float = 3.2, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -68,8 +75,8 @@ def drawn_by_a_tool(width: float = 7.5, height: float = 3.2) -> Iterator[None]:
                 _style(ax)
                 for place in ("left", "center"):
                     ax.set_title("", loc=place)  # the text above the picture names it
-                ax.xaxis.label.set(color=INK, fontsize=10)
-                ax.yaxis.label.set(color=INK, fontsize=10)
+                ax.xaxis.label.set(color=INK, fontsize=TYPE)
+                ax.yaxis.label.set(color=INK, fontsize=TYPE)
                 if legend := ax.get_legend():
                     legend.set_frame_on(False)
             plt.close(fig)  # or the notebook would show it a second time
@@ -108,7 +115,7 @@ def bars(
     values = dict(values)
     fig, ax = figure(height=0.9 + 0.42 * len(values))
     names = list(values)
-    ax.barh(names, [values[n] for n in names], color=list(colors) or BLUE, height=0.62)
+    ax.barh(names, [values[n] for n in names], color=list(colors) or TEAL, height=0.62)
     for row, name in enumerate(names):
         ax.text(1.01, row, f"{values[name]:.3f}", color=INK, va="center", transform=ax.get_yaxis_transform())
     ax.invert_yaxis()
@@ -117,7 +124,7 @@ def bars(
     ax.set_xlim(lowest, top + 0.03 * (top - lowest))
     if limit:
         ax.axvline(limit[1], color=RED, linestyle="--", linewidth=1.4)
-        ax.set_title(f"dashed: {limit[0]} ({limit[1]:.3f})", color=RED, fontsize=9, loc="right")
+        ax.set_title(f"dashed: {limit[0]} ({limit[1]:.3f})", color=RED, fontsize=TYPE, loc="right")
     show(fig, alt)
 
 
@@ -126,7 +133,7 @@ def histograms(columns: Mapping[str, pd.Series], *, alt: str, bins: int = 40) ->
     fig, axes = figure(width=2.6 * len(columns), height=2.5, columns=len(columns))
     for ax, (name, values), color in zip(np.atleast_1d(axes), columns.items(), CYCLE * 3, strict=False):
         ax.hist(values.dropna(), bins=bins, color=color)
-        ax.set_title(name, color=INK, fontsize=10)
+        ax.set_title(name, color=INK, fontsize=TYPE)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
     show(fig, alt)
@@ -155,7 +162,7 @@ def boxes(
             edgecolor="none",
         )
         drawn[text] = ax.add_patch(box)
-        ax.text(x, y, text, ha="center", va="center", color="white", fontsize=9)
+        ax.text(x, y, text, ha="center", va="center", color="white", fontsize=TYPE)
     for start, end, label in arrows:
         (x0, y0, _), (x1, y1, _) = places[start], places[end]
         arrow = FancyArrowPatch(
@@ -175,7 +182,13 @@ def boxes(
         lift = 0.14 if y0 == y1 else 0
         if label:
             ax.text(
-                (x0 + x1) / 2, (y0 + y1) / 2 + lift, label, ha="center", va="center", fontsize=8, bbox=paper
+                (x0 + x1) / 2,
+                (y0 + y1) / 2 + lift,
+                label,
+                ha="center",
+                va="center",
+                fontsize=TYPE,
+                bbox=paper,
             )
     xs, ys = [p[0] for p in places.values()], [p[1] for p in places.values()]
     ax.set_xlim(min(xs) - width / 2 - 0.1, max(xs) + width / 2 + 0.1)
@@ -209,7 +222,7 @@ def lifecycle() -> None:
 def layers(columns: Sequence[Sequence[str | None]], edges: Sequence[tuple[str, str]], *, alt: str) -> None:
     """Boxes in columns, left to right (None leaves a place empty), with an arrow for each edge between two
     that are drawn."""
-    colors = [MUTED, BLUE, PURPLE, GREEN, ORANGE]
+    colors = [MUTED, TEAL, PLUM, OCHRE, INK]
     tallest = max(map(len, columns))
     places = {
         name: (2.6 * x, (tallest - 1) / 2 * 0.9 + ((len(names) - 1) / 2 - y) * 0.9, colors[x % len(colors)])
@@ -238,11 +251,11 @@ def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, ttl: pd.Timedelta)
     future, too_old = rows.event_timestamp > time, rows.event_timestamp < time - ttl
     valid = ~future & ~too_old
     fig, ax = figure(width=8.5, height=2.9)
-    ax.axvspan(time - ttl, time, color=BLUE, alpha=0.08, linewidth=0)
+    ax.axvspan(time - ttl, time, color=TEAL, alpha=0.08, linewidth=0)
     ax.axvline(time, color=INK, linewidth=1.2)
     styles = {
-        "too old": (too_old, GREY, "o"),
-        "valid": (valid, BLUE, "o"),
+        "too old": (too_old, MUTED, "."),
+        "valid": (valid, TEAL, "o"),
         "in the future": (future, RED, "x"),
     }
     for label, (chosen, color, marker) in styles.items():
@@ -257,12 +270,12 @@ def as_of(rows: pd.DataFrame, value: str, time: pd.Timestamp, ttl: pd.Timedelta)
         row = rows[valid].iloc[-1]
         answer = f"returns {row[value]:.4f}, the row of {row.event_timestamp:%d %b at %H:%M}"
         ax.scatter(row.event_timestamp, row[value], s=90, facecolor="none", edgecolor=INK, linewidth=1.8)
-    ax.set_title(f"{question}\n{answer}", color=INK, fontsize=10, loc="left")
+    ax.set_title(f"{question}\n{answer}", color=INK, fontsize=TYPE, loc="left")
     ax.xaxis.set_major_formatter(DateFormatter("%d %b"))
     edge = pd.Timedelta("12h")
     ax.set(ylabel=value, ylim=(0, 1))
     ax.set_xlim(rows.event_timestamp.min() - edge, rows.event_timestamp.max() + pd.Timedelta("15D"))
-    ax.legend(frameon=False, loc="upper right", fontsize=9)
+    ax.legend(frameon=False, loc="upper right", fontsize=TYPE)
     show(fig, f"One driver's hourly {value} over time. {question} {answer}.")
 
 
@@ -275,12 +288,8 @@ def with_sliders(draw: Callable[..., None], **ranges: tuple[float, float, float,
         draw: draws one picture; takes each name of ``ranges``.
         ranges: lowest, highest, step, and start of each slider.
     """
-    from IPython import get_ipython
-
     starts = {name: start for name, (*_, start) in ranges.items()}
-    kernel = getattr(get_ipython(), "kernel", None)
-    # JupyterLab and VS Code name the cell that they execute; papermill and nbconvert don't.
-    if not kernel or "cellId" not in kernel.get_parent("shell").get("metadata", {}):
+    if not lab.has_reader():
         draw(**starts)
         return
     from ipywidgets import FloatSlider, Layout, interact
@@ -323,8 +332,8 @@ def outlines(
         draw(ax, baseline[feature], fill=True, color=GREY, label="baseline")
         for (name, window), color in zip(windows.items(), CYCLE, strict=False):
             draw(ax, window[feature], color=color, linewidth=1.8, label=name)
-        ax.set_title(feature, color=INK, fontsize=10)
+        ax.set_title(feature, color=INK, fontsize=TYPE)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=TYPE)
     show(fig, alt)

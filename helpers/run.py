@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -87,6 +90,29 @@ def _read(name: str, output: Path, began: float, seconds: float, failure: str) -
     return Result(name, seconds, kernel + imports, checks, failure)
 
 
+@contextlib.contextmanager
+def ticking(what: str, expected: int, every: float = 1) -> Iterator[None]:
+    """Print the seconds since the block began, again and again in one line."""
+    began, ended, line = time.monotonic(), threading.Event(), ""
+
+    def tick() -> None:
+        nonlocal line
+        while not ended.wait(every):
+            seconds = time.monotonic() - began
+            late = ", more than on two idle cores" if seconds > expected else ""
+            line = f"  {what}: {seconds:.0f} s of about {expected} s{late}"
+            print(line, end="\r", flush=True)
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        print(" " * len(line), end="\r" if line else "", flush=True)
+
+
 def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool = False) -> list[Result]:
     """Run ``notebooks`` in order; stop at the first that fails.
 
@@ -94,10 +120,12 @@ def run(notebooks: list[Path], workspace: Workspace, copies: Path, plain: bool =
     """
     results = []
     for place, notebook in enumerate(notebooks, 1):
-        if plain:
-            seconds = course.notebooks()[notebook.name[:2]].seconds
-            print(f"{place} of {len(notebooks)}: {notebook.stem}, about {seconds} s ...", flush=True)
-        result = execute(notebook, copies / notebook.name, workspace, progress=not plain)
+        with contextlib.ExitStack() as stack:
+            if plain:
+                seconds = course.notebooks()[notebook.name[:2]].seconds
+                print(f"{place} of {len(notebooks)}: {notebook.stem}, about {seconds} s ...", flush=True)
+                stack.enter_context(ticking(notebook.stem, seconds))
+            result = execute(notebook, copies / notebook.name, workspace, progress=not plain)
         results.append(result)
         outcome = "FAILED" if result.failure else f"{result.checks} checks passed"
         print(f"{'  ' if plain else ''}{notebook.stem}: {result.seconds:.1f} s, {outcome}", flush=True)

@@ -5,7 +5,9 @@ It checks the environment, and catches up when an earlier notebook has not run.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import os
 import re
 import subprocess
@@ -193,7 +195,7 @@ def begin(number: str, seed: int = data.SEED) -> Workspace:
     import feast  # noqa: F401  # here, so that its own warning filters are in place before ours
 
     quiet()
-    checks.watch()
+    checks.watch(number)
     damage.check(workspace)
     _catch_up(workspace, number)
     needs = course.notebooks()[number].needs
@@ -228,21 +230,33 @@ def _catch_up(workspace: Workspace, number: str) -> None:
         f"Missing: {', '.join(gone.values())}. Running the notebooks that make it; this happens once.",
         flush=True,
     )
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "helpers.start", str(workspace.home), number],  # _make_missing, below
-        stdin=subprocess.PIPE,  # its end tells that process that this kernel is gone
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=workspace.path,  # MLflow makes a folder where it is called
-        env=_plain_environment(),
-    ) as process:
-        for line in process.stdout or ():
+    log = workspace.path / "logs" / "catching_up.log"
+    log.parent.mkdir(exist_ok=True)
+    with (
+        log.open("w") as warned,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "helpers.start",
+                str(workspace.home),
+                number,
+            ],  # _make_missing, below
+            stdin=subprocess.PIPE,  # its end tells that process that this kernel is gone
+            stdout=subprocess.PIPE,
+            stderr=warned,
+            cwd=workspace.path,  # MLflow makes a folder where it is called
+            env=_plain_environment(),
+        ) as process,
+    ):
+        # A line that ends with a carriage return is written over by the next.
+        for line in io.TextIOWrapper(process.stdout or io.BytesIO(), newline=""):
             print("  " + line, end="", flush=True)
     if process.returncode:
         raise WorkshopError(
-            f"an earlier notebook failed, so {number} cannot start. Open the one named above, mend it, "
-            "and run this cell again."
+            f"an earlier notebook failed, so {number} cannot start. Open the one named above, fix it, "
+            f"and run this cell again. What the tools said is in {log}."
         )
 
 
@@ -271,7 +285,8 @@ def _make_missing(home: Path, number: str) -> int:
             print(f"{len(made)} to run, about {seconds} s on two idle cores.", flush=True)
         notebooks = [REPOSITORY / "notebooks" / f"{notebook.stem}.ipynb" for notebook in made]
         results = run.run(notebooks, workspace, copies, plain=True)
-    return 1 if run.failures(results, copies) else 0
+    with contextlib.redirect_stderr(sys.stdout):
+        return 1 if run.failures(results, copies) else 0
 
 
 if __name__ == "__main__":
