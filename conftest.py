@@ -177,9 +177,9 @@ def mlflow(tmp_path_factory):
 
 
 def listening(pid: int) -> list:
-    """The sockets on which the processes below this one listen, from the system's table."""
-    below = psutil.Process(pid).children(recursive=True)
-    return [s for process in below for s in process.net_connections("inet") if s.status == psutil.CONN_LISTEN]
+    """The sockets on which a process and those below it listen, from the system's table."""
+    found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return [s for process in found for s in process.net_connections("inet") if s.status == psutil.CONN_LISTEN]
 
 
 def save_reference(store: FeatureStore, workspace: Workspace) -> None:

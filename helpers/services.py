@@ -38,6 +38,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of the loopback interface now."""
+    with socket.socket() as probe:
+        # As servers do: a port that only lingers from a connection closed a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
 class Service:
     """A server process. Use it as a context manager, or call ``stop()``.
 
@@ -76,16 +88,11 @@ class Service:
         self.name, self.log, self.health, self.timeout = name, Path(log), health, timeout
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
-        with socket.socket() as probe:
-            # As servers do: a port that only lingers from a connection closed a moment ago is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError:
-                raise WorkshopError(
-                    f"{name}: port {self.port} is taken by another program. Leave the port out and a free "
-                    "one is found, or stop that program."
-                ) from None
+        if not is_free(self.port):
+            raise WorkshopError(
+                f"{name}: port {self.port} is taken by another program. Leave the port out and a free "
+                "one is found, or stop that program."
+            )
         self.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(argument).replace("{port}", str(self.port)) for argument in command]
         if Path(arguments[0]).name == "feast":

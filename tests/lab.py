@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,13 +27,17 @@ from helpers.workspace import REPOSITORY, Workspace, create_home
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
-    """`make lab` on a home of its own, of a user who never started it: the home, and the printed address."""
+    """`make lab` on a home of its own, of a user who never started it: the home, and the printed address.
+
+    At the end the user presses Ctrl-C and confirms, and nothing is left.
+    """
     home = create_home(folder / "a home")
     user = {"HOME": str(folder), "BROWSER": "true", "WORKSHOP_HOME": str(home.home)}
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))}
     command, log = [sys.executable, "-m", "workshop.commands", "lab"], folder / "log"
+    keyboard, terminal = pty.openpty()  # without a terminal, JupyterLab does not ask before it ends
     with log.open("w") as output:
-        pipes = {"stdout": output, "stderr": subprocess.STDOUT}
+        pipes = {"stdin": terminal, "stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
         door = subprocess.Popen(command, cwd=REPOSITORY, env=bare | user, **pipes)
     try:
         for _ in range(3000):  # ten minutes
@@ -42,10 +48,19 @@ def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
             time.sleep(0.2)
         assert {socket.laddr.ip for socket in listening(door.pid)} == {HOST}
         yield home, found[0]
+        kernels = psutil.Process(door.pid).children(recursive=True)
+        os.write(keyboard, b"y\n")  # the answer to the question that Ctrl-C leads to
+        os.killpg(door.pid, signal.SIGINT)
+        door.wait(120)
+        assert "Shutdown confirmed" in log.read_text()
+        assert psutil.wait_procs(kernels, timeout=60)[1] == [], "a kernel goes on after JupyterLab has ended"
     finally:
-        for process in [*psutil.Process(door.pid).children(recursive=True), door]:
-            process.terminate()
-        door.wait(20)
+        if door.poll() is None:
+            for process in [*psutil.Process(door.pid).children(recursive=True), door]:
+                process.terminate()
+            door.wait(20)
+        os.close(keyboard)
+        os.close(terminal)
 
 
 class Tab:

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from browser import browser, needs_chromium  # noqa: F401  a fixture
 from nbconvert import HTMLExporter
+from playwright.sync_api import expect
 
 from exercises.core import RECORD
 from workshop.runner import NOTEBOOKS
@@ -42,24 +43,45 @@ def test_a_notebook_runs_twice_with_an_exercise_answered_wrongly_and_rightly_bet
         said = "".join(output.get("text", "") for output in tab.cells()[1].outputs)
         assert "1 of 1: 01_define_features, about" in said, "it catches up, and says how long that takes"
 
-        tab.open_heading("Exercise 2.1")
-        tab.edit("# Exercise 2.1: your answer", "longer_ttl = timedelta(hours=9)")
-        tab.page.keyboard.press("Shift+Enter")  # its check is the next cell
-        tab.wait()
-        [error] = tab.errors()
-        assert error.startswith("NotYet: ") and "shorter than the current 7 days" in error
-        check = tab.page.locator(".jp-CodeCell", has_text="# Exercise 2.1: its check")
-        shown = check.locator(".jp-OutputArea").inner_text()
-        assert shown.startswith("Not yet: ") and "Traceback" not in shown
+        tab.open_heading("Move the question")
+        sliders = tab.page.locator(".widget-slider")
+        sliders.first.wait_for(timeout=30_000)
+        assert sliders.count() == 2
+        sliders.first.locator(".noUi-handle").press("ArrowRight")
+        tab.page.locator("""img[alt*="The question on 13 Feb at 12:00"]""").wait_for(timeout=30_000)
 
-        tab.edit("longer_ttl = timedelta(hours=9)", "longer_ttl = timedelta(days=16)")
-        tab.page.keyboard.press("Shift+Enter")
-        tab.wait()
-        cell = next(cell for cell in tab.cells() if cell.source.startswith("# Exercise 2.1: its check"))
-        assert cell.outputs[0].text.startswith("solved: 2.1. ")
+        check = tab.page.locator(".jp-CodeCell", has_text="# Exercise 2.1: its check")
+        result = check.locator(".jp-OutputArea")
+
+        def give(before: str, answer: str, shown: str) -> None:
+            """Replace the answer, run it and its check, and read the card."""
+            tab.open_heading("Exercise 2.1")
+            tab.edit(before, answer)
+            tab.wait()  # when it fails, a cell that waits is not run
+            tab.page.keyboard.press("Shift+Enter")  # its check is the next cell
+            result.filter(has_text=shown).wait_for()
+            tab.wait()
+            assert "Traceback" not in result.inner_text()
+
+        assert "Open: 2.1 Keep an expired value" in result.inner_text()
+        give(
+            "# Exercise 2.1: your answer",
+            "longer_ttl = timedelta(hours=9)",
+            "shorter than the current 7 days",
+        )
+        give("longer_ttl = timedelta(hours=9)", "longer_ttl = timedelta(days=16", "ended with SyntaxError")
+        give(
+            "longer_ttl = timedelta(days=16",
+            "longer_ttl = timedelta(days=16)",
+            "Solved: 2.1 Keep an expired value",
+        )
+        assert tab.errors() == []
         done = [json.loads(line)["what"] for line in (home.path / RECORD).read_text().splitlines()]
         assert done == ["wrong", "solved"]
         run_all(tab)
+        closing = tab.page.locator(".jp-OutputArea", has_text="1 of 3 exercises solved")
+        closing.get_by_role("link", name="Exercise 2.2").click()
+        expect(tab.page.get_by_role("heading", name="Exercise 2.2")).to_be_in_viewport()
 
 
 def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
@@ -72,7 +94,7 @@ def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
         whole.cells += tables
     html, _ = HTMLExporter(template_name="lab").from_notebook_node(whole)
     (tmp_path / "page.html").write_text(html)
-    page = browser.new_page(viewport={"width": 1440 - 324, "height": 700})
+    page = browser.new_page(viewport={"width": 1366 - 324, "height": 700})
     page.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
     wide = page.evaluate("""() => [...document.querySelectorAll(".jp-OutputArea table")].filter(
         table => table.scrollWidth > table.closest(".jp-OutputArea-output").clientWidth

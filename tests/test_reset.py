@@ -18,10 +18,15 @@ from helpers.data import NOW
 from helpers.start import MODEL, begin, missing
 from helpers.workspace import WorkshopError, Workspace, configure
 from workshop import commands, runner
-from workshop.reset import COPIES, reset
+from workshop.reset import COPIES, PAGES, reset
 
 OF_NO_NOTEBOOK = {COPIES, RECORD, "executed", "mlflow.db", "mlruns", ".at_work.lock", ".catching_up.lock"}
-OF_NO_NOTEBOOK |= {"logs/mlflow_ui.log", "logs/feast_ui.log"}  # other tests look at this home's pages
+OF_NO_NOTEBOOK |= {
+    PAGES,
+    "logs/catching_up.log",
+    "logs/mlflow_ui.log",
+    "logs/feast_ui.log",
+}  # other tests look at this home's pages
 
 
 def ask(workspace: Workspace, query: str, file: str = damage.TRACKING) -> set:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -16,26 +18,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from packaging.markers import Marker
 
 from helpers.data import DataError
-from helpers.services import HOST, Service
+from helpers.services import HOST, Service, is_free
 from helpers.workspace import REPOSITORY, WorkshopError, Workspace, create_home, locate
-from workshop.reset import COPIES, reset
+from workshop import links
+from workshop.reset import COPIES, PAGES, reset
 from workshop.runner import NOTEBOOKS, choose, run, with_extras
 
 PIPELINE = "training_pipeline.yaml"
+PORTS = {"links": 8897, "MLflow": 8898, "Feast": 8899}
+"""Of `make ui`, where they are free: what a browser remembers of a page, it remembers for its port."""
 WHEELS = REPOSITORY / "wheels"
 
 
 def own_copies(copies: Path) -> list[str]:
     """Make the learner's copies of the notebooks: without outputs, with links that work from there.
 
-    A copy that exists is left alone.
+    A copy that exists is left alone. The pages of ``docs/`` are copied beside them, each time anew, so that
+    their links to notebooks lead to the copies.
 
     Returns:
         The names of copies whose notebook has changed since they were made.
@@ -43,6 +50,11 @@ def own_copies(copies: Path) -> list[str]:
     import nbformat
 
     copies.mkdir(parents=True, exist_ok=True)
+    pages = copies.parent / PAGES
+    pages.mkdir(exist_ok=True)
+    for path in sorted((REPOSITORY / "docs").glob("*.md")):
+        page = _lead_elsewhere(path.read_text(encoding="utf-8"), pages, "docs", r"\.\./notebooks/|[\w-]+\.md")
+        (pages / path.name).write_text(page, encoding="utf-8")
     changed = []
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         notebook = clean(nbformat.read(path, as_version=4))
@@ -56,12 +68,28 @@ def own_copies(copies: Path) -> list[str]:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
             else:
-                cell.source = cell.source.replace("](../", f"]({quote(os.path.relpath(REPOSITORY, copies))}/")
+                cell.source = _lead_elsewhere(
+                    cell.source, copies, "notebooks", r"\.\./docs/[\w-]+\.md|\w+\.ipynb"
+                )
         notebook.metadata.workshop = {"made_from": made_from}
         partial = copies / f".{path.name}.partial"  # a copy is complete, or is not there
         nbformat.write(notebook, partial)
         partial.rename(copy)
     return changed
+
+
+def _lead_elsewhere(text: str, folder: Path, original: str, copied: str) -> str:
+    """Let the relative links of a text in ``folder`` lead to the files of the clone that the text links to.
+
+    Args:
+        text: Markdown, as it is in the clone.
+        folder: in which its copy lies.
+        original: the folder of the clone in which the text lies.
+        copied: a pattern of links to files that are copied, too.
+    """
+    there = quote(os.path.relpath(REPOSITORY / original, folder))
+    link = rf"\]\((?!https?:|#)(?!{copied})([^)#\s]+)"
+    return re.sub(link, lambda found: f"]({os.path.normpath(f'{there}/{found[1]}')}", text)
 
 
 def _made_from(copy: Path) -> str | None:
@@ -72,13 +100,15 @@ def _made_from(copy: Path) -> str | None:
         return None
 
 
-def lab() -> int:
-    """JupyterLab in the foreground on the learner's copies of the notebooks, on loopback; Ctrl-C ends it."""
+def lab() -> NoReturn:
+    """Become JupyterLab on the learner's copies of the notebooks, on loopback; Ctrl-C asks whether to end
+    it."""
     copies = locate().path / COPIES
     for name in own_copies(copies):
         print(
             f"{name} of the course is newer than your copy. To get it, rename {copies / name} and run `make "
-            "lab` again."
+            "lab` again.",
+            flush=True,
         )
     root = os.path.commonpath([REPOSITORY, copies])  # a link or a picture works only below it
     first = min(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")).name
@@ -90,24 +120,32 @@ def lab() -> int:
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",
     ]
+    # JupyterLab takes the path of its extensions, such as the one that shows sliders, for a pattern.
+    extensions = str(Path(sys.prefix, "share", "jupyter", "labextensions"))
+    if glob.has_magic(extensions):
+        command.append(f"--LabApp.extra_labextensions_path={glob.escape(extensions)}")
     # JupyterLab's own defaults, changed: it asks nobody for news or updates, and does not ask whether to.
     settings = [
         str(Path(__file__).with_name("jupyter")),
         *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]),
     ]
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    try:
-        return subprocess.call(
-            [*command, *as_root], env={**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(settings)}
-        )
-    except KeyboardInterrupt:
-        return 0
+    # In this process: it would answer Ctrl-C by ending, while JupyterLab still asks whether to shut down.
+    os.execve(
+        command[0],
+        [*command, *as_root],
+        {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(settings)},
+    )
 
 
-def pages(workspace: Workspace) -> tuple[Service, Service]:
+def pages(workspace: Workspace, ports: Mapping[str, int | None] = {}) -> tuple[Service, Service]:
     """MLflow's and Feast's own servers over a workspace, started side by side: call ``wait()`` on both.
 
     They take settings from this process's environment and working directory.
+
+    Args:
+        workspace: that they show.
+        ports: of each tool's server; a free one when left out.
     """
     os.chdir(workspace.path)
     # MLflow's job workers, seven more processes, serve what the course does not use.
@@ -117,9 +155,17 @@ def pages(workspace: Workspace) -> tuple[Service, Service]:
     store = ["--backend-store-uri", workspace.tracking_uri, "--workers", "1"]
     mlflow = [sys.executable, "-m", "mlflow", "server", *place, *store]
     feast = [str(Path(sys.executable).with_name("feast")), "-c", str(workspace.feature_repo), "ui", *place]
+    ports = {"MLflow": None, "Feast": None, **ports}
     return (
-        Service("MLflow", mlflow, health="/health", log=logs / "mlflow_ui.log", wait=False),
-        Service("Feast", feast, health="/", log=logs / "feast_ui.log", wait=False),
+        Service(
+            "MLflow",
+            mlflow,
+            health="/health",
+            log=logs / "mlflow_ui.log",
+            port=ports["MLflow"],
+            wait=False,
+        ),
+        Service("Feast", feast, health="/", log=logs / "feast_ui.log", port=ports["Feast"], wait=False),
     )
 
 
@@ -198,19 +244,16 @@ def ui(of: str | None = None) -> int:
     print(
         f"These pages show {whose}, {workspace.path}. Starting both servers takes half a minute.", flush=True
     )
-    first, second = pages(workspace)
-    with first, second:
+    ports = {name: port if is_free(port) else None for name, port in PORTS.items()}
+    first, second = pages(workspace, {tool: ports[tool] for tool in ("MLflow", "Feast")})
+    with first, second, contextlib.ExitStack() as stack:
         urls = {"MLflow": first.wait().url, "Feast": second.wait().url}
-        for tool, shown in addresses(workspace, *urls.values()).items():
-            print(f"\n{tool:7} {urls[tool]}")
-            for what, address in shown.items():
-                print(f"  {what:32} {address}")
-        print(
-            "\nMLflow opens its assistant beside the first page: close it by its cross, and it stays closed."
-            "\nWhere its menu shows GenAI instead of runs, choose Model training above it."
-            "\nCtrl-C stops both.",
-            flush=True,
-        )
+        text = links.page(f"{whose}, {workspace.path}", urls, addresses(workspace, *urls.values()))
+        start = stack.enter_context(links.served(text, ports["links"] or 0))
+        print(f"\nOpen {start} to see what they show, with a link to each page.\n")
+        for tool, url in urls.items():
+            print(f"{tool:7} {url}")
+        print("\nCtrl-C stops both.", flush=True)
         try:
             while first.running and second.running:
                 time.sleep(0.5)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 COPIES = "notebooks"  # the folder of a workspace in which a learner works
+PAGES = "docs"  # the copies of the pages that notebooks link to
 _Thing = tuple[str, Callable[[], object]]  # what is shown before the question, and what deletes it
 
 
@@ -44,7 +45,7 @@ def reset(only: str | None = None, ask: Callable[[str], str] = input) -> int:
     workspace = locate()
     copies = workspace.path / COPIES
     if only is None:
-        kept = {COPIES, RECORD}
+        kept = {COPIES, PAGES, RECORD}
         found = sorted(workspace.path.iterdir()) if workspace.path.exists() else []
         things: list[_Thing] = [
             (path.name, partial(_remove, path)) for path in found if path.name not in kept

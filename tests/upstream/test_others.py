@@ -1,5 +1,5 @@
-"""Traps in DuckDB, Great Expectations and Optuna that this repository works around: docs/upstream.md.
-A test passes while its trap exists."""
+"""Traps in DuckDB, Great Expectations, JupyterLab and Optuna that this repository works around:
+docs/upstream.md. A test passes while its trap exists."""
 
 import contextlib
 import io
@@ -59,3 +59,12 @@ def test_great_expectations_keeps_failed_rules_needs_a_context_and_draws_bars():
     validator = context.get_validator(batch=batch, create_expectation_suite_with_name="one")
     assert not validator.expect_column_values_to_be_between("x", min_value=0, max_value=1).success
     assert len(validator.get_expectation_suite(discard_failed_expectations=True).expectations) == 1
+
+
+def test_jupyterlab_finds_no_extension_below_a_folder_with_brackets(tmp_path):
+    from jupyterlab_server.config import get_federated_extensions
+
+    for folder, found in ((tmp_path / "plain", ["sliders"]), (tmp_path / "two [2]", [])):
+        (folder / "sliders").mkdir(parents=True)
+        (folder / "sliders" / "package.json").write_text('{"name": "sliders", "version": "1"}')
+        assert list(get_federated_extensions([str(folder)])) == found
