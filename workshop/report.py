@@ -12,6 +12,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from helpers import course
 from helpers.run import Result
 from helpers.workspace import REPOSITORY
 
@@ -19,13 +20,16 @@ TOOLS = ("feast", "mlflow", "kfp", "kubeflow", "kserve", "optuna", "scikit-learn
 
 
 _INDEX_STYLE = """<style>
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
 div { overflow-x: auto }
 table { border-collapse: collapse }
-td, th { padding: .4rem .75rem .4rem 0; text-align: left; border-bottom: 1px solid #ddd }
+td, th { padding: .4rem .75rem .4rem 0; text-align: left; vertical-align: top }
+tr { border-bottom: 1px solid #8888 }
 tfoot td { font-weight: bold }
-.bad { color: #b00 }
-@media (max-width: 40rem) { body { font-size: 14px } }
+.bad { color: light-dark(#b00, #ff8a80); overflow-wrap: anywhere }
+.name { font-size: 14px; opacity: .8; overflow-wrap: anywhere }
+@media (max-width: 40rem) { body { font-size: 14px } td, th { padding-right: .5rem } }
 </style>"""
 
 # Prose in lines of about 75 characters; code, tables and plots take the width they find, and scroll within
@@ -43,12 +47,17 @@ nav.run a { text-decoration: underline }
 .jp-OutputArea-output { min-width: 0 }
 .jp-RenderedHTMLCommon :is(p, li, a, h1, h2, h3) { overflow-wrap: anywhere }
 img, svg { max-width: 100%; height: auto }
-.celltag_check { border-left: 4px solid #2e7d32; background: #f1f8f1 }
+.jp-OutputArea :is(pre, code), .highlight pre { font-family: ui-monospace, Menlo, Consolas, monospace }
+.celltag_check { border-left: 4px solid #2e7d32; background: #2e7d3214 }
+img { background: white }
 @media (max-width: 40rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none } }
 </style>"""
 
+# The template's own styles come first, in its light theme.
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
-{% block html_head_css %}{{ resources.workshop.style }}{% endblock %}
+{% block html_head_css %}{{ super() }}{{ resources.include_css("static/theme-dark.css")
+  | replace('<style type="text/css">', '<style>@media (prefers-color-scheme: dark) {')
+  | replace('</style>', '}</style>') }}{{ resources.workshop.style }}{% endblock %}
 {% block body_header %}{{ super() }}{{ resources.workshop.ways }}{% endblock %}
 {% block body_footer %}{{ resources.workshop.ways }}{{ super() }}{% endblock %}
 {% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
@@ -77,9 +86,13 @@ def _ways(names: list[str], name: str) -> str:
 
 
 def _row(result: Result, has_page: bool) -> str:
-    name = f'<a href="{result.name}.html">{result.name}</a>' if has_page else result.name
+    facts = course.notebooks().get(result.name[:2])
+    title = f"{facts.number} {html.escape(facts.title)}" if facts else result.name
+    name = f'<a href="{result.name}.html">{title}</a>' if has_page else title
+    name += f'<div class="name">{result.name}</div>' if facts else ""
+    minutes = facts.reading + facts.exercises if facts else ""
     outcome = f'<b class="bad">{html.escape(result.failure)}</b>' if result.failure else "passed"
-    return f"<tr><td>{name}<td>{result.seconds:.1f}<td>{result.checks}<td>{outcome}"
+    return f"<tr><td>{name}<td>{minutes}<td>{result.seconds:.1f}<td>{result.checks}<td>{outcome}"
 
 
 def report(results: list[Result], folder: Path) -> Path:
@@ -116,6 +129,9 @@ def report(results: list[Result], folder: Path) -> Path:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = _for_a_page(cell.source)
+            for output in cell.get("outputs", []):
+                if "text/markdown" in output.get("data", {}):
+                    output.data["text/markdown"] = _for_a_page(output.data["text/markdown"])
         place = {"metadata": {"name": name, "path": str(REPOSITORY)}}
         workshop = {"style": _PAGE_STYLE, "ways": _ways(names, name)}
         page, _ = exporter.from_notebook_node(notebook, resources={**place, "workshop": workshop})
@@ -130,9 +146,10 @@ def report(results: list[Result], folder: Path) -> Path:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Workshop run</title>'
         f"{_INDEX_STYLE}<h1>Workshop run</h1>"
         f"<p>{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}<p>{versions}"
-        "<div><table><thead><tr><th>notebook<th>seconds<th>checks passed<th>outcome</thead>"
+        "<div><table><thead><tr><th>notebook<th>minutes to work through<th>seconds to run<th>checks passed"
+        "<th>outcome</thead>"
         f"<tbody>{''.join(_row(result, result.name in names) for result in results)}</tbody>"
-        f"<tfoot><tr><td>total{total}</tfoot></table></div></html>\n",
+        f"<tfoot><tr><td>total<td>{total}</tfoot></table></div></html>\n",
         encoding="utf-8",
     )
     return index
