@@ -24,7 +24,7 @@ MISTAKES = [
     ("which only a check has bound", "study = ", "told\nstudy = "),
     ("without the tag `check`", "# Check: check-plain-sweep", lambda cell: cell.metadata["tags"].pop(0)),
     ("one tag of its own", "# Check: check-plain-sweep", "# Check: check-another"),
-    ("is not collapsed", "# Check: check-plain-sweep", lambda cell: cell.metadata.pop("jupyter")),
+    ("and no other cell", "# Check: check-plain-sweep", lambda cell: cell.metadata.pop("jupyter")),
     ("asserts, each time with a message", ', "and with its choices"', ""),
     ("prints one line, at its end", "# Check: check-plain-sweep\n", "# Check: check-plain-sweep\nprint()\n"),
     ("calls unheard_of", "told = [", "told = unheard_of() or ["),
@@ -77,7 +77,7 @@ def test_collapses_checks_alone_and_changes_nothing_else(tmp_path):
     text = copy.read_text()
     after = json.loads(text)
     hidden = [cell for cell in after["cells"] if cell["metadata"].pop("jupyter", None)]
-    checks = [cell for cell in after["cells"] if "check" in cell["metadata"].get("tags", [])]
+    checks = [cell for cell in after["cells"] if {"check", "showed"} & set(cell["metadata"].get("tags", []))]
     assert hidden == checks != []
     for cell in before["cells"]:
         cell["metadata"].pop("jupyter", None)

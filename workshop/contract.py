@@ -1,7 +1,7 @@
 """Check what each notebook promises its reader: `python -m workshop.contract [--collapse] [notebook ...]`.
 
 Prints a line for each broken promise (notebook, cell, sentence), and exits 1 when there is one.
-With `--collapse`, it first collapses the source of each check, and changes nothing else.
+With `--collapse`, it first collapses the source of each check and of `showed`, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ HEADER = {
     "a table of before and after": r"\| Before \| After \|\n\|---\|---\|\n\| (?s:.+)",
 }
 CLOSING = {-5: "What you showed", -3: "In production", -2: "Read on", -1: "Next"}
+_COLLAPSED = {"check", "showed"}
 LONGEST, LARGEST = 25, 300_000  # lines of a code cell, bytes of a file
 NEVER_SHOWN = {
     "an absolute path": r"(?<![\w.<])/(root|home|Users|tmp|work|private|var|opt|usr|mnt|runner)/|[A-Z]:\\\\",
@@ -109,6 +110,17 @@ def _of_kind(tree: ast.AST, *kinds: Any) -> list[Any]:
     return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
+def _collapsed(number: str, cells: list, code: list) -> Broken:
+    for cell in code:
+        hidden = bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+        if hidden != bool(_COLLAPSED & set(tags(cell))):
+            yield (
+                cell,
+                "checks and `showed` are collapsed, and no other cell: run `python -m workshop.contract "
+                "--collapse`",
+            )
+
+
 def _checks(number: str, cells: list, code: list) -> Broken:
     only_in_checks: set[str] = set()
     seen, taken = set(dir(builtins)), set()
@@ -129,8 +141,6 @@ def _checks(number: str, cells: list, code: list) -> Broken:
         if len(own) != 1 or own[0] in taken or not cell.source.startswith(f"# Check: {own[0]}\n"):
             yield cell, "a check has one tag of its own, claim-<id> or check-<name>, also in its first line"
         taken.update(own)
-        if not cell.metadata.get("jupyter", {}).get("source_hidden"):
-            yield cell, "the source of a check is not collapsed: run `python -m workshop.contract --collapse`"
         asserts, calls = _of_kind(tree, ast.Assert), _of_kind(tree, ast.Call)
         if not asserts or not all(node.msg for node in asserts) or _of_kind(tree, ast.Try):
             yield cell, "a check asserts, each time with a message, and outside of a `try`"
@@ -204,7 +214,7 @@ def broken(path: Path) -> list[str]:
     notebook = json.loads(path.read_text(encoding="utf-8"), object_hook=Node)
     cells, number = notebook.cells, path.name[:2]
     code = [cell for cell in cells if cell.cell_type == "code"]
-    promises = (_opening, _cells, _checks, _outputs, _exercises, _showed)
+    promises = (_opening, _cells, _collapsed, _checks, _outputs, _exercises, _showed)
     found = [line for promise in promises for line in promise(number, cells, code)]
     lines = [f"{path.name}, cell {cells.index(cell)}: {sentence}" for cell, sentence in found]
     if path.stat().st_size > LARGEST or len({cell.id for cell in cells}) < len(cells):
@@ -220,13 +230,13 @@ def broken(path: Path) -> list[str]:
 
 
 def collapse(path: Path) -> None:
-    """Collapse the source of each check of a notebook, and expand that of all other cells."""
+    """Collapse the source of each check and of ``showed``, and expand that of all other cells."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         shown = {
             key: value for key, value in cell["metadata"].get("jupyter", {}).items() if key != "source_hidden"
         }
-        hidden = {"source_hidden": True} if "check" in cell["metadata"].get("tags", []) else {}
+        hidden = {"source_hidden": True} if _COLLAPSED & set(cell["metadata"].get("tags", [])) else {}
         cell["metadata"].pop("jupyter", None)
         if shown | hidden:
             cell["metadata"]["jupyter"] = shown | hidden
