@@ -19,6 +19,7 @@ from urllib.parse import quote
 import nbformat
 import psutil
 from browser import PATIENCE
+from playwright.sync_api import TimeoutError
 
 from conftest import listening
 from helpers.services import HOST
@@ -78,8 +79,15 @@ class Tab:
         self.wait()
 
     def menu(self, title: str, entry: str) -> None:
-        self.page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{title}$")).click()
-        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{entry}$")).click()
+        """Choose an entry. Until the page knows that a notebook is in front, its menus have other ones."""
+        found = self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{entry}$"))
+        for _ in range(100):
+            self.page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{title}$")).click()
+            with contextlib.suppress(TimeoutError):
+                found.click(timeout=3000)
+                return
+            self.page.keyboard.press("Escape")
+        raise AssertionError(f"the menu {title} never had the entry {entry}")
 
     def _state(self) -> str | None:
         with urllib.request.urlopen(f"{self.server}/api/sessions?token={self.token}", timeout=60) as answer:

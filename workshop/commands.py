@@ -119,7 +119,7 @@ def lab() -> NoReturn:
         f"--ServerApp.ip={HOST}",
         f"--ServerApp.root_dir={root}",
         "--LabApp.custom_css=True",
-        f"--ServerApp.static_custom_path={Path(__file__).with_name('jupyter') / 'custom'}",
+        f"--ServerApp.tornado_settings=static_custom_path={Path(__file__).with_name('jupyter') / 'custom'}",
         f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",
     ]
     # JupyterLab takes the path of its extensions, such as the one that shows sliders, for a pattern.
