@@ -178,8 +178,11 @@ def mlflow(tmp_path_factory):
 
 def listening(pid: int) -> list:
     """The sockets on which a process and those below it listen, from the system's table."""
-    found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return [s for process in found for s in process.net_connections("inet") if s.status == psutil.CONN_LISTEN]
+    sockets = []
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            sockets += process.net_connections("inet")
+    return [socket for socket in sockets if socket.status == psutil.CONN_LISTEN]
 
 
 def save_reference(store: FeatureStore, workspace: Workspace) -> None:

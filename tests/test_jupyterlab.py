@@ -11,6 +11,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
 from exercises.core import RECORD
+from helpers.workspace import REPOSITORY
 from workshop.runner import NOTEBOOKS
 
 pytestmark = [pytest.mark.system, needs_chromium]
@@ -85,7 +86,7 @@ def test_a_notebook_runs_twice_with_an_exercise_answered_wrongly_and_rightly_bet
 
 
 def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
-    """At the width that JupyterLab leaves to a notebook on a laptop's screen, its side bar open."""
+    """At the width that JupyterLab leaves to an output on a screen of 1366 pixels, its side bar open."""
     whole = nbformat.v4.new_notebook()
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
@@ -94,8 +95,11 @@ def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
         whole.cells += tables
     html, _ = HTMLExporter(template_name="lab").from_notebook_node(whole)
     (tmp_path / "page.html").write_text(html)
-    page = browser.new_page(viewport={"width": 1366 - 324, "height": 700})
+    page = browser.new_page(viewport={"width": 1366, "height": 700})
     page.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
+    page.add_style_tag(path=REPOSITORY / "workshop" / "jupyter" / "custom" / "custom.css")
+    place = page.locator(".jp-OutputArea-output").first.evaluate("place => place.clientWidth")
+    page.set_viewport_size({"width": 1366 - (place - 934), "height": 700})
     wide = page.evaluate("""() => [...document.querySelectorAll(".jp-OutputArea table")].filter(
         table => table.scrollWidth > table.closest(".jp-OutputArea-output").clientWidth
     ).map(table => table.rows[0].innerText)""")
