@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from conftest import HARD_TO_QUOTE, apply, save_reference
-from helpers import course, data
+from helpers import course, data, run, start
 from helpers.start import MODEL, begin, check_environment, missing
 from helpers.workspace import REPOSITORY, ROOM, WorkshopError, Workspace, configure, locate
 
@@ -158,6 +159,30 @@ def test_what_two_stores_hold_together_is_missing_when_one_of_them_is_lost(home)
         lost.rename(home.path / "away")
         assert list(missing(home, "07")) == makers, lost
         (home.path / "away").rename(lost)
+
+
+def test_the_seconds_of_a_running_notebook_are_printed_over_each_other(capsys):
+    with run.ticking("01", 60, every=0.01):
+        time.sleep(0.2)
+    said = capsys.readouterr().out
+    first, *_, blank, end = said.split("\r")
+    assert (first, blank.strip(), end) == ("  01: 0 s of about 60 s", "", "") and "\n" not in said
+    with run.ticking("01", 0, every=0.01):
+        time.sleep(0.2)
+    assert "0 s of about 0 s, more than on two idle cores\r" in capsys.readouterr().out
+
+
+def test_catching_up_passes_on_its_progress_and_keeps_warnings_in_a_log(home, monkeypatch, capsys):
+    maker = home.home / "python"
+    maker.write_text("#!/bin/sh\nprintf '1 s\\r2 s\\rdone\\n'; echo a warning >&2; exit 1\n")
+    maker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(maker))
+    monkeypatch.setattr(start, "missing", lambda *_: {"01": "feature registry"})
+    log = home.path / "logs" / "catching_up.log"
+    with pytest.raises(WorkshopError, match=f"02 cannot start.*{re.escape(str(log))}"):
+        start._catch_up(home, "02")
+    assert capsys.readouterr().out.endswith("happens once.\n  1 s\r  2 s\r  done\n")
+    assert log.read_text() == "a warning\n"
 
 
 def in_processes(code, homes, **options):
