@@ -16,6 +16,20 @@ ROWS = pd.DataFrame(
 )
 
 
+def against_white(color: str) -> float:
+    """The contrast of WCAG 2."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_text_stands_out_and_data_does_not_look_like_a_tool():
+    tools = {plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE}
+    for color in {plots.INK, *tools, *plots.CYCLE}:
+        assert against_white(color) >= 4.5, color
+    assert not tools & set(plots.CYCLE)
+
+
 @pytest.mark.parametrize(
     ("day", "ttl", "answer"),
     [
