@@ -81,7 +81,7 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(home, monkeypat
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    assert reset("05", lambda _: "no") == 1 and all(path.exists() for path in mine + made)
+    assert reset("05", lambda _: "no") == 0 and all(path.exists() for path in mine + made)
     assert reset("05", lambda _: "yes") == 0
     said = capsys.readouterr().out
     assert "MLflow's experiment 'sweep', its runs and models" in said and "feature_selection" not in said
@@ -124,8 +124,8 @@ def test_a_reset_of_all_keeps_the_learners_own_things_and_without_a_yes_everythi
     (home.path / "mlruns" / "1").mkdir(parents=True)
     (home.path / "mlruns" / "link").symlink_to(tmp_path)
     for answer in ("", "no", "y"):
-        assert reset(ask=lambda _, answer=answer: answer) == 1 and (home.path / "mlruns").exists()
-    assert reset(ask=lambda _: "yes") == 0 and entries(home) == {COPIES, RECORD}
+        assert reset(ask=lambda _, answer=answer: answer) == 0 and (home.path / "mlruns").exists()
+    assert reset(ask=lambda _: "yes") == 0 and entries(home) == {COPIES, PAGES, RECORD}
     assert any((home.path / COPIES).iterdir()) and (tmp_path / "kept").exists()
     with pytest.raises(WorkshopError, match=r"ONLY=4: there is no such notebook\. Give one of 00, 01"):
         reset("4")

@@ -118,6 +118,7 @@ def lab() -> NoReturn:
         "jupyterlab",
         f"--ServerApp.ip={HOST}",
         f"--ServerApp.root_dir={root}",
+        "--ServerApp.log_level=WARN",  # else thirty lines come after what was printed above
         "--LabApp.custom_css=True",
         f"--ServerApp.tornado_settings=static_custom_path={Path(__file__).with_name('jupyter') / 'custom'}",
         f"--LabApp.default_url=/lab/tree/{quote((copies / first).relative_to(root).as_posix())}",

@@ -65,7 +65,7 @@ def reset(only: str | None = None, ask: Callable[[str], str] = input) -> int:
         answer = ""
     if answer.strip().lower() != "yes":
         print("Nothing was deleted.")
-        return 1
+        return 0  # as asked: make would call another one an error
     with one_at_a_time(workspace) if only else contextlib.nullcontext():
         for _, delete in things:
             delete()
