@@ -18,7 +18,7 @@ def has_reader() -> bool:
     from IPython import get_ipython
 
     kernel = getattr(get_ipython(), "kernel", None)
-    return bool(kernel) and "cellId" in kernel.get_parent("shell").get("metadata", {})
+    return kernel is not None and "cellId" in kernel.get_parent("shell").get("metadata", {})
 
 
 def show_card(state: str, title: str, text: str) -> None:
