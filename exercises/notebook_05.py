@@ -13,6 +13,81 @@ if TYPE_CHECKING:
     import optuna
 
 
+DRAWS = 200
+
+
+def _suggests(suggest: Any) -> str:
+    import optuna
+
+    if not callable(suggest):
+        raise NotYet(f"that is of the type {type(suggest).__name__}; write the function.")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn, ranges = [], {}
+    for _ in range(DRAWS):
+        trial = study.ask()
+        with attempt("`suggest` failed"):
+            returned = suggest(trial)
+        if not isinstance(returned, dict):
+            raise NotYet(f"it returns a value of the type {type(returned).__name__}; return a dictionary.")
+        values = {name: value for name, value in returned.items() if value is not None}
+        for name in sorted(trial.params.keys() | values.keys()):
+            recorded, value = trial.params.get(name), values.get(name)
+            if recorded != value or type(recorded) is not type(value):
+                raise NotYet(
+                    f"for {name}, it returns {value!r}, and the trial recorded {recorded!r}. MLflow and"
+                    " `best_params` get what the trial recorded: return exactly that, under the same name."
+                )
+        drawn.append(values)
+        ranges |= trial.distributions
+    return _fits(drawn, ranges)
+
+
+def _fits(drawn: list[dict[str, Any]], ranges: dict[str, Any]) -> str:
+    """Compare what was drawn, and from which ranges, with the text of the exercise."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    asked = ["early_stopping", "learning_rate", "max_leaf_nodes", "patience"]
+    if sorted(ranges) != asked:
+        raise NotYet(
+            f"the hyperparameters are {', '.join(sorted(ranges)) or 'none'}, not {', '.join(asked)}."
+        )
+    if {type(values["early_stopping"]) for values in drawn} != {bool}:
+        raise NotYet(f"early_stopping is {drawn[0]['early_stopping']!r}; it should be True or False.")
+    without = [values for values in drawn if "patience" in values and not values["early_stopping"]]
+    if without:
+        raise NotYet(
+            f"{len(without)} of {DRAWS} trials got a patience without early stopping, where it has no"
+            " effect. A `suggest_` call is a call like any other: when should it run?"
+        )
+    stopping = sum(values["early_stopping"] for values in drawn)
+    if stopping != sum("patience" in values for values in drawn):
+        raise NotYet("some trials with early stopping got no patience.")
+    small = sum(values["learning_rate"] < 0.03 for values in drawn)
+    if ranges["learning_rate"] != FloatDistribution(1e-3, 1.0, log=True):
+        raise NotYet(
+            f"learning_rate is drawn from {ranges['learning_rate']}: {small} of {DRAWS} draws are below 0.03,"
+            " the middle of the logarithmic scale. Compare it with `C` in `objective`."
+        )
+    for name, expected in {
+        "max_leaf_nodes": IntDistribution(8, 64, step=8),
+        "patience": IntDistribution(2, 20),
+    }.items():
+        if ranges[name] == expected:
+            continue
+        found = sorted({values[name] for values in drawn if name in values})
+        if found == [*range(expected.low, expected.high + 1, expected.step)]:
+            raise NotYet(
+                f"{name} has the right values, but it's drawn from {ranges[name]}. From that, the sampler"
+                " can't tell that they're numbers, in order, and equally far apart."
+            )
+        shown = ", ".join(map(str, found[:6]))
+        raise NotYet(f"{name} is {shown}{', ...' if len(found) > 6 else ''}, up to {found[-1]}.")
+    return (
+        f"Of {DRAWS} trials, {small} have a learning rate in the lower half of the logarithmic scale, and"
+        f" only the {stopping} with early stopping have a patience."
+    )
+
+
 def _brings_to(bring_to: Any) -> str:
     import optuna
     from optuna.distributions import FloatDistribution
@@ -25,7 +100,7 @@ def _brings_to(bring_to: Any) -> str:
     def objective(trial: optuna.Trial) -> float:
         calls.append(trial.number)
         if len(calls) > 50:
-            raise NotYet("after 50 trials it still goes on: what ends it?")
+            raise NotYet("after 50 trials it's still running: what ends it?")
         return trial.suggest_float("x", 0, 1)
 
     def new_process() -> optuna.Study:
@@ -41,43 +116,43 @@ def _brings_to(bring_to: Any) -> str:
     killed.optimize(objective, n_trials=3)
     killed.tell(killed.ask({"x": FloatDistribution(0, 1)}), state=TrialState.FAIL)
     killed.ask({"x": FloatDistribution(0, 1)})  # the process dies inside this one
-    for total in (6, 9, 9):  # resumed; resumed by one more process; and started again when all is done
+    for total in (6, 9, 9):  # resumed, resumed by one more process, and started again when everything is done
         before = len(complete())
         with attempt("`bring_to` failed"):
             bring_to(new_process(), objective, total)
         done, now = complete(), len(complete())
         if before == total < now:
             raise NotYet(
-                f"the study had its {total} complete trials, and starting once more added {now - before}."
+                f"the study had its {total} complete trials, and one more start added {now - before}."
             )
         if now != total:
             raise NotYet(
-                f"{total} complete trials were asked for, and there are {now}. The study held {before}"
-                " complete trials at the start, and two more: one that failed, one that was open. Which of"
-                " them count, and what does `n_trials` count?"
+                f"there should be {total} complete trials, and there are {now}. At the start, the study had"
+                f" {before} complete trials, one that failed, and one that was open. Which of them count, and"
+                " what does `n_trials` count?"
             )
         if any("x" not in trial.params for trial in done):
-            raise NotYet("a trial was told a score without a call of `objective`.")
+            raise NotYet("a trial got a score without a call of `objective`.")
         for trial in done:
             if trial.value != trial.params["x"]:  # which is what `objective` returns
                 raise NotYet(
-                    f"trial {trial.number} was told the score {trial.value}, which `objective` has not given."
+                    f"trial {trial.number} got the score {trial.value}, which `objective` didn't return."
                 )
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(
-                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the seed of the sampler"
-                " is that of the process before."
+                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the sampler starts at"
+                " the seed of the process before."
             )
         still = [trial.number for trial in new_process().get_trials(states=(TrialState.RUNNING,))]
         if still:
             raise NotYet(
-                f"trial {still[0]}, in which the first process died, says RUNNING for ever. What does"
+                f"trial {still[0]}, in which the first process died, stays RUNNING forever. What does"
                 " `settle` do with it?"
             )
     return (
-        "Resumed after the kill, resumed by a third process, started once more when all was done: 9 complete"
-        " trials, no two alike, and nothing is left open."
+        "After the kill, a third process, and one more start when everything was done, there are 9 complete"
+        " trials, no two alike, and none is open."
     )
 
 
@@ -124,14 +199,10 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
     import optuna
 
     if isinstance(pruner, type):
-        raise NotYet(
-            f"that is the class {pruner.__name__}; a study takes a pruner that was made of it, as `early`"
-            " does."
-        )
+        raise NotYet(f"that is the class {pruner.__name__}; a study takes an instance, as for `early`.")
     if not isinstance(pruner, optuna.pruners.BasePruner):
         raise NotYet(
-            f"that is of the type {type(pruner).__name__}; make one of `optuna.pruners`, as for the study"
-            " `early`."
+            f"that is of the type {type(pruner).__name__}; make a pruner of `optuna.pruners`, as for `early`."
         )
     every, saved = 16 * EPOCHS, []
     # Also a late one: a pruner that spares only the first trials isn't patient.
@@ -143,7 +214,7 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
             raise NotYet(
                 f"as the {which} trial, the slow starter is stopped after epoch {ran - 1}: its loss is"
                 f" {SLOW[ran - 1]:.3f} there, the best trial's {min(at):.3f}. Look at the table: when does it"
-                " overtake the others, and what do the hopeless ones never do?"
+                " overtake the others, and what do the hopeless trials never do?"
             )
         saved.append(every - epochs)
     if min(saved) == 0:
@@ -159,120 +230,26 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
     )
 
 
-def _says_it_to_katib(parameters: Any) -> str:
-    import optuna
-    import yaml
-    from kubeflow_katib_api import models
-    from optuna.distributions import FloatDistribution, IntDistribution
-
-    from lifecycle.cluster import katib
-
-    if isinstance(parameters, str):
-        with attempt("that text is no YAML"):
-            parameters = yaml.safe_load(parameters)
-    spec = models.V1beta1ParameterSpec
-    if not isinstance(parameters, list | tuple):
-        raise NotYet(
-            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each"
-            " hyperparameter, as in the YAML above."
-        )
-    for one in parameters:
-        if not isinstance(one, dict | spec):
-            raise NotYet(
-                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the"
-                " keys of the YAML above."
-            )
-    written = [one.to_dict() if isinstance(one, spec) else one for one in parameters]
-    for one in written:
-        limits = one.get("feasibleSpace")
-        for key, value in limits.items() if isinstance(limits, dict) else ():
-            if isinstance(value, int | float):
-                raise NotYet(
-                    f"{key} of {one.get('name')} is a number, {value!r}, which Katib's models refuse. How"
-                    " does the YAML above write every value?"
-                )
-    with attempt("Katib's models refuse it"):
-        read = [spec.from_dict(one).to_dict() for one in written]
-    if lost := _lost(written, read):
-        raise NotYet(
-            f"Katib's models read it, and dropped {', '.join(lost)} without a word. Compare each key with the"
-            " YAML above."
-        )
-    names = [one.get("name") for one in read]
-    if sorted(map(str, names)) != ["epochs", "learning_rate"]:
-        raise NotYet(
-            f"the names are {', '.join(map(str, names)) or 'none'}: `learning_rate` and `epochs` are asked"
-            " for, once each."
-        )
-    for one in read:
-        name, kind, limits = one["name"], one.get("parameterType"), one.get("feasibleSpace", {})
-        if kind is None:
-            raise NotYet(f"{name} has no parameterType.")
-        if kind != {"learning_rate": "double", "epochs": "int"}[name]:
-            raise NotYet(
-                f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole"
-                " number and a choice; as a choice, a sampler would not know what lies between."
-            )
-        if not {"min", "max"} <= limits.keys():
-            raise NotYet(f"{name} has no {' and no '.join(sorted({'min', 'max'} - limits.keys()))}.")
-        if limits.get("distribution", "uniform") not in ("uniform", "logUniform"):
-            raise NotYet(
-                f"the distribution {limits['distribution']!r} is neither of the two; compare it with that of"
-                " C in the YAML above."
-            )
-        limits.setdefault("distribution", "uniform")  # as Katib does
-        if kind == "int" and limits["distribution"] != "uniform":
-            raise NotYet(f"{name} has a logarithmic scale; 4, 8 and 12 lie equally far apart.")
-    with attempt("Optuna makes no range of these limits"):
-        space = katib.distributions(read)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    drawn = [study.ask(dict(sorted(space.items()))).params for _ in range(200)]
-    small = sum(trial["learning_rate"] < 1e-3 for trial in drawn)
-    if space["learning_rate"] != FloatDistribution(1e-6, 1e-1, log=True):
-        raise NotYet(
-            f"Katib would draw learning_rate from {space['learning_rate']}: of 200 draws, {small} are below"
-            " 0.001. Compare with `suggest_float` in `learn`."
-        )
-    if space["epochs"] != IntDistribution(4, 12, step=4):
-        raise NotYet(
-            f"Katib would try {', '.join(map(str, sorted({trial['epochs'] for trial in drawn})))} epochs."
-        )
-    return (
-        f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the"
-        " epochs are 4, 8 or 12."
-    )
-
-
-def _lost(written: Any, read: Any) -> list[str]:
-    """The outermost keys of lists and mappings that are in ``written`` and no more in ``read``."""
-    if isinstance(written, dict):
-        inner = [key for name in written if name in read for key in _lost(written[name], read[name])]
-        return [*map(str, written.keys() - read.keys()), *inner]
-    if isinstance(written, list | tuple):
-        return sorted(
-            {key for before, after in zip(written, read, strict=True) for key in _lost(before, after)}
-        )
-    return []
-
-
 EXERCISES = [
     Exercise(
         "5.1",
-        "Bring a killed study to its goal",
-        _brings_to,
+        "Write a search space",
+        _suggests,
         more=(
-            "Three things, in the order of `sweep`: close what is open with `tell`; a sampler whose seed"
-            " depends on how many trials are complete; as many further trials as are missing."
+            "`suggest_float` has a parameter `log`, and `suggest_int` a parameter `step`. A `suggest_` call"
+            " can be inside an `if` that looks at what an earlier call returned."
         ),
         worked="""
-def bring_to(study, objective, total):
-    # What a dead process left open will never end by itself.
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    done = len(complete(study))
-    # A seed that moves on with what is known: the draws of the first process do not come back.
-    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + done)
-    study.optimize(objective, n_trials=total - done)
+def suggest(trial):
+    values = {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1.0, log=True),
+        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 8, 64, step=8),
+        "early_stopping": trial.suggest_categorical("early_stopping", [True, False]),
+    }
+    # The space may depend on the trial: a hyperparameter that has no effect isn't drawn.
+    if values["early_stopping"]:
+        values["patience"] = trial.suggest_int("patience", 2, 20)
+    return values
 """,
     ),
     Exercise(
@@ -282,7 +259,7 @@ def bring_to(study, objective, total):
         more=(
             "Either judge later (an argument of `MedianPruner`), or wrap the pruner in one of"
             " `optuna.pruners` that waits as long as a trial improves (Optuna calls that one experimental,"
-            " and says so in a warning)."
+            " and warns about it)."
         ),
         worked="""
 # It asks the median only about trials that have stopped improving, and the slow starter never does.
@@ -295,26 +272,21 @@ patient = optuna.pruners.PatientPruner(
     ),
     Exercise(
         "5.3",
-        "Say it in Katib's words",
-        _says_it_to_katib,
+        "Complete a killed study",
+        _brings_to,
         more=(
-            "Two entries like those of C and degree in the YAML above. Each has a name, a type, and under"
-            " `feasibleSpace` limits in quotes; the whole numbers are four apart."
+            "Three things, in the order of `sweep`: close what is open with `tell`; a sampler whose seed"
+            " depends on how many trials are complete; as many further trials as are missing."
         ),
         worked="""
-# All values are text; without logUniform nine of ten trials would lie above 0.01.
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "0.000001", "max": "0.1", "distribution": "logUniform"},
-    },
-    {
-        "name": "epochs",
-        "parameterType": "int",
-        "feasibleSpace": {"min": "4", "max": "12", "step": "4"},
-    },
-]
+def bring_to(study, objective, total):
+    # What a dead process left open stays open until someone closes it.
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    done = len(complete(study))
+    # A seed that grows with the complete trials: the draws of the first process aren't repeated.
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + done)
+    study.optimize(objective, n_trials=total - done)
 """,
     ),
 ]

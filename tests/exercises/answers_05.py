@@ -1,70 +1,67 @@
 from faults import Answers
 
+
+def suggest(
+    rate="0.001, 1, log=True",
+    leaves='suggest_int("max_leaf_nodes", 8, 64, step=8)',
+    stopping="[True, False]",
+):
+    """An answer to 5.1 that differs from a right one in one place."""
+    return f"""
+def suggest(trial):
+    values = {{
+        "learning_rate": trial.suggest_float("learning_rate", {rate}),
+        "max_leaf_nodes": trial.{leaves},
+        "early_stopping": trial.suggest_categorical("early_stopping", {stopping}),
+    }}
+    if values["early_stopping"] in (True, "yes"):
+        values["patience"] = trial.suggest_int("patience", 2, 20)
+    return values
+"""
+
+
 ANSWERS = {
     "5.1": Answers(
         right=[
             """
-def bring_to(study, objective, total):
-    for trial in study.trials:
-        if not trial.state.is_finished():
-            study.tell(trial.number, state=TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
-    while len(complete(study)) < total:
-        trial = study.ask()
-        study.tell(trial, objective(trial))
+def suggest(trial):
+    trial.suggest_categorical("early_stopping", [False, True])
+    if trial.params["early_stopping"]:
+        trial.suggest_int("patience", 2, 20)
+    trial.suggest_int("max_leaf_nodes", 8, 64, step=8)
+    trial.suggest_float("learning_rate", 0.001, 1, log=True)
+    return trial.params
 """,
         ],
         wrong={
-            "6 complete trials were asked for, and there are 9": (
-                "def bring_to(study, objective, total):\n    study.optimize(objective, n_trials=total)"
+            "a patience without early stopping": """
+def suggest(trial):
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.001, 1, log=True),
+        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 8, 64, step=8),
+        "early_stopping": trial.suggest_categorical("early_stopping", [True, False]),
+        "patience": trial.suggest_int("patience", 2, 20),
+    }
+""",
+            "the middle of the logarithmic scale": suggest(rate="0.001, 1"),
+            "max_leaf_nodes is 8, 9, 10": suggest(leaves='suggest_int("max_leaf_nodes", 8, 64)'),
+            "max_leaf_nodes has the right values, but": suggest(
+                leaves='suggest_categorical("max_leaf_nodes", [8, 16, 24, 32, 40, 48, 56, 64])'
             ),
-            "6 complete trials were asked for, and there are 4": """
-def bring_to(study, objective, total):
-    study.optimize(objective, n_trials=total - len(study.trials))
+            "for max_leaf_nodes, it returns 40, and the trial recorded 5": """
+def suggest(trial):
+    return {"max_leaf_nodes": 8 * trial.suggest_int("max_leaf_nodes", 1, 8)}
 """,
-            "was tried 2 times: the seed of the sampler": """
-def bring_to(study, objective, total):
-    study.optimize(objective, n_trials=total - len(complete(study)))
+            "early_stopping is 'yes'; it should": suggest(stopping='["yes", "no"]'),
+            "the hyperparameters are learning_rate, not": """
+def suggest(trial):
+    return {"learning_rate": trial.suggest_float("learning_rate", 0.001, 1, log=True)}
 """,
-            "9 complete trials, but x": """
-def bring_to(study, objective, total):
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed)
-    study.optimize(objective, n_trials=total - len(complete(study)))
+            "of the type NoneType; return a dictionary": """
+def suggest(trial):
+    trial.suggest_float("learning_rate", 0.001, 1, log=True)
 """,
-            "trial 4, in which the first process died, says RUNNING for ever": """
-def bring_to(study, objective, total):
-    done = len(complete(study))
-    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + done)
-    study.optimize(objective, n_trials=total - done)
-""",
-            "starting once more added 1": """
-def bring_to(study, objective, total):
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + len(complete(study)))
-    study.optimize(
-        objective, callbacks=[optuna.study.MaxTrialsCallback(total, states=(TrialState.COMPLETE,))]
-    )
-""",
-            "after 50 trials it still goes on": (
-                "def bring_to(study, objective, total):\n    study.optimize(objective)"
-            ),
-            "without a call of `objective`": """
-def bring_to(study, objective, total):
-    while len(complete(study)) < total:
-        study.tell(study.ask(), 0.5)
-""",
-            "trial 4 was told the score 0.5, which `objective` has not given": """
-def bring_to(study, objective, total):
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, 0.5)
-    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + len(complete(study)))
-    study.optimize(objective, n_trials=total - len(complete(study)))
-""",
-            "`bring_to` failed: TypeError": "def bring_to(study):\n    return study",
-            "that is of the type Study; write the function": "bring_to = study",
+            "`suggest` failed: ValueError": suggest(rate="0, 1, log=True"),
         },
     ),
     "5.2": Answers(
@@ -88,108 +85,67 @@ def bring_to(study, objective, total):
     ),
     "5.3": Answers(
         right=[
-            '''
-in_katibs_words = """
-- {name: epochs, parameterType: int, feasibleSpace: {min: "4", max: "12", step: "4"}}
-- name: learning_rate
-  parameterType: double
-  feasibleSpace: {min: "1e-6", max: "1e-1", distribution: logUniform}
-"""
-''',
             """
-rates = FloatDistribution(1e-6, 1e-1, log=True)
-epochs_allowed = IntDistribution(4, 12, step=4)
-in_katibs_words = [katib.parameter("learning_rate", rates), katib.parameter("epochs", epochs_allowed)]
+def bring_to(study, objective, total):
+    for trial in study.trials:
+        if not trial.state.is_finished():
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    while len(complete(study)) < total:
+        trial = study.ask()
+        study.tell(trial, objective(trial))
 """,
         ],
         wrong={
-            "min of learning_rate is a number, 1e-06": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": 1e-6, "max": 0.1, "distribution": "logUniform"},
-    },
-    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": 4, "max": 12, "step": 4}},
-]
-""",
-            "are below 0.001. Compare with `suggest_float`": """
-in_katibs_words = [
-    {"name": "learning_rate", "parameterType": "double", "feasibleSpace": {"min": "1e-6", "max": "0.1"}},
-    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
-]
-""",
-            "Katib would try 4, 5, 6, 7": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
-    },
-    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12"}},
-]
-""",
-            "dropped feasible_space": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasible_space": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
-    },
-    {"name": "epochs", "parameterType": "int", "feasible_space": {"min": "4", "max": "12", "step": "4"}},
-]
-""",
-            "the distribution 'loguniform' is neither": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "loguniform"},
-    },
-    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
-]
-""",
-            "epochs is of the type 'categorical'": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
-    },
-    {"name": "epochs", "parameterType": "categorical", "feasibleSpace": {"list": ["4", "8", "12"]}},
-]
-""",
-            "the names are C, degree, weights": "in_katibs_words = experiment['spec']['parameters']",
-            "epochs has a logarithmic scale": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
-    },
-    {
-        "name": "epochs",
-        "parameterType": "int",
-        "feasibleSpace": {"min": "4", "max": "12", "step": "4", "distribution": "logUniform"},
-    },
-]
-""",
-            "Optuna makes no range of these limits: ValueError": """
-in_katibs_words = [
-    {
-        "name": "learning_rate",
-        "parameterType": "double",
-        "feasibleSpace": {"min": "0.1", "max": "1e-6", "distribution": "logUniform"},
-    },
-    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
-]
-""",
-            "an entry of the list is of the type FloatDistribution": "in_katibs_words = list(space.values())",
-            "learning_rate has no parameterType": (
-                "in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]"
+            "there should be 6 complete trials, and there are 9": (
+                "def bring_to(study, objective, total):\n    study.optimize(objective, n_trials=total)"
             ),
-            "the names are none": "in_katibs_words = []",
-            "that is of the type dict; Katib takes a list": "in_katibs_words = space",
+            "there should be 6 complete trials, and there are 4": """
+def bring_to(study, objective, total):
+    study.optimize(objective, n_trials=total - len(study.trials))
+""",
+            "was tried 2 times: the sampler starts": """
+def bring_to(study, objective, total):
+    study.optimize(objective, n_trials=total - len(complete(study)))
+""",
+            "9 complete trials, but x": """
+def bring_to(study, objective, total):
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed)
+    study.optimize(objective, n_trials=total - len(complete(study)))
+""",
+            "trial 4, in which the first process died, stays RUNNING forever": """
+def bring_to(study, objective, total):
+    done = len(complete(study))
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + done)
+    study.optimize(objective, n_trials=total - done)
+""",
+            "one more start added 1": """
+def bring_to(study, objective, total):
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + len(complete(study)))
+    enough = optuna.study.MaxTrialsCallback(total, states=(optuna.trial.TrialState.COMPLETE,))
+    study.optimize(objective, callbacks=[enough])
+""",
+            "after 50 trials it's still running": (
+                "def bring_to(study, objective, total):\n    study.optimize(objective)"
+            ),
+            "without a call of `objective`": """
+def bring_to(study, objective, total):
+    while len(complete(study)) < total:
+        study.tell(study.ask(), 0.5)
+""",
+            "trial 4 got the score 0.5, which `objective` didn't return": """
+def bring_to(study, objective, total):
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, 0.5)
+    study.sampler = optuna.samplers.TPESampler(seed=workspace.seed + len(complete(study)))
+    study.optimize(objective, n_trials=total - len(complete(study)))
+""",
+            "`bring_to` failed: TypeError": "def bring_to(study):\n    return study",
+            "that is of the type Study; write the function": "bring_to = study",
         },
     ),
 }
