@@ -48,11 +48,11 @@ def suggest(trial):
             "max_leaf_nodes has the right values, but": suggest(
                 leaves='suggest_categorical("max_leaf_nodes", [8, 16, 24, 32, 40, 48, 56, 64])'
             ),
-            "for max_leaf_nodes, it returns 40, and the trial recorded 5": """
+            "for max_leaf_nodes, it returns 32, and the trial recorded 4": """
 def suggest(trial):
     return {"max_leaf_nodes": 8 * trial.suggest_int("max_leaf_nodes", 1, 8)}
 """,
-            "early_stopping is 'yes'; it should": suggest(stopping='["yes", "no"]'),
+            "early_stopping is 'no'; it should": suggest(stopping='["yes", "no"]'),
             "the hyperparameters are learning_rate, not": """
 def suggest(trial):
     return {"learning_rate": trial.suggest_float("learning_rate", 0.001, 1, log=True)}
