@@ -22,7 +22,8 @@ def _suggests(suggest: Any) -> str:
     if not callable(suggest):
         raise NotYet(f"that is of the type {type(suggest).__name__}; write the function.")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    drawn, ranges = [], {}
+    drawn: list[dict[str, Any]] = []
+    ranges: dict[str, Any] = {}
     for _ in range(DRAWS):
         trial = study.ask()
         with attempt("`suggest` failed"):
