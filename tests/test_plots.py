@@ -1,12 +1,13 @@
-"""The picture of a point-in-time join, and its sliders."""
+"""The picture of a point-in-time join, its sliders, and the graph of a compiled pipeline."""
 
 from types import SimpleNamespace
 
 import ipywidgets
 import pandas as pd
 import pytest
+from kfp import compiler, dsl
 
-from helpers import plots
+from helpers import graphs, plots
 
 ROWS = pd.DataFrame(
     {
@@ -59,3 +60,37 @@ def test_shows_sliders_in_jupyterlab_and_a_picture_elsewhere(monkeypatch, metada
     assert not drawn
     day = sliders["day"]
     assert (day.min, day.max, day.step, day.value) == (1, 28, 0.5, 12)
+
+
+@dsl.component(base_image="python:3.11")
+def step(number: float = 0.0) -> float:
+    return number
+
+
+@dsl.pipeline(name="all-groups")
+def all_groups(items: list, least: float):
+    with dsl.ExitHandler(step().set_display_name("last")):
+        first = step()
+        with dsl.ParallelFor(items=items) as item:
+            step(number=item)
+        with dsl.If(first.output >= least, name="enough"):
+            step(number=first.output)
+        step().after(first)
+
+
+def test_draws_the_graph_that_a_compiled_pipeline_holds(monkeypatch, tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    compiler.Compiler().compile(all_groups, str(file))
+    whole = graphs.read(file)
+    assert whole.edges == (("exit-handler-1", "step"),)
+    [[handler], [last]] = whole.rows
+    assert last.name == "step" and not last.rows
+    assert sorted(handler.edges) == [("step-2", "condition-3"), ("step-2", "step-5")]
+    parts = {part.name: part for row in handler.rows for part in row}
+    assert parts["condition-3"].title == "enough: if step-2 >= least"
+    assert parts["for-loop-2"].title == "for-loop-2: for each of items"
+    assert [part.name for part in parts["for-loop-2"].rows[0]] == ["step-3"]
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda fig, alt: shown.append(alt))
+    graphs.pipeline(file)
+    assert "condition-3 after step-2 (enough: if step-2 >= least) with step-4" in shown[0]
