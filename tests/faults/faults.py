@@ -26,6 +26,7 @@ worked solution is always tried.
 from __future__ import annotations
 
 import importlib.util
+import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,11 @@ def rerun(ns: dict, *marks: str, change: tuple[str, str] = ("", "")) -> None:
     if unclear or not any(old in sources[0] for sources in found):
         raise ValueError(f"no cell, or several, with {unclear or old!r}")
     for sources in found:
-        exec(compile(sources[0].replace(old, new), "<a cell with a fault>", "exec"), ns)
+        source = sources[0].replace(old, new)
+        name = f"<a cell with a fault: {hash(source)}>"
+        # Some tools read a function's source.
+        linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+        exec(compile(source, name, "exec"), ns)
 
 
 def load(number: str, folder: Path = FOLDER) -> list[Fault]:
