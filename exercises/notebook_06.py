@@ -11,14 +11,14 @@ from exercises.core import Exercise, NotYet, attempt
 from helpers.workspace import current
 
 SCORES = LOW, FAIR, GOOD, ABSURD = 0.64, 0.66, 0.89, 0.91
-"""What a gate between 0.65 and 0.9 is asked about."""
+"""The scores on which a gate between 0.65 and 0.9 is tried."""
 
 
 @contextlib.contextmanager
 def _runner() -> Iterator[tuple[Path, Path]]:
-    """Kubeflow's local runner on a folder that is gone afterwards; yields that folder and a log in it.
+    """Set up the local runner in a scratch folder; yield the folder and a log in it.
 
-    The notebook's own settings come back.
+    Afterwards the folder is deleted, and the notebook's settings of the runner hold again.
     """
     from kfp import local
     from kfp.local.config import LocalExecutionConfig
@@ -47,11 +47,11 @@ def _is_component(share: Any) -> None:
             if callable(share) and hasattr(share, "__code__")
             else f"of the type {type(share).__name__}"
         )
-        raise NotYet(f"that is {what}, and no component: see the first line of each step above.")
+        raise NotYet(f"that is {what}, not a component: compare the first line of each step above.")
     if "pip install" in str(share.component_spec.implementation):
         raise NotYet(
             "this component would run `pip install` each time it starts. The image holds the packages: use"
-            " the notebook's own decorator, `component`."
+            " the notebook's decorator, `component`."
         )
     kinds = {name: given.type for name, given in (share.component_spec.inputs or {}).items()}
     if list(kinds.values()) != ["String"]:
@@ -61,19 +61,20 @@ def _is_component(share: Any) -> None:
     if not share.component_spec.outputs:
         raise NotYet(
             "the component declares no output, so no later step could get its number. See how"
-            " `retrieve_features` says that it gives a text."
+            " `measure_coverage` declares that it returns a number."
         )
 
 
 def _why(log: str) -> str:
-    """The last error in a failed step's log; its name may follow its module's and lack a message."""
+    """Describe the last error in a failed step's log."""
+    # A name may follow its module's, and lack a message.
     errors = re.findall(r"(?m)^\s*(?:\w+\.)*(\w+(?:Error|Exception|Invalid))(?:: (.*))?$", log)
     name, said = errors[-1] if errors else ("an error", "see the component's code.")
     if name == "NameError":
         said = said.partition(". Did you")[0]  # Python's guess, which knows nothing of the notebook
         return (
-            f"the step failed with `{name}: {said}`. The step's process got the text of your function alone,"
-            " and nothing that this notebook has imported or defined."
+            f"the step failed with `{name}: {said}`. The step's process got the text of your function, and"
+            " nothing that this notebook imported or defined."
         )
     return f"the step failed with `{f'{name}: {said}' if said else name}`."
 
@@ -98,23 +99,23 @@ def _gives_the_share(share: Any) -> str:
                 raise NotYet(_why(log.read_text())) from None
     if len(outputs) != 1:
         raise NotYet(
-            f"the step ran to its end and gave {len(outputs) or 'no'} outputs; it should give one number."
-            " What a component prints stays in its log: a step gives what it returns."
+            f"the step finished with {len(outputs) or 'no'} outputs; it should return one number. What a"
+            " component prints is only in its log."
         )
     [found] = outputs.values()
     if not isinstance(found, float | int):
-        raise NotYet(
-            f"the step gave a {type(found).__name__}; what a later step compares has to be a number."
-        )
+        raise NotYet(f"the step returned a {type(found).__name__}; a gate can only compare a number.")
     if not 0 <= found <= 1:
         raise NotYet(
-            f"the step gave {found} for a file of {len(later)} labels; a share lies between 0 and 1."
+            f"the step returned {found} for a file of {len(later)} labels; a share lies between 0 and 1."
         )
     if abs(found - later.label.mean()) > 1e-6:
-        raise NotYet(f"the step gave {found:.3f} for a file of {len(later)} labels; count its ones by hand.")
+        raise NotYet(
+            f"the step returned {found:.3f} for a file of {len(later)} labels; count its ones by hand."
+        )
     return (
-        f"A process that knows nothing of this notebook read {len(later)} labels and gave {found:.3f}. The"
-        " same text would run in a container."
+        f"A process without this notebook's variables read {len(later)} labels and returned {found:.3f}. The"
+        " same text runs in a container."
     )
 
 
@@ -151,18 +152,17 @@ def _waits(order: Any) -> str:
     waits = {name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()}
     if "train-model" in waits["validate-features"]:
         raise NotYet(
-            "now validate-features waits for train-model: the model is there before anybody looks at its"
-            " data."
+            "now validate-features waits for train-model: the model is trained before its data is tested."
         )
     if "validate-features" not in waits["train-model"]:
         raise NotYet(
-            f"in the compiled file train-model waits for {' and '.join(waits['train-model'])} alone, so both"
-            " could run side by side. Neither the order of lines nor what the function returns is an edge."
+            f"in the compiled file, train-model waits only for {' and '.join(waits['train-model'])}, so both"
+            " could run side by side. Neither the order of lines nor what your function returns adds an edge."
         )
     return (
-        f"In the compiled file train-model waits for {' and '.join(waits['train-model'])}, and no value"
-        " travels for it. The course hands over the verdict instead: whoever forgets the argument `checked`"
-        " cannot compile."
+        f"In the compiled file, train-model waits for {' and '.join(waits['train-model'])}, without a value"
+        " from the last. The course passes a value instead, because a forgotten argument is an error, and a"
+        " forgotten `after` isn't."
     )
 
 
@@ -173,8 +173,8 @@ def _believes(gate: Any) -> str:
 
     if not callable(gate):
         raise NotYet(
-            f"that is of the type {type(gate).__name__}; the answer is a function of a score and a step to"
-            " add."
+            f"that is of the type {type(gate).__name__}; the answer is a function of a score and of a"
+            " function that adds a step."
         )
 
     @pipeline.component
@@ -196,8 +196,8 @@ def _believes(gate: Any) -> str:
             gate(auc, step)
             if not added:
                 raise NotYet(
-                    "your function did not call `register()` when the pipeline was compiled, so no step"
-                    " stands behind its gate."
+                    "your function didn't call `register()` when the pipeline was compiled, so its gate"
+                    " contains no step."
                 )
 
     with attempt("KFP cannot compile this gate"):
@@ -205,7 +205,7 @@ def _believes(gate: Any) -> str:
 
     parts = gates.pipeline_spec.components.items()
     if any(name.startswith("comp-condition") and not part.dag.tasks for name, part in parts):
-        raise NotYet("there is a condition without a step in it, and an empty one cannot be run.")
+        raise NotYet("one of your conditions contains no step, and KFP can't run an empty one.")
     conditions = re.findall(r"\bcondition: \"(.*)\"", str(gates.pipeline_spec))
     with _runner() as (folder, log):
         notes = folder / "notes.txt"
@@ -219,26 +219,26 @@ def _believes(gate: Any) -> str:
         opened = [float(line) for line in notes.read_text().splitlines()]
     _judge_gate(opened, conditions)
     return (
-        f"Of the scores {LOW}, {FAIR}, {GOOD} and {ABSURD}, the two in the middle ran the step behind the"
-        " gate. `dsl.If` takes one comparison; one gate inside another asks for both."
+        f"Of the scores {LOW}, {FAIR}, {GOOD}, and {ABSURD}, the two in the middle ran the step. `dsl.If`"
+        " takes one comparison, and a gate inside another one requires both."
     )
 
 
 def _judge_gate(opened: list[float], conditions: list[str]) -> None:
     if LOW in opened and not conditions:
         raise NotYet(
-            f"the score {LOW} opens the gate, and the compiled file holds no condition: a plain `if` is"
-            " decided when the pipeline is compiled, and there the score is a placeholder."
+            f"the score {LOW} opens the gate, and the compiled file holds no condition: Python evaluates a"
+            " plain `if` when the pipeline is compiled, and the score is still a placeholder then."
         )
     scores = r"inputs\S+pipelinechannel--(?:low|fair|good|absurd)\S+"
     asked = sorted({f"`{re.sub(scores, 'auc', condition)}`" for condition in conditions})
-    asks = f" The compiled file asks {' and '.join(asked)}."
+    asks = f" The compiled file requires {' and '.join(asked)}."
     if len(asked) == 1:
-        asks = f" All that the compiled file asks is {asked[0]}: where is the other bound?"
+        asks = f" The compiled file requires only {asked[0]}: where is the other bound?"
     if "double(" in asks:
         asks += (
-            " The local runner cannot evaluate `double(...)`, which KFP makes of a whole number: write it"
-            " with a decimal point."
+            " The local runner can't evaluate `double(...)`, which KFP writes for a whole number: write the"
+            " number with a decimal point."
         )
     if "inputs" in asks:  # a step of the learner's own decides
         asks = ""
@@ -246,12 +246,12 @@ def _judge_gate(opened: list[float], conditions: list[str]) -> None:
         raise NotYet(f"the score {LOW} opens the gate.{asks}")
     if ABSURD in opened:
         raise NotYet(
-            f"the score {ABSURD} still opens the gate: so would a model that has seen the future.{asks}"
+            f"the score {ABSURD} still opens the gate, and so would a model that has seen the future.{asks}"
         )
     if sorted(opened) != [FAIR, GOOD]:
         raise NotYet(
-            f"asked about {SCORES}, the gate ran the step for {sorted(opened)}. For {FAIR} and {GOOD} it"
-            f" should, once each.{asks}"
+            f"of the scores {SCORES}, the gate ran the step for {sorted(opened)}. It should run it for {FAIR}"
+            f" and {GOOD}, once each.{asks}"
         )
 
 
@@ -262,13 +262,12 @@ EXERCISES = [
         _gives_the_share,
         more=(
             "The mean of a column of zeros and ones is the share of its ones. Three things make it a step:"
-            " the decorator, types for what goes in and out, and an import where the text of the function can"
-            " see it."
+            " the decorator, types for input and output, and an import inside the function."
         ),
         worked="""
 @component
 def share_of_ones(labels: str) -> float:
-    # The step gets this text and nothing else, so it imports what it uses.
+    # The step gets only this text, so it imports what it uses.
     import pandas as pd
 
     return float(pd.read_parquet(labels).label.mean())
@@ -278,24 +277,24 @@ def share_of_ones(labels: str) -> float:
         "6.2",
         "Make a step wait",
         _waits,
-        more="The task on which you call `after` is the one that waits; the task in the brackets ends first.",
+        more="The task whose `after` you call is the one that waits; the argument is the task to wait for.",
         worked="""
 def wait(validated, trained):
-    # An edge without data: training starts when validation has ended well.
+    # An edge without data: training starts when validation has succeeded.
     trained.after(validated)
 """,
     ),
     Exercise(
         "6.3",
-        "Refuse a score that is too good",
+        "Reject a score that is too good",
         _believes,
         more=(
-            "A comparison of a placeholder is an object that `dsl.If` takes, one at a time. But the body of a"
-            " `with dsl.If(...)` may hold whatever a pipeline may hold."
+            "A comparison with a placeholder is an object, and `dsl.If` takes one. The body of a"
+            " `with dsl.If(...)` can hold anything that a pipeline can hold."
         ),
         worked="""
 def believable(auc, register):
-    # `and` between two comparisons would keep the second alone: to Python both are objects, and true.
+    # `and` would keep only the second comparison: to Python, both are objects, and any object is true.
     with dsl.If(auc >= 0.65):
         with dsl.If(auc <= 0.9):
             register()

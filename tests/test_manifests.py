@@ -145,12 +145,15 @@ def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
     assert json.loads(json.dumps(committed).replace(name, "driver-training")) == of_09["train_job"]
 
 
-def test_notebook_06_takes_the_volume_for_no_folder_of_a_machine():
+def test_notebook_06_takes_the_volume_for_no_folder_of_a_machine(tmp_path, monkeypatch):
     """Where the home is the folder at which steps mount the volume, the file's second part names it."""
     committed = (CLUSTER / "training_pipeline.yaml").read_bytes()
     image = Cluster().image
-    names = {"first": committed, "second": committed, "images": {image}, "IMAGE": image, "executors": STEPS}
-    run_cells("06", ["n06-24"], {**names, "workspace": SimpleNamespace(home=Path(Cluster().volume))})
+    (tmp_path / "recompiled.yaml").write_bytes(committed)
+    monkeypatch.chdir(tmp_path)
+    executors = next(yaml.safe_load_all(committed))["deploymentSpec"]["executors"]
+    names = {"compiled": tmp_path / "recompiled.yaml", "IMAGE": image, "executors": executors, "Path": Path}
+    run_cells("06", ["n06-check-bytes"], {**names, "workspace": SimpleNamespace(home=Path(Cluster().volume))})
 
 
 def test_the_official_classes_read_every_manifest_unchanged():

@@ -18,7 +18,7 @@ def share_of_ones(path: str) -> float:
 def share_of_ones(labels: str) -> float:
     return float(pd.read_parquet(labels).label.mean())
 """,
-            "that is a function, and no component": """
+            "that is a function, not a component": """
 def share_of_ones(labels: str) -> float:
     import pandas as pd
     return float(pd.read_parquet(labels).label.mean())
@@ -64,13 +64,13 @@ def share_of_ones(labels: str) -> float:
     from pyarrow import ArrowInvalid
     raise ArrowInvalid('no footer')
 """,
-            "gave no outputs; it should give one number": """
+            "finished with no outputs; it should return one number": """
 @component
 def share_of_ones(labels: str) -> float:
     import pandas as pd
     print(pd.read_parquet(labels).label.mean())
 """,
-            "the step gave a str; what a later step compares has to be a number": """
+            "the step returned a str; a gate can only compare a number": """
 @component
 def share_of_ones(labels: str) -> str:
     import pandas as pd
@@ -91,7 +91,7 @@ def wait(first, then):
             "so both could run side by side": (
                 "def wait(validated, trained):\n    return [validated, trained]"
             ),
-            "the model is there before anybody looks": (
+            "the model is trained before its data is tested": (
                 "def wait(validated, trained):\n    validated.after(trained)"
             ),
             "KFP cannot compile the pipeline with your line": (
@@ -118,7 +118,7 @@ def believable(auc, register):
 """,
         ],
         wrong={
-            "asks is `auc <= 0.9`": """
+            "requires only `auc <= 0.9`": """
 def believable(auc, register):
     with dsl.If(0.65 <= auc <= 0.9):
         register()
@@ -128,7 +128,7 @@ def believable(auc, register):
     if auc >= 0.65 and auc <= 0.9:
         register()
 """,
-            "All that the compiled file asks is `auc >= 0.65`": """
+            "The compiled file requires only `auc >= 0.65`": """
 def believable(auc, register):
     with dsl.If(auc >= 0.65):
         register()
@@ -138,19 +138,19 @@ def believable(auc, register):
     with dsl.If(0.9 >= auc >= 0.65):
         register()
 """,
-            "The compiled file asks `auc <= 0.9` and `auc >= 0.6`.": """
+            "The compiled file requires `auc <= 0.9` and `auc >= 0.6`.": """
 def believable(auc, register):
     with dsl.If(auc >= 0.6):
         with dsl.If(auc <= 0.9):
             register()
 """,
-            "did not call `register()`": """
+            "didn't call `register()`": """
 def believable(auc, register):
     with dsl.If(auc >= 0.65):
         with dsl.If(auc <= 0.9):
             register
 """,
-            "a condition without a step in it": """
+            "one of your conditions contains no step": """
 def believable(auc, register):
     with dsl.If(auc < 0.65):
         pass
@@ -168,7 +168,7 @@ def believable(auc, register):
         with dsl.If(auc <= 0.65):
             register()
 """,
-            "write it with a decimal point": """
+            "write the number with a decimal point": """
 def believable(auc, register):
     with dsl.If(auc >= 0.65), dsl.If(auc < 1):
         register()

@@ -82,7 +82,7 @@ def rerun(ns: dict, *marks: str, change: tuple[str, str] = ("", "")) -> None:
         name = f"<a cell with a fault: {hash(source)}>"
         # Some tools read a function's source.
         linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
-        exec(compile(source, name, "exec"), ns)
+        exec(compile(source, name, "exec", dont_inherit=True), ns)
 
 
 def load(number: str, folder: Path = FOLDER) -> list[Fault]:
