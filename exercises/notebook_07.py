@@ -24,12 +24,12 @@ RATES = [f"{HOURLY}:conv_rate", f"{HOURLY}:acc_rate"]
 SCRATCH_MODEL = "exercise"
 TOKYO = timedelta(hours=9)
 SILENT = [timedelta(days=days, hours=12) for days in range(3, 13)]
-"""Of one driver each: on both sides of the time to live, which is seven days."""
+"""How long each of ten drivers has been silent, on both sides of the time to live of seven days."""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Feast's reports of progress."""
+    """Hide Feast's progress reports."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
@@ -41,8 +41,7 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 def _keeps_a_way_back(promote: Any) -> str:
     if not callable(promote):
         raise NotYet(
-            f"that is of the type {type(promote).__name__}; the answer is a function of a client, a name and"
-            " a version."
+            f"`promote` is a {type(promote).__name__}. Write a function of a client, a name, and a version."
         )
     with scratch_tracking() as client:
         client.create_registered_model(SCRATCH_MODEL)
@@ -51,45 +50,44 @@ def _keeps_a_way_back(promote: Any) -> str:
         client.set_registered_model_alias(SCRATCH_MODEL, "production", "1")
         course, served = _aliases(client, MODEL), "1"
         for version in ("3", "2"):
-            with attempt(f"`promote` failed when version {served} was in production"):
+            with attempt(f"`promote` failed while version {served} was in production"):
                 promote(client, SCRATCH_MODEL, version)
             if _aliases(client, MODEL) != course:
                 raise NotYet(
-                    f"an alias of {MODEL} moved (in a copy), and the function was called with another name."
-                    " Use all three arguments."
+                    f"your function moved an alias of {MODEL} (in a copy), although it was called for another"
+                    " model. Use all three arguments."
                 )
             _judge_aliases(_aliases(client, SCRATCH_MODEL), served, version)
             served = version
     return (
-        "Versions 3 and 2 were promoted in this order after version 1, and each time `previous` named the one"
-        " that had served. MLflow itself keeps no history of an alias."
+        "The check promoted version 3 and then version 2, and each time `previous` named the version that"
+        " served before. MLflow itself keeps no history of an alias."
     )
 
 
 def _judge_aliases(found: dict[str, str], served: str, version: str) -> None:
     if found.get("production") != version:
         names = f"version {found['production']}" if "production" in found else "none"
-        raise NotYet(f"version {version} was to be promoted, and production names {names}.")
+        raise NotYet(f"`promote` was called for version {version}, and production names {names}.")
     if "previous" not in found:
         raise NotYet(
-            f"production names version {version}, and no alias `previous` says what served before. The"
+            f"production names version {version}, and no alias `previous` names the version before it. The"
             f" model's aliases: {', '.join(found)}."
         )
     if found["previous"] == version:
         raise NotYet(
-            f"both aliases name version {version}. In which order did your function read and move? An alias"
-            " that has moved does not say where it was."
+            f"both aliases name version {version}. In which order does your function read and move them? Once"
+            " an alias has moved, it doesn't say where it was."
         )
     if found["previous"] != served:
         raise NotYet(
-            f"version {served} was in production, and now `previous` names version {found['previous']}. A"
-            " number says when a version was registered, not when it served, and none can be written down"
-            " beforehand."
+            f"version {served} was in production, and now `previous` names version {found['previous']}. Don't"
+            " derive the number or write it down: ask the registry which version is in production."
         )
 
 
 def _with_silent_drivers() -> pd.DataFrame:
-    """The course's hourly rows, in which some drivers have been silent for days."""
+    """Return the course's hourly rows, in which some drivers have been silent for days."""
     import pandas as pd
 
     stats = pd.read_parquet(current().data / "driver_stats.parquet")
@@ -99,56 +97,55 @@ def _with_silent_drivers() -> pd.DataFrame:
     return stats[~(stats.event_timestamp > ends)]
 
 
-def _mends(mend: Any) -> str:
-    if not callable(mend):
-        raise NotYet(
-            f"that is of the type {type(mend).__name__}; the answer is a function of a feature store."
-        )
+def _fixes(fix: Any) -> str:
+    if not callable(fix):
+        raise NotYet(f"`fix` is a {type(fix).__name__}. Write a function of a feature store.")
     rows = _with_silent_drivers()
     everyone = rows[["driver_id"]].drop_duplicates().assign(event_timestamp=NOW)
     with _quiet(), staged(rows) as store:
         store.materialize_incremental(NOW, feature_views=[HOURLY])
-        with attempt("`mend` failed"):
-            mend(store)
+        with attempt("`fix` failed"):
+            fix(store)
         asked = everyone[["driver_id"]].to_dict("records")
-        with attempt("after `mend` the store does not answer"):
+        with attempt("after `fix`, the store doesn't answer"):
             online = store.get_online_features(RATES, asked).to_df().set_index("driver_id").conv_rate
             training = store.get_historical_features(everyone, RATES).to_df().set_index("driver_id").conv_rate
     _judge_online(online, training.reindex(online.index))
     return (
-        f"{online.notna().sum()} of {len(online)} drivers are online, and the other {online.isna().sum()} are"
-        " null as in a training set. `materialize` takes both ends from you, and no clock of a machine."
+        f"{online.notna().sum()} of {len(online)} drivers have an online value, and the other"
+        f" {online.isna().sum()} are null, as in a training set. `materialize` takes both ends from you and"
+        " doesn't read the machine's clock."
     )
 
 
 def _judge_online(online: pd.Series, training: pd.Series) -> None:
     if online.isna().all():
         raise NotYet(
-            f"all {len(online)} drivers are still null: does your period hold the data of early 2025? An"
-            " increment begins where the last period ended, and that of the first call ended at `NOW`, empty"
-            " as it was."
+            f"all {len(online)} drivers are still null: does your period contain the data of early 2025? An"
+            " increment begins where the last period ended, and the first call's ended at `NOW`, although it"
+            " loaded nothing."
         )
     late, expired = online.isna() & training.notna(), online.notna() & training.isna()
     if late.any():
         raise NotYet(
             f"still null online, with a value in a training set as of `NOW`: {late.sum()} of {len(online)}"
-            " drivers. Their last row is older than the beginning of your period."
+            " drivers. Their last row is older than the start of your period."
         )
     if expired.any():
         raise NotYet(
             f"online, and null in a training set as of `NOW`: {expired.sum()} of {len(online)} drivers. Your"
-            " period reaches further back than the time to live."
+            " period starts earlier than the time to live allows."
         )
     other = (online != training) & online.notna()
     if other.any():
         raise NotYet(
-            f"{other.sum()} of {len(online)} drivers have another online value than a training set as of"
+            f"{other.sum()} of {len(online)} drivers have another online value than in a training set as of"
             " `NOW`: their last rows are later than the end of your period."
         )
 
 
 def _server_says(store: FeatureStore, driver: int) -> str:
-    """What the class behind the model server answers about a driver at the course's clock; "" for a score."""
+    """Return what the model server's class refuses a driver with, by the course's clock; "" for a score."""
     import yaml
     from fastapi import HTTPException
 
@@ -174,17 +171,16 @@ def _lies_ahead(hour: Any) -> str:
     if not isinstance(hour, pd.DataFrame) or len(hour) != 1:
         rows = f", of {len(hour)} rows" if isinstance(hour, pd.DataFrame) else ""
         raise NotYet(
-            f"that is of the type {type(hour).__name__}{rows}; the answer is a table of one row, as"
-            " `old_hour` is."
+            f"`tokyo_hour` is a {type(hour).__name__}{rows}. Make a table of one row, like `old_hour`."
         )
     missing = {"driver_id", "event_timestamp", "created", "conv_rate", "acc_rate", "avg_daily_trips"} - set(
         hour
     )
     if missing:
         raise NotYet(f"the row lacks {', '.join(sorted(missing))}, which the feature view has.")
-    with attempt("this is no moment of UTC"):
+    with attempt("`event_timestamp` can't be read as a time"):
         ahead = pd.Timestamp(pd.to_datetime(hour.event_timestamp, utc=True).iloc[0]) - NOW
-    with attempt("the row's driver has no number"):
+    with attempt("`driver_id` isn't a number"):
         driver = int(hour.driver_id.iloc[0])
     with scratch() as store, _quiet():
         day = {
@@ -194,7 +190,7 @@ def _lies_ahead(hour: Any) -> str:
             "rating": 4.5,
             "tenure_days": 100,
         }
-        with attempt("Feast refuses this row"):
+        with attempt("Feast rejects this row"):
             store.write_to_online_store(HOURLY, hour)
         store.write_to_online_store(DAILY, pd.DataFrame(day))
         served = store.get_online_features(RATES, [{"driver_id": driver}]).to_df().conv_rate.iloc[0]
@@ -202,8 +198,8 @@ def _lies_ahead(hour: Any) -> str:
         week = store.get_feature_view(HOURLY).ttl or timedelta(0)
     _judge_hour(ahead, said)
     return (
-        f"Feast gives the conversion rate {served:.2f} as if nothing were wrong; the model server says *from"
-        f" the future*. Without that question nobody would call this value stale for {week.days} days and"
+        f"Feast returns the conversion rate {served:.2f} without a warning, and the model server answers"
+        f" *from the future*. Without that test, the value would count as fresh for {week.days} days and"
         f" {TOKYO.seconds // 3600} hours."
     )
 
@@ -212,19 +208,19 @@ def _judge_hour(ahead: timedelta, said: str) -> None:
     hours = ahead.total_seconds() / 3600
     if not said and not hours:
         raise NotYet(
-            "the model server gives a score, and rightly: this row's moment is `NOW`. A time with a zone is"
-            " the same moment in each zone; the feed lost the zone and kept the digits."
+            "the model server returns a score, and rightly: this row's time is `NOW`. A time with a zone is"
+            " the same moment in every zone. The loader loses the zone and keeps the digits."
         )
     if not said:
         raise NotYet(
-            f"the model server gives a score: a row from {-hours:g} hour{'' if hours == -1 else 's'} before"
-            " `NOW` is like any other. Which clock is ahead, Tokyo's or that of UTC?"
+            f"the model server returns a score: a row from {-hours:g} hour{'' if hours == -1 else 's'} before"
+            " `NOW` is like any other. Which clock is ahead, Tokyo's or UTC's?"
         )
     if "from the future" not in said:
-        raise NotYet(f"the model server refuses the row for another reason: {said}.")
+        raise NotYet(f"the model server rejects the row for another reason: {said}.")
     if ahead != TOKYO:
         raise NotYet(
-            f"the row lies {hours:g} hours after `NOW`; Tokyo is {TOKYO.seconds // 3600} hours ahead."
+            f"the row is {hours:g} hours after `NOW`, and Tokyo is {TOKYO.seconds // 3600} hours ahead."
         )
 
 
@@ -234,12 +230,12 @@ EXERCISES = [
         "Promote, and keep a way back",
         _keeps_a_way_back,
         more=(
-            "`client` can say which version an alias names now: section *Promote by alias* asks it. Ask"
-            " before you move anything."
+            "`client.get_model_version_by_alias` returns the version that an alias names. Call it before you"
+            " move anything."
         ),
         worked="""
 def promote(client, name, version):
-    # First the question: once the alias has moved, nobody knows where it was.
+    # Ask first: once the alias has moved, nobody knows where it was.
     served = client.get_model_version_by_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
     client.set_registered_model_alias(name, "production", version)
@@ -247,16 +243,16 @@ def promote(client, name, version):
     ),
     Exercise(
         "7.2",
-        "Mend a materialization that loaded nothing",
-        _mends,
+        "Fix a materialization that loaded nothing",
+        _fixes,
         more=(
-            "An increment never looks behind the end of the last period that Feast has noted; `materialize`"
-            " looks at the period that you name. Begin where the section *Materialize* begins: which rows are"
-            " still valid at `NOW`?"
+            "An increment never looks back beyond the end of the last period that Feast has stored;"
+            " `materialize` loads the period that you name. Start where *Materialize a period* starts: which"
+            " rows are still valid at `NOW`?"
         ),
         worked="""
-def mend(store):
-    # Both ends by hand. What is older than the time to live must stay out: training would not see it either.
+def fix(store):
+    # Name both ends. What's older than the time to live stays out: training wouldn't see it either.
     oldest = NOW - store.get_feature_view("driver_hourly_stats").ttl
     store.materialize(oldest, NOW, feature_views=["driver_hourly_stats"])
 """,
@@ -266,11 +262,11 @@ def mend(store):
         "A clock in another time zone",
         _lies_ahead,
         more=(
-            "`old_hour.assign(...)` gives a copy with other values. At midnight in Greenwich a clock on a"
-            " wall in Tokyo shows nine in the morning, and that is what was written down."
+            "`old_hour.assign(...)` returns a copy with other values. At midnight UTC, a clock in Tokyo shows"
+            " nine in the morning, and that's what the feed writes down."
         ),
         worked="""
-# The digits of Tokyo's wall clock, taken for UTC: nine hours that have not happened yet.
+# The digits of Tokyo's clock, read as UTC: a time nine hours ahead.
 wall_clock = NOW.tz_convert("Asia/Tokyo").tz_localize(None)
 tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=wall_clock.tz_localize("UTC"))
 """,

@@ -3,16 +3,20 @@ handle."""
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import json
+import logging
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,7 @@ import yaml
 from helpers.workspace import REPOSITORY, WorkshopError
 
 if TYPE_CHECKING:
-    from kserve import KServeClient
+    from kserve import Model
 
 HOST = "127.0.0.1"
 MONITORING = REPOSITORY / "cluster" / "monitoring"
@@ -170,22 +174,93 @@ class Service:
         self.stop()
 
 
+class InThread:
+    """KServe's server for one model, in a thread of this process: on loopback, on a free port.
+
+    ``kserve.ModelServer().start([model])``, with which a program ends, listens on all interfaces and returns
+    only when the process is told to end. Errors reach the caller, and no log.
+
+    Args:
+        model: loaded.
+    """
+
+    def __init__(self, model: Model):
+        from fastapi import FastAPI
+        from kserve import ModelRepository
+        from kserve.protocol.dataplane import DataPlane
+        from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+        from kserve.protocol.rest.server import RESTServer
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        models, app = ModelRepository(), FastAPI()
+        models.update(model)
+        self._socket = socket.create_server((HOST, 0))
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}"
+        # KServe's own way to start it takes one application for the whole process.
+        rest = RESTServer("", DataPlane(models), ModelRepositoryExtension(models), 0)
+        rest._register_endpoints(app)
+        rest._add_exception_handlers(app)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+        rest.config.app, rest.config.ws, self._server = app, "none", rest._server
+        for name in ("kserve", "uvicorn.error", "uvicorn.access"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Between KServe and FastAPI, at each request.
+        warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
+        serves = self._server.serve([self._socket])
+        self._thread = threading.Thread(target=asyncio.run, args=[serves], daemon=True)
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server still answers."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the server and wait until it has ended. Safe to call twice."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._socket.close()
+
+
 class Deployed:
     """A model server that KServe runs on a cluster: what is asked of it is what is asked of ``Service``.
 
+    One of an earlier run is replaced.
+
     Args:
-        client: KServe's.
-        name: of the InferenceService.
-        namespace: where it was created.
+        service: the InferenceService, as ``lifecycle.cluster.inference_service`` renders it.
+        namespace: where it runs.
+        polling: seconds between two looks at it.
 
     Raises:
         RuntimeError: it was not ready in time; KServe's own message shows its state.
     """
 
-    def __init__(self, client: KServeClient, name: str, namespace: str, polling: float = 5):
-        self._client, self._name, self._namespace = client, name, namespace
-        client.wait_isvc_ready(name, namespace=namespace, polling_interval=polling)
-        self.url = client.get(name, namespace=namespace)["status"]["address"]["url"]
+    def __init__(self, service: dict[str, Any], namespace: str, polling: float = 5):
+        from kserve import KServeClient, V1beta1InferenceService
+
+        self._client, self._namespace = KServeClient(), namespace
+        self._name = name = service["metadata"]["name"]
+        wanted = V1beta1InferenceService(
+            api_version=service["apiVersion"],
+            kind=service["kind"],
+            metadata=service["metadata"],
+            spec=service["spec"],
+        )
+        try:
+            self._client.create(wanted, namespace=namespace)
+        except RuntimeError as error:  # KServe wraps the status
+            if "(409)" not in str(error):
+                raise
+            found = self._client.get(name, namespace=namespace)["metadata"]
+            wanted.metadata = {**service["metadata"], "resourceVersion": found["resourceVersion"]}
+            self._client.api_instance.replace_namespaced_custom_object(
+                "serving.kserve.io", "v1beta1", namespace, "inferenceservices", name, wanted
+            )
+        self._client.wait_isvc_ready(name, namespace=namespace, polling_interval=polling)
+        self.url = self._client.get(name, namespace=namespace)["status"]["address"]["url"]
 
     @property
     def running(self) -> bool:

@@ -9,8 +9,10 @@ import time
 import urllib.request
 
 import pytest
+import requests
+from kserve import Model
 
-from helpers.services import HOST, Service
+from helpers.services import HOST, Deployed, InThread, Service
 from helpers.workspace import WorkshopError
 
 pytestmark = pytest.mark.system
@@ -72,3 +74,70 @@ def test_a_server_ends_when_its_owner_is_killed(tmp_path, kill):
             return
         time.sleep(0.1)
     pytest.fail("the server outlived its owner")
+
+
+class Echo(Model):
+    def load(self):
+        self.ready = True
+        return self.ready
+
+    def predict(self, payload, headers=None):
+        return {"predictions": payload["instances"]}
+
+
+def test_a_model_in_a_thread_answers_by_its_own_names_and_two_follow_one_another():
+    model = Echo("echo")
+    model.load()
+    for _ in range(2):
+        server = InThread(model)
+        assert server.url.startswith(f"http://{HOST}:")
+        url = f"{server.url}/v1/models/echo:predict"
+        answers = [
+            requests.post(url, json={"instances": [1]}, headers=headers, timeout=10)
+            for headers in ({}, {"Host": "elsewhere.example"})
+        ]
+        assert [answer.status_code for answer in answers] == [200, 400]
+        assert answers[0].json() == {"predictions": [1]}
+        server.stop()
+        server.stop()
+        assert not server.running
+        with pytest.raises(requests.ConnectionError):
+            requests.get(server.url, timeout=2)
+
+
+def test_an_inference_service_of_an_earlier_run_is_replaced(monkeypatch):
+    cluster: dict = {}
+
+    class Client:
+        def __init__(self):
+            self.api_instance = self
+
+        def create(self, service, namespace):
+            if cluster:
+                raise RuntimeError("Exception when calling CustomObjectsApi: (409)\nReason: Conflict")
+            cluster.update(spec=service.spec)
+
+        def replace_namespaced_custom_object(self, group, version, namespace, plural, name, service):
+            assert service.metadata == {"name": "churn", "resourceVersion": "7"}
+            cluster.update(spec=service.spec)
+
+        def get(self, name, namespace):
+            return {"metadata": {"resourceVersion": "7"}, "status": {"address": {"url": "http://churn"}}}
+
+        def wait_isvc_ready(self, name, namespace, polling_interval):
+            assert cluster
+
+        def is_isvc_ready(self, name, namespace):
+            return bool(cluster)
+
+        def delete(self, name, namespace):
+            cluster.clear()
+
+    monkeypatch.setattr("kserve.KServeClient", Client)
+    service = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+    for minimum in (1, 2):
+        spec = {"predictor": {"minReplicas": minimum}}
+        deployed = Deployed(service | {"metadata": {"name": "churn"}, "spec": spec}, "here")
+        assert cluster["spec"] == spec and deployed.url == "http://churn" and deployed.running
+    deployed.stop()
+    assert not deployed.running and not cluster

@@ -27,7 +27,7 @@ def promote(client, name, version):
     client.set_registered_model_alias(name, "previous", 1)
     client.set_registered_model_alias(name, "production", version)
 """,
-            "no alias `previous` says what served before. The model's aliases: production.": """
+            "no alias `previous` names the version before it. The model's aliases: production.": """
 def promote(client, name, version):
     client.set_registered_model_alias(name, "production", version)
 """,
@@ -48,7 +48,7 @@ def promote(client, name, version):
     client.delete_registered_model_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
 """,
-            "`promote` failed when version 1 was in production: AttributeError": (
+            "`promote` failed while version 1 was in production: AttributeError": (
                 'def promote(client, name, version):\n    client.transition(name, version, "production")'
             ),
         },
@@ -56,39 +56,39 @@ def promote(client, name, version):
     "7.2": Answers(
         right=[
             """
-def mend(project):
+def fix(project):
     project.materialize(NOW.to_pydatetime() - timedelta(weeks=1), NOW.to_pydatetime())
 """,
         ],
         wrong={
             "An increment begins where": """
-def mend(store):
+def fix(store):
     store.materialize_incremental(NOW, feature_views=["driver_hourly_stats"])
 """,
-            "older than the beginning of your period": """
-def mend(store):
+            "older than the start of your period": """
+def fix(store):
     store.materialize(NOW - timedelta(days=1), NOW, feature_views=["driver_hourly_stats"])
 """,
             "with a value in a training set as of `NOW`: 3 of 150 drivers": (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=4), NOW)"
+                "def fix(store):\n    store.materialize(NOW - timedelta(days=4), NOW)"
             ),
             "null in a training set as of `NOW`: 6 of 150 drivers": (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=14), NOW)"
+                "def fix(store):\n    store.materialize(NOW - timedelta(days=14), NOW)"
             ),
-            "drivers are still null: does your period hold the data of early 2025?": """
-def mend(store):
+            "drivers are still null: does your period contain the data of early 2025?": """
+def fix(store):
     now = pd.Timestamp.now('UTC')
     store.materialize(now - timedelta(days=7), now)
 """,
-            "after `mend` the store does not answer": "def mend(store):\n    store.teardown()",
-            "further back than the time to live": """
-def mend(store):
+            "after `fix`, the store doesn't answer": "def fix(store):\n    store.teardown()",
+            "starts earlier than the time to live allows": """
+def fix(store):
     store.materialize(NOW - timedelta(days=365), NOW, feature_views=["driver_hourly_stats"])
 """,
             "later than the end of your period": (
-                "def mend(store):\n    store.materialize(NOW - timedelta(days=7), NOW - timedelta(days=1))"
+                "def fix(store):\n    store.materialize(NOW - timedelta(days=7), NOW - timedelta(days=1))"
             ),
-            "`mend` failed: ": "def mend(store):\n    store.materialize(NOW)",
+            "`fix` failed: ": "def fix(store):\n    store.materialize(NOW)",
         },
     ),
     "7.3": Answers(
@@ -101,18 +101,18 @@ tokyo_hour["event_timestamp"] = NOW + timedelta(hours=9)
             'tokyo_hour = old_hour.assign(event_timestamp=NOW.tz_convert("Asia/Tokyo").tz_localize(None))',
         ],
         wrong={
-            "the same moment in each zone": (
+            "the same moment in every zone": (
                 'tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW.tz_convert("Asia/Tokyo"))'
             ),
             "a row from 9 hours before `NOW` is like any other": (
                 "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW - timedelta(hours=9))"
             ),
-            "refuses the row for another reason": "tokyo_hour = old_hour.assign(driver_id=997)",
-            "the row lies 216 hours after `NOW`": (
+            "rejects the row for another reason": "tokyo_hour = old_hour.assign(driver_id=997)",
+            "the row is 216 hours after `NOW`": (
                 "tokyo_hour = old_hour.assign(driver_id=997, event_timestamp=NOW + timedelta(days=9))"
             ),
-            "that is of the type Timestamp": "tokyo_hour = NOW + timedelta(hours=9)",
-            "the row's driver has no number": "tokyo_hour = old_hour.assign(driver_id='Ada')",
+            "`tokyo_hour` is a Timestamp": "tokyo_hour = NOW + timedelta(hours=9)",
+            "`driver_id` isn't a number": "tokyo_hour = old_hour.assign(driver_id='Ada')",
             "the row lacks acc_rate": "tokyo_hour = old_hour.drop(columns='acc_rate')",
         },
     ),
