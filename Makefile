@@ -117,7 +117,7 @@ distributed: .venv/current ## add PyTorch, for notebook 09; INDEX=address to loo
 orchestrators: .venv/current ## add Flyte, for notebook 11; INDEX=address to look there first
 	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
 
-engine: .venv/current ## add Spark, for a section of notebook 10; it needs Java; INDEX=address to look there first
+engine: .venv/current ## add Spark, for a section of notebook 13; it needs Java; INDEX=address to look there first
 	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels

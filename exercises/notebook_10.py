@@ -6,7 +6,7 @@ import copy
 from typing import Any
 from urllib.parse import urlparse
 
-from exercises.core import Exercise, NotYet, attempt, scratch_tracking, staged
+from exercises.core import Exercise, NotYet, attempt, scratch_tracking
 from helpers.workspace import REPOSITORY
 
 
@@ -64,6 +64,102 @@ def _unlimited(answer: Any) -> str:
     )
 
 
+def _says_it_to_katib(parameters: Any) -> str:
+    import optuna
+    import yaml
+    from kubeflow_katib_api import models
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    from lifecycle.cluster import katib
+
+    if isinstance(parameters, str):
+        with attempt("that text is no YAML"):
+            parameters = yaml.safe_load(parameters)
+    spec = models.V1beta1ParameterSpec
+    if not isinstance(parameters, list | tuple):
+        raise NotYet(
+            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each"
+            " hyperparameter, as in the YAML above."
+        )
+    for one in parameters:
+        if not isinstance(one, dict | spec):
+            raise NotYet(
+                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the"
+                " keys of the YAML above."
+            )
+    written = [one.to_dict() if isinstance(one, spec) else one for one in parameters]
+    for one in written:
+        limits = one.get("feasibleSpace")
+        for key, value in limits.items() if isinstance(limits, dict) else ():
+            if isinstance(value, int | float):
+                raise NotYet(
+                    f"{key} of {one.get('name')} is a number, {value!r}, which Katib's models reject. How"
+                    " does the YAML above write every value?"
+                )
+    with attempt("Katib's models reject it"):
+        read = [spec.from_dict(one).to_dict() for one in written]
+    if lost := _lost(written, read):
+        raise NotYet(
+            f"Katib's models read it, and dropped {', '.join(lost)} without an error. Compare each key with"
+            " the YAML above."
+        )
+    names = [one.get("name") for one in read]
+    if sorted(map(str, names)) != ["epochs", "learning_rate"]:
+        raise NotYet(
+            f"the names are {', '.join(map(str, names)) or 'none'}: write `learning_rate` and"
+            " `epochs`, once each."
+        )
+    for one in read:
+        name, kind, limits = one["name"], one.get("parameterType"), one.get("feasibleSpace", {})
+        if kind is None:
+            raise NotYet(f"{name} has no parameterType.")
+        if kind != {"learning_rate": "double", "epochs": "int"}[name]:
+            raise NotYet(
+                f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole"
+                " number and a choice; in a choice, a sampler doesn't know what lies between."
+            )
+        if not {"min", "max"} <= limits.keys():
+            raise NotYet(f"{name} has no {' and no '.join(sorted({'min', 'max'} - limits.keys()))}.")
+        if limits.get("distribution", "uniform") not in ("uniform", "logUniform"):
+            raise NotYet(
+                f"the distribution {limits['distribution']!r} is neither of the two; compare it with that of"
+                " C in the YAML above."
+            )
+        limits.setdefault("distribution", "uniform")  # as Katib does
+        if kind == "int" and limits["distribution"] != "uniform":
+            raise NotYet(f"{name} has a logarithmic scale, but 4, 8, and 12 are equally far apart.")
+    with attempt("Optuna makes no range of these limits"):
+        space = katib.distributions(read)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn = [study.ask(dict(sorted(space.items()))).params for _ in range(200)]
+    small = sum(trial["learning_rate"] < 1e-3 for trial in drawn)
+    if space["learning_rate"] != FloatDistribution(1e-6, 1e-1, log=True):
+        raise NotYet(
+            f"Katib would draw learning_rate from {space['learning_rate']}: of 200 draws, {small} are below"
+            " 0.001. Which scale does the exercise ask for?"
+        )
+    if space["epochs"] != IntDistribution(4, 12, step=4):
+        raise NotYet(
+            f"Katib would try {', '.join(map(str, sorted({trial['epochs'] for trial in drawn})))} epochs."
+        )
+    return (
+        f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the"
+        " epochs are 4, 8 or 12."
+    )
+
+
+def _lost(written: Any, read: Any) -> list[str]:
+    """The outermost keys of lists and mappings that are in ``written`` and no more in ``read``."""
+    if isinstance(written, dict):
+        inner = [key for name in written if name in read for key in _lost(written[name], read[name])]
+        return [*map(str, written.keys() - read.keys()), *inner]
+    if isinstance(written, list | tuple):
+        return sorted(
+            {key for before, after in zip(written, read, strict=True) for key in _lost(before, after)}
+        )
+    return []
+
+
 PLACES = {
     "of the team": "mlflow-artifacts:/7",
     "of the object store": "s3://models/runs",
@@ -106,71 +202,6 @@ def _out_of_reach(answer: Any) -> str:
     )
 
 
-def _answers_from(answer: Any) -> str:
-    import pandas as pd
-
-    from helpers.data import FIRST_DRIVER, NOW
-
-    if not callable(answer):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the answer is a function of a table.")
-    noon, hour = pd.Timestamp(NOW).as_unit("us") - pd.Timedelta("1d"), pd.Timedelta("1h")
-    cases = {
-        "was written two hours after it happened": 2 * hour,
-        "was written as it happened": 0 * hour,
-        "was written three hours ahead, as a forecast is": -3 * hour,
-    }
-    rows = pd.DataFrame(
-        {
-            "driver_id": range(FIRST_DRIVER, FIRST_DRIVER + len(cases)),
-            "event_timestamp": noon,
-            "created": [noon + delay for delay in cases.values()],
-            "conv_rate": 0.5,
-            "acc_rate": 0.5,
-            "avg_daily_trips": 5,
-        }
-    )
-    with attempt("your function ends with an error"):
-        found = answer(rows.copy())
-        if found is ...:
-            raise NotYet("your function still returns `...`.")
-        if found is None or isinstance(found, pd.DataFrame):
-            raise NotYet(
-                f"it gives {'nothing' if found is None else 'a table'}; give one moment for each row."
-            )
-        moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
-    if len(moments) != len(rows):
-        raise NotYet(
-            f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row."
-        )
-
-    with staged(rows) as store:
-
-        def known(times: pd.Series) -> list[bool]:
-            questions = pd.DataFrame({"driver_id": rows.driver_id, "event_timestamp": times})
-            job = store.get_historical_features(
-                questions, ["driver_hourly_stats:conv_rate"], filter_by_created_timestamp=True
-            )
-            return job.to_df().sort_values("driver_id").conv_rate.notna().tolist()
-
-        at, before = known(moments), known(moments - pd.Timedelta("1us"))
-    for case, there, sooner in zip(cases, at, before, strict=True):
-        if not there:
-            raise NotYet(
-                f"a row that {case}: at your moment Feast does not give it yet. Is it both past and written"
-                " then?"
-            )
-        if sooner:
-            raise NotYet(
-                f"a row that {case}: Feast gives it a microsecond before your moment already. What does it"
-                " still wait for?"
-            )
-    return (
-        "A row answers from the later of its two times. On that column the ASOF store joins when it is asked"
-        " for what was known; before, it drops rows that are written late about an earlier time than is known"
-        " already."
-    )
-
-
 EXERCISES = [
     Exercise(
         "10.1",
@@ -202,7 +233,31 @@ def unlimited(documents):
     ),
     Exercise(
         "10.2",
-        "Find what a colleague cannot load",
+        "Say it in Katib's words",
+        _says_it_to_katib,
+        more=(
+            "Two entries like those of C and degree in the YAML above. Each has a name, a type, and under"
+            " `feasibleSpace` limits in quotes; the whole numbers are four apart."
+        ),
+        worked="""
+# All values are strings; without logUniform, nine of ten trials would be above 0.01.
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "0.000001", "max": "0.1", "distribution": "logUniform"},
+    },
+    {
+        "name": "epochs",
+        "parameterType": "int",
+        "feasibleSpace": {"min": "4", "max": "12", "step": "4"},
+    },
+]
+""",
+    ),
+    Exercise(
+        "10.3",
+        "Find what a colleague can't load",
         _out_of_reach,
         more=(
             "`client.search_experiments()` gives the experiments, and `artifact_location` is where the files"
@@ -218,21 +273,6 @@ def out_of_reach(client):
     # names a server, which a colleague reaches as well as we do.
     schemes = {e.name: urlparse(e.artifact_location).scheme for e in client.search_experiments()}
     return [name for name, scheme in schemes.items() if scheme in ("", "file")]
-""",
-    ),
-    Exercise(
-        "10.3",
-        "Find the moment from which a row may answer",
-        _answers_from,
-        more=(
-            "Two things must be true before a row may answer: it has happened, and it has been written. Each"
-            " has its time in the table, and both can come last."
-        ),
-        worked="""
-def answers_from(stats):
-    # A row that happened at noon and was written at two answers from two o'clock; a
-    # forecast, written at nine for noon, answers from noon. So the later time counts.
-    return stats[["event_timestamp", "created"]].max(axis=1)
 """,
     ),
 ]

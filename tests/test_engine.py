@@ -1,4 +1,4 @@
-"""Spark's master and workers, as notebook 10 starts them; what they answer is that notebook's check."""
+"""Spark's master and workers, as notebook 13 starts them; what they answer is that notebook's check."""
 
 import pytest
 

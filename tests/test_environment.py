@@ -3,6 +3,7 @@
 `make check` compares the lock's exports.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -62,6 +63,24 @@ def test_the_citation_and_the_issue_form_know_the_project():
     form = yaml.safe_load((REPOSITORY / ".github" / "ISSUE_TEMPLATE" / "notebook.yml").read_text())
     notebooks = sorted(path.name[:2] for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
     assert form["body"][0]["attributes"]["options"][:-1] == notebooks
+
+
+def test_the_image_has_each_package_that_lifecycle_imports():
+    """Anywhere in its text, also inside the pipeline's steps."""
+    imported = set()
+    for path in (REPOSITORY / "lifecycle" / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    optional = {"IPython", "torch"}  # where it is installed; PyTorch has an image of its own
+    outside = imported - sys.stdlib_module_names - {"lifecycle"} - optional
+    lines = (REPOSITORY / "cluster" / "requirements.txt").read_text().splitlines()
+    held = {line.partition("==")[0] for line in lines if re.match(r"\w", line)}
+    packages = metadata.packages_distributions()
+    found = {name: {re.sub(r"[-_.]+", "-", one).lower() for one in packages[name]} for name in outside}
+    assert len(found) > 20 and [name for name, names in found.items() if not names & held] == []
 
 
 def test_the_requirements_of_all_installed_packages_agree():

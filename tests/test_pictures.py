@@ -180,8 +180,8 @@ def test_feast_lists_the_feature_views_and_draws_their_lineage(page, addresses):
 
 
 def test_feast_draws_one_graph_from_the_files_to_the_model(page, workspace):
-    """In the collector's repository, which notebook 10 leaves behind."""
-    execute_unless("lineage/lineage.db", "10", workspace)
+    """In the collector's repository, which notebook 13 leaves behind."""
+    execute_unless("lineage/lineage.db", "13", workspace)
     feast = [Path(sys.executable).with_name("feast"), "-c", workspace.path / "lineage", "ui", "--host", HOST]
     log = workspace.path / "logs" / "feast_ui.log"
     with Service("Feast", [*feast, "--port", "{port}"], health="/", log=log) as server:

@@ -102,7 +102,7 @@ on rollout status --namespace "$NAMESPACE" --timeout=600s deployment/redis deplo
 on apply -k "$rendered/manifests/features"
 on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job --selector app=apply-features
 
-# Notebooks 05 to 07 with BACKEND=kubernetes: they make what they need of the earlier ones, then a sweep, a pipeline run and an InferenceService.
+# Notebooks 06, 07 and 10 with BACKEND=kubernetes: they make what they need of the earlier ones, then a pipeline run, an InferenceService and a sweep.
 on delete --namespace "$NAMESPACE" --ignore-not-found configmap/notebooks job/notebooks
 on create --namespace "$NAMESPACE" configmap notebooks --from-literal="LIFECYCLE_IMAGE=$IMAGE" --from-literal="LIFECYCLE_NAMESPACE=$NAMESPACE"
 on apply --namespace "$NAMESPACE" -f cluster/kind/notebooks.yaml

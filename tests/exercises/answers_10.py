@@ -52,6 +52,114 @@ def unlimited(documents):
     ),
     "10.2": Answers(
         right=[
+            '''
+in_katibs_words = """
+- {name: epochs, parameterType: int, feasibleSpace: {min: "4", max: "12", step: "4"}}
+- name: learning_rate
+  parameterType: double
+  feasibleSpace: {min: "1e-6", max: "1e-1", distribution: logUniform}
+"""
+''',
+            """
+from optuna.distributions import FloatDistribution, IntDistribution
+
+rates = FloatDistribution(1e-6, 1e-1, log=True)
+epochs_allowed = IntDistribution(4, 12, step=4)
+in_katibs_words = [katib.parameter("learning_rate", rates), katib.parameter("epochs", epochs_allowed)]
+""",
+        ],
+        wrong={
+            "min of learning_rate is a number, 1e-06": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": 1e-6, "max": 0.1, "distribution": "logUniform"},
+    },
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": 4, "max": 12, "step": 4}},
+]
+""",
+            "are below 0.001. Which scale": """
+in_katibs_words = [
+    {"name": "learning_rate", "parameterType": "double", "feasibleSpace": {"min": "1e-6", "max": "0.1"}},
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
+]
+""",
+            "Katib would try 4, 5, 6, 7": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
+    },
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12"}},
+]
+""",
+            "dropped feasible_space": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasible_space": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
+    },
+    {"name": "epochs", "parameterType": "int", "feasible_space": {"min": "4", "max": "12", "step": "4"}},
+]
+""",
+            "the distribution 'loguniform' is neither": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "loguniform"},
+    },
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
+]
+""",
+            "epochs is of the type 'categorical'": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
+    },
+    {"name": "epochs", "parameterType": "categorical", "feasibleSpace": {"list": ["4", "8", "12"]}},
+]
+""",
+            "the names are C, degree, weights": "in_katibs_words = experiment['spec']['parameters']",
+            "epochs has a logarithmic scale": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "1e-6", "max": "0.1", "distribution": "logUniform"},
+    },
+    {
+        "name": "epochs",
+        "parameterType": "int",
+        "feasibleSpace": {"min": "4", "max": "12", "step": "4", "distribution": "logUniform"},
+    },
+]
+""",
+            "Optuna makes no range of these limits: ValueError": """
+in_katibs_words = [
+    {
+        "name": "learning_rate",
+        "parameterType": "double",
+        "feasibleSpace": {"min": "0.1", "max": "1e-6", "distribution": "logUniform"},
+    },
+    {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
+]
+""",
+            "an entry of the list is of the type FloatDistribution": "in_katibs_words = list(space.values())",
+            "learning_rate has no parameterType": (
+                "in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]"
+            ),
+            "the names are none": "in_katibs_words = []",
+            "that is of the type dict; Katib takes a list": "in_katibs_words = space",
+        },
+    ),
+    "10.3": Answers(
+        right=[
             """
 def out_of_reach(client):
     names = []
@@ -86,36 +194,6 @@ def out_of_reach(client):
             "your function ends with an error": (
                 "def out_of_reach(client):\n    return [e.name for e in client.list_experiments()]"
             ),
-        },
-    ),
-    "10.3": Answers(
-        right=[
-            """
-def answers_from(stats):
-    late = stats.created > stats.event_timestamp
-    return stats.created.where(late, stats.event_timestamp)
-""",
-        ],
-        wrong={
-            "two hours after it happened: at your moment Feast does not give it yet": (
-                "def answers_from(stats):\n    return stats.event_timestamp"
-            ),
-            "as a forecast is: at your moment Feast does not give it yet": (
-                "def answers_from(stats):\n    return stats.created"
-            ),
-            "a microsecond before your moment already": """
-def answers_from(stats):
-    return stats[["event_timestamp", "created"]].max(axis=1) + pd.Timedelta("1h")
-""",
-            "Give one for each row": (
-                'def answers_from(stats):\n    return [stats[["event_timestamp", "created"]].max().max()]'
-            ),
-            "it gives a table": 'def answers_from(stats):\n    return stats[["event_timestamp", "created"]]',
-            "it gives nothing": (
-                'def answers_from(stats):\n    later = stats[["event_timestamp", "created"]].max(axis=1)'
-            ),
-            "the answer is a function of a table": "answers_from = 'created'",
-            "your function ends with an error": "def answers_from(stats):\n    return stats.written",
         },
     ),
 }

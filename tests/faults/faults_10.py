@@ -1,262 +1,249 @@
 """What the checks of notebook 10 must notice."""
 
-import subprocess
+import contextlib
+import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
-import pandas as pd
-from faults import fault
-
-
-@fault("10", "claim-manifests-rendered", says="has other files than were rendered")
-def a_manifest_was_not_committed(ns):
-    del ns["in_git"]["base/redis.yaml"]
+import mlflow
+import yaml
+from faults import fault, rerun
 
 
-@fault("10", "claim-manifests-rendered", says="does not depend on the data differs")
-def the_committed_redis_is_of_yesterday(ns):
-    ns["differing"] = [*ns["differing"], "base/redis.yaml"]
+@contextlib.contextmanager
+def other_project(ns):
+    """A copy of the learner's project, which a fault may change."""
+    with tempfile.TemporaryDirectory() as folder:
+        ns["project"] = shutil.copytree(ns["project"], Path(folder) / "my_cluster")
+        yield ns["project"]
 
 
-@fault("10", "claim-manifests-rendered", says="would search another space")
-def katib_gets_a_narrower_range(ns):
-    ns["experiment"]["spec"]["parameters"][0]["feasibleSpace"]["max"] = "1.0"
+def render(ns):
+    """Render the project as its command does, and read it as the notebook does."""
+    from lifecycle import cli
+
+    file, target = ns["project"] / "lifecycle.toml", ns["project"] / "manifests"
+    shutil.rmtree(target)
+    cli.main(["--settings", str(file), "render", str(target)], standalone_mode=False)
+    rerun(ns, "files = manifests.read", "server = container")
 
 
-@fault("10", "claim-manifests-rendered", says="serves another model")
-def the_service_names_another_model(ns):
-    ns["served"][ns["served"].index(ns["MODEL"])] = "somebody_elses"
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text, f"{file.name} has no {old!r}"
+    file.write_text(text.replace(old, new, 1))
 
 
-@fault("10", "claim-manifests-rendered", says="a secret's value")
-def somebody_writes_a_password_down(ns):
-    ns["files"]["base/config.yaml"][0]["data"]["password"] = "open sesame"
+@fault("10", "claim-manifests-rendered", says="name other images")
+def the_server_names_an_image_of_its_own(ns):
+    from lifecycle.cluster import manifests
+
+    made = manifests.inference_service
+    with (
+        other_project(ns),
+        mock.patch.object(
+            manifests, "inference_service", lambda s: made(s.replace(cluster={"image": "ml-lifecycle:1.0"}))
+        ),
+    ):
+        render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="the server serves driver_rating")
+def the_settings_name_another_model(ns):
+    with other_project(ns) as project:
+        edit(project / "lifecycle.toml", 'model = "driver_conversion"', 'model = "driver_rating"')
+        render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="follows the alias latest")
+def the_settings_name_another_alias(ns):
+    with other_project(ns) as project:
+        edit(project / "lifecycle.toml", 'label = "label"', 'label = "label"\nalias = "latest"')
+        render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="no such folder")
+def the_server_looks_beside_the_volume(ns):
+    from lifecycle.settings import Cluster
+
+    with other_project(ns):
+        with mock.patch.object(Cluster, "on_volume", lambda self, path: f"/data/{path}"):
+            render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="another port")
+def the_probes_ask_another_port(ns):
+    from lifecycle.cluster import inference_service
+
+    asks = inference_service._asks
+    wrong = mock.patch.object(inference_service, "_asks", lambda path, port, **more: asks(path, 8081, **more))
+    with other_project(ns), wrong:
+        render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="a login's value")
+def the_definitions_hold_a_password(ns):
+    with other_project(ns) as project:
+        file = project / "feature_repo" / "feature_store.yaml"
+        settings = yaml.safe_load(file.read_text())
+        address = "redis.example.org:6379,password=open-sesame"
+        settings["online_store"] = {"type": "redis", "connection_string": address}
+        file.write_text(yaml.safe_dump(settings))
+        render(ns)
+        yield
+
+
+@fault("10", "claim-manifests-rendered", says="a variable's secret value")
+def a_variable_holds_a_password(ns):
+    from lifecycle.cluster import inference_service
+
+    plain = [{"name": "MLFLOW_TRACKING_PASSWORD", "value": "open sesame"}]
+    with other_project(ns), mock.patch.object(inference_service, "environment", lambda: plain):
+        render(ns)
+        yield
 
 
 @fault("10", "claim-manifests-checked", says="a manifest has a mistake")
-def a_manifest_is_misspelled(ns):
-    ns["wrong"]["Deployment redis"] = ["spec.replica is not known"]
+def the_renderer_misspells_a_field(ns):
+    from lifecycle.cluster import manifests
+
+    made = manifests.redis
+
+    def misspelled(cluster):
+        deployment, *others = made(cluster)
+        deployment["spec"]["replica"] = deployment["spec"].pop("replicas", 1)
+        return [deployment, *others]
+
+    with other_project(ns), mock.patch.object(manifests, "redis", misspelled):
+        render(ns)
+        rerun(ns, "problems = [")
+        yield
 
 
 @fault("10", "claim-manifests-checked", says="misspelled field went unnoticed")
-def the_comparison_is_left_out(ns):
-    ns["found"]["misspelled"] = ""
+def what_was_read_is_not_compared(ns):
+    from lifecycle.cluster import manifests
+
+    with mock.patch.object(manifests, "_differences", lambda *_: []):
+        rerun(ns, "found = {name")
+        yield
 
 
 @fault("10", "claim-manifests-checked", says="a text for a number went unnoticed")
-def types_are_not_looked_at(ns):
-    ns["found"]["wrong type"] = ""
+def the_text_is_a_number(ns):
+    rerun(ns, "found = {name", change=('"two"', "2"))
 
 
 @fault("10", "claim-manifests-checked", says="a missing field went unnoticed")
-def nobody_misses_the_selector(ns):
-    ns["found"]["incomplete"] = ""
-
-
-@fault("10", "claim-image-holds-what-it-needs", says="that the course lacks")
-def the_image_holds_another_version(ns):
-    ns["of_the_image"] = ns["of_the_image"] | {"feast==0.66.0"}
-
-
-@fault("10", "claim-image-holds-what-it-needs", says="imports what the image lacks")
-def the_image_lacks_the_feature_store(ns):
-    ns["held"] = ns["held"] - {"feast"}
-
-
-@fault("10", "claim-image-holds-what-it-needs", says="the image holds")
-def jupyterlab_comes_along(ns):
-    ns["held"] = ns["held"] | {"jupyterlab"}
-
-
-@fault("10", "claim-image-holds-what-it-needs", says="would run as root")
-def the_dockerfile_names_no_user(ns):
-    ns["dockerfile"] = ns["dockerfile"].replace("USER 10001", "USER root")
-
-
-def another_file(ns, old: str, new: str) -> None:
-    changed = Path(tempfile.mkdtemp()) / "changed.yaml"
-    changed.write_text(ns["compiled"].read_text().replace(old, new))
-    ns["compiled"] = changed
+def the_selector_is_there(ns):
+    rerun(ns, "found = {name", change=('del incomplete["spec"]["selector"]', ""))
 
 
 @fault("10", "claim-same-file-in-containers", says="the steps name")
 def one_step_names_another_image(ns):
-    another_file(ns, ns["IMAGE"], "python:3.11")
+    with other_project(ns) as project:
+        edit(project / "training_pipeline.yaml", ns["settings"].cluster.image, "python:3.11")
+        yield
 
 
-@fault("10", "claim-same-file-in-containers", says="installs packages when it starts")
+@fault("10", "claim-same-file-in-containers", says="installs a package when it starts")
 def a_step_installs_packages(ns):
-    another_file(ns, "program_path=$(mktemp -d)", "python3 -m pip install feast; program_path=$(mktemp -d)")
+    with other_project(ns) as project:
+        file = project / "training_pipeline.yaml"
+        edit(file, "program_path=$(mktemp -d)", "python3 -m pip install feast; program_path=$(mktemp -d)")
+        yield
 
 
-@fault("10", "claim-same-file-in-containers", says="should give one version")
-def a_version_too_many(ns):
-    ns["differences"] = {"98": 0.0, "99": 0.0}
+@fault("10", "claim-same-file-in-containers", says="did not finish")
+def the_run_in_containers_failed(ns):
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("training_pipeline").experiment_id
+    run = client.create_run(experiment, run_name=ns["run_name"])
+    client.set_terminated(run.info.run_id, "FAILED")
+    ns["no_image"] = ""
+    yield
+    client.delete_run(run.info.run_id)
 
 
-@fault("10", "claim-same-file-in-containers", says="the model is another one")
-def the_model_of_the_containers_scores_otherwise(ns):
-    ns["in_the_way"] = ""
-    ns["differences"] = {"99": 0.01}
+SPACE = "space = study.best_trial"
+
+
+@fault("10", "claim-one-search-space", says="another space than Optuna")
+def katib_gets_a_narrower_range(ns):
+    with other_project(ns):
+        ns["FloatDistribution"] = type(ns["space"]["C"])
+        narrow = 'experiment("driver-sweep", space | {"C": FloatDistribution(1e-4, 1.0, log=True)}'
+        rerun(ns, SPACE, change=('experiment("driver-sweep", space', narrow))
+        yield
+
+
+@fault("10", "claim-one-search-space", says="Katib would draw C from")
+def renderer_and_reader_share_a_misspelled_word(ns):
+    from lifecycle.cluster import katib
+
+    made = katib.parameter
+
+    def misspelled(name, distribution):
+        parameter = made(name, distribution)
+        if parameter.feasible_space.distribution == "logUniform":
+            parameter.feasible_space.distribution = "loguniform"
+        return parameter
+
+    reads = mock.patch.object(katib, "distributions", lambda parameters: ns["space"])
+    with other_project(ns), mock.patch.object(katib, "parameter", misspelled), reads:
+        rerun(ns, SPACE)
+        yield
+
+
+@fault("10", "claim-one-search-space", says="maxTrials is not known")
+def the_experiment_has_a_field_that_katib_does_not_know(ns):
+    ns["experiment"]["spec"]["maxTrials"] = ns["experiment"]["spec"].pop("maxTrialCount")
+
+
+@fault("10", "claim-one-search-space", says="scores differently")
+def the_job_ignores_a_hyperparameter(ns):
+    rerun(ns, "command = [*job", change=('f"${{trialParameters.{name}}}"', 'f"${{trialParameter.{name}}}"'))
+
+
+@fault("10", "claim-one-search-space", says="the worst trial")
+def katib_minimizes(ns):
+    ns["experiment"]["spec"]["objective"]["type"] = "minimize"
 
 
 @fault("10", "claim-remote-history", says="rows were lost")
 def the_offline_server_drops_a_row(ns):
-    ns["history_there"] = ns["history_there"].iloc[1:]
+    ns["history"]["over the network"] = ns["history"]["over the network"].iloc[1:]
 
 
 @fault("10", "claim-remote-history", says="the columns differ")
 def the_offline_server_swaps_two_columns(ns):
-    ns["history_there"] = ns["history_there"][ns["history_there"].columns[::-1]]
+    found = ns["history"]["over the network"]
+    ns["history"]["over the network"] = found[found.columns[::-1]]
 
 
-@fault("10", "claim-remote-history", says="nothing was computed on demand")
-def the_offline_server_computes_nothing(ns):
-    ns["history_there"]["conv_log_odds"] = float("nan")
+@fault("10", "claim-remote-history", says="compares nothing")
+def nobody_has_a_rating(ns):
+    for table in ns["history"].values():
+        table["rating"] = float("nan")
 
 
-@fault("10", "claim-remote-history", says="gave other values")
-def the_offline_server_joins_one_value_of_another_hour(ns):
-    ns["history_there"].loc[ns["history_there"].index[17], "acc_rate"] = 0.123
+@fault("10", "claim-remote-history", says="returned other values")
+def the_offline_server_has_another_time_to_live(ns):
+    from datetime import timedelta
 
+    from exercises.core import scratch
 
-@fault("10", "claim-remote-online", says="a driver was lost")
-def the_online_server_drops_a_driver(ns):
-    ns["online_there"] = ns["online_there"].iloc[1:]
-
-
-@fault("10", "claim-remote-online", says="null for everybody")
-def a_view_was_not_materialized(ns):
-    ns["online_here"]["rating"] = None
-
-
-@fault("10", "claim-remote-online", says="gave other values")
-def the_online_server_gives_an_older_value(ns):
-    ns["online_there"].loc[3, "conv_rate"] += 0.01
-
-
-@fault("10", "claim-remote-model", says="no such server")
-def the_publishing_program_fails(ns):
-    ns["published"] = subprocess.CompletedProcess([], 1, "", "no such server")
-
-
-@fault("10", "claim-remote-model", says="wrote files of its own")
-def the_client_keeps_a_database_of_its_own(ns):
-    ns["left_there"] = ["feature_store.yaml", "mlflow.db"]
-
-
-@fault("10", "claim-remote-model", says="do not go through the server")
-def the_files_go_past_the_server(ns):
-    ns["files_at"] = "file"
-
-
-@fault("10", "claim-remote-model", says="did not come along")
-def the_metadata_stays_behind(ns):
-    ns["contract_there"] = None
-
-
-@fault("10", "claim-remote-model", says="hardly a driver has all features")
-def nothing_was_materialized(ns):
-    ns["complete"] = ns["complete"] & False
-
-
-@fault("10", "claim-remote-model", says="the scores over the network differ")
-def another_model_is_published(ns):
-    ns["scores_there"] = ns["scores_there"][::-1]
-
-
-@fault("10", "claim-asof-store-equal", says="lost or repeated labels")
-def the_join_dropped_labels_without_features(ns):
-    ns["nearest"] = ns["nearest"].dropna()
-
-
-@fault("10", "claim-asof-store-equal", says="answer differently")
-def one_label_got_the_row_of_the_hour_before(ns):
-    ns["nearest"] = ns["nearest"].copy()
-    column = ns["feature_columns"][0]
-    row = ns["nearest"][column].first_valid_index()
-    ns["nearest"].loc[row, column] += 0.01
-
-
-@fault("10", "claim-asof-store-equal", says="compares nothing")
-def neither_store_found_a_value(ns):
-    for name in ["nearest", "ranked"]:
-        ns[name] = ns[name].copy()
-        ns[name][ns["feature_columns"][0]] = np.nan
-
-
-@fault("10", "claim-asof-store-equal", says="the same plan")
-def the_line_in_the_settings_had_no_effect(ns):
-    ns["queries"] = {**ns["queries"], "ASOF store": ns["queries"]["Feast's DuckDB store"]}
-
-
-@fault("10", "claim-asof-store-faster", says="has its plan changed")
-def feast_took_the_same_plan(ns):
-    ns["growth"] = ns["growth"].assign(Feast=ns["growth"]["ASOF"])
-
-
-@fault("10", "claim-asof-store-faster", says="too small to show growth")
-def all_sizes_cost_the_same(ns):
-    growth = ns["growth"]
-    ns["growth"] = pd.DataFrame(
-        {"Feast": growth["Feast"].max(), "ASOF": growth["ASOF"].min()}, index=growth.index
-    )
-
-
-@fault("10", "claim-engine-equal", says="other values for the labels")
-def the_engine_gives_a_label_another_value(ns):
-    answer = ns["duckdb_answer"].copy()
-    answer.loc[answer.index[7], "conv_rate"] = 0.123
-    ns["spark_answer"] = answer
-
-
-@fault("10", "claim-engine-equal", says="compares nothing")
-def the_benchmark_ran_one_engine_alone(ns):
-    ns["runs"] = ns["runs"][ns["runs"].contestant == "duckdb"]
-
-
-@fault("10", "claim-engine-equal", says="lost rows")
-def an_engine_drops_rows_in_the_benchmark(ns):
-    ns["runs"].loc[0, "answers"] -= 1
-
-
-@fault("10", "claim-engine-equal", says="other values on the engine")
-def the_benchmarks_answers_differ(ns):
-    ns["same_values"] = ns["same_values"] + 1
-
-
-@fault("10", "claim-engine-pays", says="no longer the larger one")
-def the_engine_starts_for_nothing(ns):
-    ns["costs"].loc["spark", "fixed_seconds"] = 0.0
-
-
-@fault("10", "claim-engine-pays", says="no memory was measured")
-def nobody_watched_the_memory(ns):
-    ns["costs"]["GB at the largest table"] = 0.0
-
-
-@fault("10", "claim-engine-pays", says="needs less memory")
-def the_engine_needs_less_memory(ns):
-    column = "GB at the largest table"
-    ns["costs"].loc["spark", column] = ns["costs"].loc["duckdb", column] / 2
-
-
-@fault("10", "claim-engine-pays", says="the two lines cross")
-def the_engine_pays_from_somewhere(ns):
-    ns["measured"]["pays_from_million_rows"] = 12.0
-
-
-@fault("10", "claim-lineage-to-model", says="ends before the features")
-def the_training_told_nobody(ns):
-    ns["behind"] = set()
-
-
-@fault("10", "claim-lineage-to-model", says="files behind the model")
-def a_feature_view_forgot_its_source(ns):
-    ns["behind"] = ns["behind"] - {"driver_profile"}
-
-
-@fault("10", "claim-lineage-to-model", says="a view that the model does not read")
-def every_source_is_linked_with_every_view(ns):
-    ns["behind"] = ns["behind"] | {"driver_target"}
+    with scratch() as store:
+        view = store.get_feature_view("driver_hourly_stats")
+        view.ttl = timedelta(hours=2)
+        store.apply(view)
+        ns["changed"] = store
+        other = 'FeatureStore(repo_path=folder) if place == "here" else changed'
+        rerun(ns, "history = {}", change=("FeatureStore(repo_path=folder)", other))
+        yield
