@@ -70,11 +70,12 @@ def the_engine_drops_a_row(ns):
 
 
 @fault("13", "claim-engine-equal", says="returned other values")
-def the_engine_ignores_the_time_to_live(ns):
-    with time_to_live("driver_hourly_stats", hours=24 * 400) as store:
-        answer = ns["historical_features"](store, ns["questions"], ns["service"])
-        ns["left_out"], ns["spark_answer"] = "", answer
-        yield
+def the_engine_reads_yesterdays_rows(ns):
+    questions = ns["questions"]
+    earlier = questions.assign(event_timestamp=questions.event_timestamp - timedelta(days=1))
+    answer = ns["historical_features"](ns["store"], earlier, ns["service"])
+    ns["left_out"] = ""
+    ns["spark_answer"] = answer.assign(event_timestamp=questions.event_timestamp)
 
 
 GRAPH = "def made_from"
