@@ -123,8 +123,8 @@ engine: .venv/current ## add Spark, for a section of notebook 13; it needs Java;
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels
 
-image: .venv/current ## the container image of cluster/Dockerfile; EXTRA=distributed for one with PyTorch (INDEX=address), ENGINE=podman, BASE=another image, WHEELS=/path/to/wheels where there is no network
-	@$(VENV) -m workshop.image $(if $(EXTRA),--extra "$$EXTRA") $(if $(INDEX),--index "$$INDEX") $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS")
+image: .venv/current ## the container image of cluster/Dockerfile; EXTRA=distributed for one with PyTorch (INDEX=address), ENGINE=podman, BASE=another image, NETWORK=host, CA=/path/to/ca.pem, WHEELS=/path/to/wheels where there is no network
+	@$(VENV) -m workshop.image $(if $(EXTRA),--extra "$$EXTRA") $(if $(INDEX),--index "$$INDEX") $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS") $(if $(NETWORK),--network "$$NETWORK") $(if $(CA),--ca "$$CA")
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -8,6 +8,12 @@ fi
 [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
 
 python3 -m venv tools
+if [ -e ca.pem ]; then
+    # A proxy may present its own certificate for one address and let another one through, so both kinds are trusted.
+    find tools -name cacert.pem -exec cat {} + > trusted.pem
+    cat ca.pem >> trusted.pem
+    export PIP_CERT="$PWD/trusted.pem" SSL_CERT_FILE="$PWD/trusted.pem"
+fi
 tools/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build-requirements.txt
 python3 -m venv --without-pip /venv
 # kfp-server-api comes as source alone, in plain Python. What builds it is setuptools, which is among the packages, so it goes first.

@@ -3,6 +3,7 @@ image."""
 
 import getpass
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -87,6 +88,39 @@ def test_the_image_with_pytorch_has_the_name_that_the_training_runtime_asks_for(
     assert {"EXTRA=distributed", f"INDEX={index}"} <= set(arguments)
     with pytest.raises(WorkshopError, match="INDEX holds a user or a password"):
         image.build("podman", extra="distributed", index="https://me:secret@index.example/cpu")
+
+
+def test_a_build_reaches_its_index_by_a_network_and_with_certificates_that_are_named(
+    programs, capsys, tmp_path
+):
+    programs("podman")
+    certificates = tmp_path / "company.crt"
+    certificates.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert image.main(["--network", "host", "--ca", str(certificates)]) == 0
+    command, here = programs.noted()
+    assert command[command.index("--network") + 1] == "host" and "ca.pem" in here
+    assert image.main(["--ca", str(tmp_path / "missing")]) == 2
+    assert "missing is no file with certificates in PEM form" in capsys.readouterr().err
+    programs("podman", ends=1)
+    with pytest.raises(WorkshopError, match="CERTIFICATE_VERIFY_FAILED: give CA="):
+        image.build("podman")
+
+
+def test_what_fetches_packages_trusts_the_named_certificates_beside_the_public_ones(tmp_path):
+    """`install.sh` with a Python whose environment holds two programs that say what they trust."""
+    says = '#!/bin/sh\necho "$PIP_CERT $SSL_CERT_FILE"; cat "$PIP_CERT"\n'
+    makes = "#!/bin/sh\nmkdir -p tools/bin tools/lib; echo public >tools/lib/cacert.pem\n"
+    makes += f"for name in python uv; do printf '%s' {shlex.quote(says)} >tools/bin/$name; done\n"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text(makes + "chmod +x tools/bin/*\n")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / "ca.pem").write_text("ours\n")
+    script = ["sh", str(REPOSITORY / "cluster" / "install.sh")]
+    path = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(script, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
+    trusted = tmp_path / "trusted.pem"
+    assert done.stdout == f"{trusted} {trusted}\npublic\nours\n" * 3, done.stderr
 
 
 def test_the_image_works_in_a_folder_apart_from_the_volume_and_runs_no_code_from_there():

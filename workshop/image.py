@@ -45,7 +45,15 @@ def engine(name: str = "") -> str:
     )
 
 
-def build(engine: str, base: str = "", wheels: Path | None = None, extra: str = "", index: str = "") -> str:
+def build(
+    engine: str,
+    base: str = "",
+    wheels: Path | None = None,
+    extra: str = "",
+    index: str = "",
+    network: str = "",
+    ca: Path | None = None,
+) -> str:
     """Build the image; the engine's own output is shown. Gives the image's name.
 
     Args:
@@ -55,19 +63,28 @@ def build(engine: str, base: str = "", wheels: Path | None = None, extra: str = 
             packages.
         extra: ``distributed`` adds PyTorch.
         index: address of a package index to look for PyTorch in first.
+        network: of the engine, for the build; its own choice when left out. With wheels there is none.
+        ca: PEM file with the certificates of a private authority, which the build trusts beside the public
+            ones. They are not in the finished image.
 
     Raises:
-        WorkshopError: the wheels are not there, the address holds a password, or the engine could not build.
+        WorkshopError: the wheels or the certificates are not there, the address holds a password, or the
+            engine could not build.
     """
     if "@" in urlsplit(index).netloc:
         raise WorkshopError("INDEX holds a user or a password, which the image's history would show.")
+    if ca and not (ca.is_file() and "BEGIN CERTIFICATE" in ca.read_text(errors="replace")):
+        raise WorkshopError(
+            f"CA={ca} is no file with certificates in PEM form (-----BEGIN CERTIFICATE-----)."
+        )
     name = Cluster(image=IMAGE).image_with_torch if extra else IMAGE
     command = [engine, "build", "--file", DOCKERFILE, "--tag", name]
     command += ["--build-arg", f"EXTRA={extra}"] if extra else []
     command += ["--build-arg", f"INDEX={index}"] if index else []
     command += ["--format", "docker"] if engine == "podman" else []  # its own format has no health check
     command += ["--build-arg", f"BASE={base}"] if base else []
-    command += ["--network", "none"] if wheels else []
+    network = "none" if wheels else network
+    command += ["--network", network] if network else []
     # Without a value: the engine takes it from the environment, and no list of processes shows it.
     command += ["--build-arg", "PIP_INDEX_URL"] if os.environ.get("PIP_INDEX_URL") and not wheels else []
     if shutil.which("git"):
@@ -76,13 +93,14 @@ def build(engine: str, base: str = "", wheels: Path | None = None, extra: str = 
         command += ["--build-arg", f"REVISION={revision}"] if revision else []
     with tempfile.TemporaryDirectory(prefix="image-") as folder:
         _lay_out(Path(folder), wheels)
+        if ca:
+            shutil.copy(ca, Path(folder) / "ca.pem")
         if subprocess.run([*command, "."], cwd=folder).returncode:
             raise WorkshopError(
-                f"{engine} did not build {name}; its last lines above say why. Without a network, give "
-                "WHEELS= "
-                "and a BASE= that the engine holds; the wheels must be for that base's system and minor "
-                "version "
-                "of Python."
+                f"{engine} did not build {name}; its last lines above say why. CERTIFICATE_VERIFY_FAILED: "
+                "give CA= with your company's certificates. No route to the index: NETWORK=host. Without a "
+                "network: WHEELS= and a BASE= that the engine holds; the wheels must be for that base's "
+                "system and minor version of Python."
             )
     return name
 
@@ -120,11 +138,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--extra", default="", choices=["", DISTRIBUTED], help="distributed: with PyTorch")
     parser.add_argument("--index", default="", help="of PyTorch: a package index to look in first")
+    parser.add_argument("--network", default="", help="of the engine, for the build, such as host")
+    parser.add_argument("--ca", type=Path, help="PEM file with the certificates of a private authority")
     given = parser.parse_args(argv)
     try:
         found = engine(given.engine)
         wheels = given.wheels.resolve() if given.wheels else None
-        name = build(found, given.base, wheels, given.extra, given.index)
+        name = build(found, given.base, wheels, given.extra, given.index, given.network, given.ca)
     except WorkshopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
