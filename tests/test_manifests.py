@@ -257,6 +257,27 @@ def test_a_name_that_a_cluster_refuses_is_refused_when_it_is_rendered(name, valu
     assert kubernetes_name("Driver_Ranking") == "driver-ranking"
 
 
+def test_what_feasts_operator_would_do_by_itself_is_off():
+    """Its job would materialize up to now, and Feast's REST server of the registry cannot start."""
+    spec = DOCUMENTS["FeatureStore/driver-ranking"]["spec"]
+    assert spec["cronJob"] == {"suspend": True}
+    assert "restAPI" not in json.dumps(spec)
+
+
+def test_the_operators_object_names_the_stores_that_its_servers_read_in_the_settings():
+    """What it says about stores goes to clients alone, so a difference would show nowhere."""
+    [services] = [one["spec"]["services"] for one in DOCUMENTS.values() if one["kind"] == "FeatureStore"]
+    [config] = [one for one in DOCUMENTS.values() if "feature_store.yaml" in one.get("data", {})]
+    there = yaml.safe_load(config["data"]["feature_store.yaml"])
+    assert services["registry"]["local"]["persistence"]["store"]["type"] == there["registry"]["registry_type"]
+    assert services["onlineStore"]["persistence"]["store"]["type"] == there["online_store"]["type"]
+    assert services["offlineStore"]["persistence"]["file"]["type"] == there["offline_store"]["type"]
+    for server in (services["registry"]["local"], services["offlineStore"], services["onlineStore"]):
+        [mounted] = [one for one in server["server"]["volumeMounts"] if one["name"] == "settings"]
+        assert mounted["subPath"] == "feature_store.yaml"
+    assert {"name": "settings", "configMap": {"name": config["metadata"]["name"]}} in services["volumes"]
+
+
 def test_more_promised_than_allowed_is_refused():
     with pytest.raises(SettingsError, match="memory is more than memory_limit"):
         Settings().replace(cluster={"step": Cluster().step.model_dump() | {"memory": "3Gi"}})

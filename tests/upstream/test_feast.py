@@ -229,6 +229,13 @@ def test_feasts_page_and_registry_server_listen_on_all_interfaces():
     assert addresses == {"::"}
 
 
+def test_the_registrys_rest_server_does_not_start():
+    from feast.api.registry.rest.rest_registry_server import RestRegistryServer
+
+    with pytest.raises(TypeError, match="unexpected keyword argument 'default_status_code'"):
+        RestRegistryServer(store_of(view()))
+
+
 def test_without_a_created_column_the_order_in_the_file_decides_which_correction_counts():
     times = {"created": [NOW - DAY, NOW - DAY / 2], "event_timestamp": [NOW - DAY] * 2}
     rows = pd.DataFrame(times | {"driver_id": 1, "a": [0.9, 0.2]})  # 0.2 corrects 0.9

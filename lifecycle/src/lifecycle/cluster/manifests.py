@@ -418,7 +418,8 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
 
     Written for the operator's release 0.66. ``disableInitContainers`` lets its servers read the repository
     where it lies; ``apply_features`` applies it. They find ``feature_store.yaml`` in the ConfigMap, so they
-    may start before that job. The Secret's blocks are what the operator hands to clients.
+    may start before that job. What the object says about stores, and the Secret's blocks, steers no server:
+    the operator hands it to clients. Without ``restAPI``: Feast 0.67 cannot start it.
 
     Args:
         feast: ``feature_store.yaml`` of this machine, as read.
@@ -435,6 +436,8 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     spec: Manifest = {
         "feastProject": feast["project"],
         "feastProjectDir": {"packaged": {"featureRepoPath": repo, "image": cluster.image}},
+        # The operator's own job would materialize up to this moment; ours does it, by the settings.
+        "cronJob": {"suspend": True},
         "authz": {"noAuth": True},  # as feature_store.yaml has none; else clients are asked for a token
         "services": {
             "disableInitContainers": True,
