@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from helpers.workspace import REPOSITORY, WorkshopError
+from lifecycle.cluster import waiting
 
 if TYPE_CHECKING:
     from kserve import Model
@@ -232,13 +233,14 @@ class Deployed:
     Args:
         service: the InferenceService, as ``lifecycle.cluster.inference_service`` renders it.
         namespace: where it runs.
-        polling: seconds between two looks at it.
+        options: those of ``lifecycle.cluster.waiting.follow``.
 
     Raises:
-        RuntimeError: it was not ready in time; KServe's own message shows its state.
+        ClusterError: it cannot start; the message says which pod and why.
+        TimeoutError: it was not ready in time.
     """
 
-    def __init__(self, service: dict[str, Any], namespace: str, polling: float = 5):
+    def __init__(self, service: dict[str, Any], namespace: str, **options: Any):
         from kserve import KServeClient, V1beta1InferenceService
 
         self._client, self._namespace = KServeClient(), namespace
@@ -259,8 +261,9 @@ class Deployed:
             self._client.api_instance.replace_namespaced_custom_object(
                 "serving.kserve.io", "v1beta1", namespace, "inferenceservices", name, wanted
             )
-        self._client.wait_isvc_ready(name, namespace=namespace, polling_interval=polling)
-        self.url = self._client.get(name, namespace=namespace)["status"]["address"]["url"]
+        api = self._client.core_api.api_client
+        ready = waiting.for_object("InferenceService", name, namespace, api, **{"patience": 600, **options})
+        self.url = ready.object["status"]["address"]["url"]
 
     @property
     def running(self) -> bool:

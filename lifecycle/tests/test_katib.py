@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,16 +139,3 @@ def test_the_sdk_asks_for_the_same_space_and_ships_a_trial_that_prints_its_score
         check=True,
     )
     assert f"auc={score}\n" in started.stdout
-
-
-def test_a_failed_experiment_ends_the_wait_with_the_clusters_reason():
-    def cluster(*conditions):
-        found = {"status": {"conditions": list(conditions)}}
-        return SimpleNamespace(get_namespaced_custom_object=lambda *_: found)
-
-    failed = {"type": "Failed", "status": "True", "message": "too many failed trials"}
-    where = "kubectl logs --selector katib.kubeflow.org/experiment=sweep --container metrics-logger-and-coll"
-    with pytest.raises(RuntimeError, match=f"the Experiment sweep failed: too many failed trials .*{where}"):
-        katib.finished(cluster(failed), "sweep", "somewhere")
-    with pytest.raises(TimeoutError, match="has not ended within 0 s"):
-        katib.finished(cluster({**failed, "status": "False"}), "sweep", "somewhere", patience=0)

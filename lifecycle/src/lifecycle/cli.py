@@ -10,13 +10,14 @@ import gc
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lifecycle.settings import FILE, Settings, SettingsError
 
 if TYPE_CHECKING:
+    import kfp
     from kfp_server_api import ApiException
 
 COMPILED = "cluster/training_pipeline.yaml"
@@ -233,9 +234,7 @@ def schedule(context: click.Context, image: str | None, host: str | None, only_p
     Call it again after a change of the settings: the new recurring run takes the old one's place.
     """
     import json
-    import warnings
 
-    from kfp import Client
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -249,10 +248,7 @@ def schedule(context: click.Context, image: str | None, host: str | None, only_p
             # Sorted: protobuf gives a message's fields in another order each time.
             click.echo(json.dumps(schedules.recurring_run(settings), indent=2, sort_keys=True))
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that the client needs a server of version 2
-            client = Client(host=address or None)
-        click.echo(schedules.schedule(client, settings))
+        click.echo(schedules.schedule(_pipelines(settings), settings))
     except ApiException as error:
         raise click.ClickException(f"Kubeflow Pipelines refused: {_reason(error)}") from None
     except (HTTPError, TimeoutError) as error:
@@ -260,6 +256,16 @@ def schedule(context: click.Context, image: str | None, host: str | None, only_p
         raise click.ClickException(f"Kubeflow Pipelines does not answer at {where}: {error}") from None
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _pipelines(settings: Settings) -> kfp.Client:
+    import warnings
+
+    import kfp
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that the client needs a server of version 2
+        return kfp.Client(host=settings.cluster.pipelines_uri or None)
 
 
 def _reason(error: ApiException) -> str:
@@ -270,6 +276,63 @@ def _reason(error: ApiException) -> str:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"
+
+
+@main.command()
+@click.option("--namespace", help="Of Kubernetes.")
+@click.option("--context", "kube_context", help="Of the kubeconfig; its current one when left out.")
+@click.option("--host", help="Address of Kubeflow Pipelines.")
+@click.option("--patience", type=float, default=3600, show_default=True, help="Seconds to wait in all.")
+@click.option(
+    "--grace",
+    type=float,
+    default=40,
+    show_default=True,
+    help="Seconds for which a pod may be unable to start.",
+)
+@click.argument("objects", nargs=-1, required=True)
+@click.pass_context
+def wait(
+    context: click.Context,
+    namespace: str | None,
+    kube_context: str | None,
+    host: str | None,
+    patience: float,
+    grace: float,
+    objects: tuple[str, ...],
+) -> None:
+    """Wait for OBJECTS on a cluster, and end within a minute on what cannot start.
+
+    Each is a name as `kubectl ... -o name` prints it, such as job.batch/apply-features, or run/ID for a run
+    of Kubeflow Pipelines. The command prints changes, warnings, and logs. A failure ends it with 1, the pod,
+    the reason, and the pod's last lines.
+    """
+    from lifecycle.cluster import waiting
+
+    settings = _settings(context, cluster=_table(namespace=namespace, pipelines_uri=host))
+    options: dict[str, Any] = {"patience": patience, "grace": grace, "say": click.echo}
+    kinds = {kind.lower(): kind for kind in waiting.KINDS}
+    named = [(one.partition("/")[0].partition(".")[0], one.partition("/")[2]) for one in objects]
+    for one, (kind, name) in zip(objects, named, strict=True):
+        if not name or kind not in {*kinds, "run"}:
+            known = ", ".join(f"{kind}/NAME" for kind in [*kinds, "run"])
+            raise click.BadParameter(f"{one!r} is none of {known}.", param_hint="OBJECTS")
+    from kubernetes import config
+
+    try:
+        if kube_context:
+            config.load_kube_config(context=kube_context)
+        else:
+            config.load_config()
+        for kind, name in named:
+            if kind == "run":
+                waiting.for_run(_pipelines(settings), name, settings.cluster.namespace, **options)
+            else:
+                waiting.for_object(kinds[kind], name, settings.cluster.namespace, **options)
+    except config.ConfigException as error:
+        raise click.ClickException(f"no cluster: {error}") from None
+    except (waiting.ClusterError, TimeoutError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -6,7 +6,6 @@ What a job runs is ``lifecycle.training.katib_trial``.
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kubeflow_katib_api import models
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lifecycle.cluster import waiting
 from lifecycle.models.recipe import Recipe
 from lifecycle.objects import (
     CONTAINER_SECURITY,
@@ -201,42 +201,23 @@ def _score_name(inputs: Mapping[str, str]) -> str:
     return Recipe(metric=inputs.get("metric", Recipe.metric)).score_name
 
 
-def finished(
-    api: CustomObjectsApi, name: str, namespace: str, patience: float = 3600, every: float = 10
-) -> dict[str, Any]:
+def finished(api: CustomObjectsApi, name: str, namespace: str, **options: Any) -> Mapping[str, Any]:
     """The Experiment once the cluster has ended it.
 
     Args:
         api: of the Kubernetes client.
         name: of the Experiment.
         namespace: where it was created.
-        patience: seconds to wait in all.
-        every: seconds between two looks.
+        options: those of ``lifecycle.cluster.waiting.follow``.
 
     Raises:
-        RuntimeError: the Experiment failed; the message carries the cluster's reason.
+        ClusterError: the Experiment failed, or cannot go on; the message says which pod and why.
         TimeoutError: it has not ended in time.
     """
-    until = time.monotonic() + patience
-    while True:
-        found = api.get_namespaced_custom_object("kubeflow.org", "v1beta1", namespace, "experiments", name)
-        for condition in found.get("status", {}).get("conditions", []):
-            if condition["status"] == "True" and condition["type"] == "Succeeded":
-                return found
-            if condition["status"] == "True" and condition["type"] == "Failed":
-                raise RuntimeError(
-                    f"the Experiment {name} failed: {condition.get('message', 'no reason given')} "
-                    f"{_WHERE_TO_LOOK.format(name=name)}"
-                )
-        if time.monotonic() > until:
-            raise TimeoutError(
-                f"the Experiment {name} has not ended within {patience:.0f} s. "
-                f"{_WHERE_TO_LOOK.format(name=name)}"
-            )
-        time.sleep(every)
+    return waiting.for_object("Experiment", name, namespace, api.api_client, **options).object
 
 
-def best(ended: dict[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def best(ended: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """The choices of the best trial, of the types that ``space`` has: Katib keeps all as text.
 
     Args:
