@@ -9,7 +9,7 @@ import yaml
 
 from helpers.workspace import REPOSITORY
 from lifecycle.cluster import manifests
-from lifecycle.settings import Cluster
+from lifecycle.settings import Cluster, Settings
 
 pytestmark = pytest.mark.unit
 
@@ -46,8 +46,29 @@ def test_a_dry_run_needs_no_program_and_prints_pinned_releases_that_fit_the_lock
     minor = re.search(r"platform-agnostic\\\?ref=(\d+\.\d+)\.\d+", text)[1]
     assert locked["kfp"].startswith(f"{minor}.")
 
+    # Without it, each InferenceService warns that there is no VirtualService.
+    assert "kserve.controller.gateway.disableIstioVirtualHost=true" in text
+    # A TrainJob runs, in its own image; what pods are waited for by a command that looks at them.
+    image = Settings.load(REPOSITORY / "lifecycle.toml").cluster.image_with_torch
+    assert f"kind load docker-image {image} --name" in text and "models/train_job.yaml" in text
+    waited = [command for command in commands if command.startswith(".venv/bin/lifecycle wait")]
+    assert [command.split()[-1].partition("/")[0] for command in waited] == [
+        *("deployment", "job", "trainjob", "job")
+    ]
     ours = [word for command in commands for word in command.split() if word.startswith("cluster/")]
-    assert len(ours) == 4 and [name for name in ours if not (REPOSITORY / name).exists()] == []
+    assert [name for name in ours if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_name_of_a_rendered_job_is_read_from_its_file():
+    """The line of up.sh that finds it, on the committed files."""
+    [line] = [line for line in (KIND / "up.sh").read_text().splitlines() if line.startswith("named()")]
+    for file, name in (("features/apply", "apply-features"), ("models/train_job", "driver-training")):
+        path = REPOSITORY / "cluster" / "manifests" / f"{file}.yaml"
+        done = subprocess.run(
+            ["sh", "-c", f'{line}; named "{path}"'], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == yaml.safe_load(path.read_text())["metadata"]["name"]
+        assert done.stdout.startswith(f"{name}-")
 
 
 @pytest.mark.parametrize("script", ["up.sh", "down.sh"])

@@ -5,7 +5,7 @@
 #   cluster/kind/up.sh [--dry-run]
 #
 # Not run as it is here: no kind was to be had. Checked are its syntax, what --dry-run prints, and the manifests that it applies; its steps were taken by hand on a real cluster.
-# It needs docker, kind, kubectl and helm, some 12 GB of memory, and a network; --dry-run needs none of them. What is rendered comes from this clone's
+# It needs docker, kind, kubectl and helm, some 12 GB of memory, five cores, and a network; --dry-run needs none of them. What is rendered comes from this clone's
 # environment (`make run` made it). Run again, it goes on where it stopped: what is there is kept, and applied anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 CLUSTER=ml-lifecycle
 NAMESPACE=kubeflow # Kubeflow Pipelines alone, without profiles, runs its steps in its own namespace
 IMAGE=${LIFECYCLE_IMAGE:-ml-lifecycle:1.0}
+TRAINING_IMAGE=ml-lifecycle:1.0-distributed # cluster.training_image in lifecycle.toml; made by `make image EXTRA=distributed`
 # kind 0.33 lists this image in its release notes.
 NODE=kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d
 CERT_MANAGER=v1.17.0 # what KServe 0.20 is released with
@@ -51,6 +52,8 @@ if [ -z "$dry_run" ]; then
   done
 fi
 on() { run kubectl --context "kind-$CLUSTER" "$@"; }
+# Unlike kubectl's, this wait ends within a minute on what cannot start, and says why.
+started() { run .venv/bin/lifecycle wait --context "kind-$CLUSTER" --namespace "$NAMESPACE" "$@"; }
 ready() { on wait --for=condition=Available --timeout=900s --namespace "$1" deployment --all; }
 
 # The cluster, and the image in it: no registry is asked for it.
@@ -58,6 +61,11 @@ if [ -n "$dry_run" ] || ! kind get clusters 2>/dev/null | grep -qx "$CLUSTER"; t
   run kind create cluster --name "$CLUSTER" --image "$NODE" --wait 180s
 fi
 run kind load docker-image "$IMAGE" --name "$CLUSTER"
+distributed=
+if [ -n "$dry_run" ] || docker image inspect "$TRAINING_IMAGE" >/dev/null 2>&1; then
+  distributed=yes
+  run kind load docker-image "$TRAINING_IMAGE" --name "$CLUSTER"
+fi
 
 # Kubeflow and its neighbours.
 on apply -f "https://github.com/cert-manager/cert-manager/releases/download/$CERT_MANAGER/cert-manager.yaml"
@@ -96,17 +104,29 @@ else
   git archive HEAD | kubectl --context "kind-$CLUSTER" exec --namespace "$NAMESPACE" --stdin loader -- tar -xf - -C /ml-lifecycle
 fi
 on delete pod loader --namespace "$NAMESPACE"
-on rollout status --namespace "$NAMESPACE" --timeout=600s deployment/redis deployment/postgres deployment/mlflow
+started deployment/redis deployment/postgres deployment/mlflow
 
 # The cluster's settings beside the definitions; Feast's servers; the job that materializes.
 on apply -k "$rendered/manifests/features"
-on wait --for=condition=Complete --timeout=600s --namespace "$NAMESPACE" job --selector app=apply-features
+# A rendered job's name ends with a digest of what it does.
+named() { sed -n 's/^  name: \(.*-[0-9a-f]\{8\}\)$/\1/p' "$1"; }
+apply=apply-features-00000000 training=driver-training-00000000
+[ -n "$dry_run" ] || apply=$(named "$rendered/manifests/features/apply.yaml") training=$(named "$rendered/manifests/models/train_job.yaml")
+started "job/$apply"
+
+# A TrainJob needs the image with PyTorch. It trains once: sent again, the same job is unchanged.
+if [ -n "$distributed" ]; then
+  on apply --namespace "$NAMESPACE" -f "$rendered/manifests/models/train_job.yaml"
+  started "trainjob/$training"
+else
+  echo "$TRAINING_IMAGE is not here, so no TrainJob runs: make image EXTRA=distributed"
+fi
 
 # Notebooks 06, 07 and 10 with BACKEND=kubernetes: they make what they need of the earlier ones, then a pipeline run, an InferenceService and a sweep.
 on delete --namespace "$NAMESPACE" --ignore-not-found configmap/notebooks job/notebooks
 on create --namespace "$NAMESPACE" configmap notebooks --from-literal="LIFECYCLE_IMAGE=$IMAGE" --from-literal="LIFECYCLE_NAMESPACE=$NAMESPACE"
 on apply --namespace "$NAMESPACE" -f cluster/kind/notebooks.yaml
-on wait --for=condition=Complete --timeout=7200s --namespace "$NAMESPACE" job/notebooks
+started --patience 7200 job/notebooks
 if [ -n "$dry_run" ]; then
   echo "Nothing was run."
   exit
