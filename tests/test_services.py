@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -111,6 +112,7 @@ def test_an_inference_service_of_an_earlier_run_is_replaced(monkeypatch):
     class Client:
         def __init__(self):
             self.api_instance = self
+            self.core_api = SimpleNamespace(api_client=self)
 
         def create(self, service, namespace):
             if cluster:
@@ -122,10 +124,7 @@ def test_an_inference_service_of_an_earlier_run_is_replaced(monkeypatch):
             cluster.update(spec=service.spec)
 
         def get(self, name, namespace):
-            return {"metadata": {"resourceVersion": "7"}, "status": {"address": {"url": "http://churn"}}}
-
-        def wait_isvc_ready(self, name, namespace, polling_interval):
-            assert cluster
+            return {"metadata": {"resourceVersion": "7"}}
 
         def is_isvc_ready(self, name, namespace):
             return bool(cluster)
@@ -133,7 +132,12 @@ def test_an_inference_service_of_an_earlier_run_is_replaced(monkeypatch):
         def delete(self, name, namespace):
             cluster.clear()
 
+    def ready(kind, name, namespace, api, **_):  # lifecycle/tests/test_waiting.py tries the real one
+        assert cluster and (kind, name, namespace) == ("InferenceService", "churn", "here")
+        return SimpleNamespace(object={"status": {"address": {"url": "http://churn"}}})
+
     monkeypatch.setattr("kserve.KServeClient", Client)
+    monkeypatch.setattr("lifecycle.cluster.waiting.for_object", ready)
     service = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
     for minimum in (1, 2):
         spec = {"predictor": {"minReplicas": minimum}}
