@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import jsonschema
 import kfp_server_api
 import nbformat
+import optuna
 import pytest
 import yaml
 from feast.infra.online_stores.redis import RedisOnlineStore
@@ -26,7 +27,6 @@ from kubeflow.trainer import CustomTrainer
 from kubeflow.trainer.options import Name
 from kubernetes.utils import parse_quantity
 from mlflow.server.security_utils import is_allowed_host_header
-from optuna import distributions
 
 from helpers.capture import captured_trainer
 from helpers.data import NOW
@@ -132,9 +132,13 @@ def run_cells(number: str, ids: list[str], names: dict) -> dict:
 def test_the_notebooks_create_the_committed_experiment_and_train_job(tmp_path):
     names = {"yaml": yaml, "workspace": Workspace(tmp_path), "Code": lambda text, language: text}
     names["contract"] = SimpleNamespace(feature_service="rates_and_rating", label="label")
-    of_05 = {**names, **vars(distributions), "katib": katib}
-    of_05 = run_cells("05", ["n05-01", "n05-32", "n05-76"], of_05)
-    assert of_05["experiment"] == DOCUMENTS["Experiment/driver-sweep"]
+    project = tmp_path / "my project"
+    of_10 = {**names, "manifests": manifests, "project": project, "settings": names["workspace"].settings}
+    of_10["study"] = optuna.create_study(direction="maximize")
+    objective = run_cells("05", ["n05-011"], {"score": lambda *choice: 0.5})["objective"]
+    of_10["study"].optimize(objective, n_trials=1)
+    of_10 = run_cells("10", ["m10-30"], of_10)
+    assert of_10["experiment"] == DOCUMENTS["Experiment/driver-sweep"]
     of_09 = {**names, "shutil": shutil, "shipped": shipped, "captured_trainer": captured_trainer}
     of_09 |= {"CustomTrainer": CustomTrainer, "Name": Name, "RUNTIME": RUNTIME}
     of_09["settings"] = of_09["workspace"].settings.cluster
