@@ -32,7 +32,7 @@ from helpers.capture import captured_trainer
 from helpers.data import NOW
 from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli
-from lifecycle.cluster import katib, manifests
+from lifecycle.cluster import manifests
 from lifecycle.cluster.inference_service import container, inference_service
 from lifecycle.cluster.trainer import train_job, training_runtime
 from lifecycle.objects import LABELS, LOGIN, RUNTIME, SECRETS, STORES, USER, kubernetes_name

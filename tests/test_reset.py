@@ -75,8 +75,7 @@ def test_from_05_on_is_emptied_and_what_04_and_before_made_works(home, monkeypat
         mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, str(version))
     mine = [home.path / name for name in (RECORD, "executed/04_a.ipynb", f"{COPIES}/05_a.ipynb", "my file")]
     made = [
-        home.path / name
-        for name in ("optuna.db", "executed/05_a.ipynb", "logs/pipeline.log", "flights/a")
+        home.path / name for name in ("optuna.db", "executed/05_a.ipynb", "logs/pipeline.log", "flights/a")
     ]
     for path in mine + made:
         path.parent.mkdir(exist_ok=True)
