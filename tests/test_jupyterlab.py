@@ -91,7 +91,7 @@ def test_no_table_is_wider_than_its_place(browser, tmp_path):  # noqa: F811
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         tables = [cell for cell in cells if "<table" in str(cell.get("outputs", ""))]
-        assert len(tables) >= 3, path.name
+        assert tables, path.name
         whole.cells += tables
     html, _ = HTMLExporter(template_name="lab").from_notebook_node(whole)
     (tmp_path / "page.html").write_text(html)
