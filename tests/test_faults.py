@@ -129,6 +129,26 @@ def picture(alt, data):
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
+    "old, new, same",
+    [
+        ("AUC 0.7611 of 3,006", "AUC 0.7612 of 3,006", True),
+        ("C  0.0015945492966073266", "C 0.0015945492966073264", True),
+        ("7.104e-05", "7.105e-05", True),
+        ("AUC 0.7611", "AUC 0.7613", False),
+        ("AUC 0.7611 of 3,006", "AUC 0.7611 of 3,007", False),
+        ("MLflow 3.17", "MLflow 3.18", False),
+        ("0.761 better", "0.761 worse", False),
+    ],
+)
+def test_outputs_may_differ_in_the_last_digit_between_machines(tmp_path, old, new, same):
+    for name, text in (("old", old), ("new", new)):
+        cell = new_code_cell("print(text)", outputs=[new_output("stream", name="stdout", text=text)])
+        nbformat.write(new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    assert (harness.differences(tmp_path / "old.ipynb", tmp_path / "new.ipynb") == []) == same
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
     "new, shown",
     [
         ([picture("bars", "WFla")], None),  # pixels differ between machines
