@@ -54,8 +54,8 @@ def _keeps_a_way_back(promote: Any) -> str:
                 promote(client, SCRATCH_MODEL, version)
             if _aliases(client, MODEL) != course:
                 raise NotYet(
-                    f"your function moved an alias of {MODEL} (in a copy), although it was called for another"
-                    " model. Use all three arguments."
+                    f"your function moved an alias of {MODEL} (in a copy), although the check called it for"
+                    " another model. Use all three arguments."
                 )
             _judge_aliases(_aliases(client, SCRATCH_MODEL), served, version)
             served = version
@@ -139,8 +139,8 @@ def _judge_online(online: pd.Series, training: pd.Series) -> None:
     other = (online != training) & online.notna()
     if other.any():
         raise NotYet(
-            f"{other.sum()} of {len(online)} drivers have another online value than in a training set as of"
-            " `NOW`: their last rows are later than the end of your period."
+            f"{other.sum()} of {len(online)} drivers have a different online value than in a training set as"
+            " of `NOW`: their last rows are later than the end of your period."
         )
 
 
@@ -220,7 +220,8 @@ def _judge_hour(ahead: timedelta, said: str) -> None:
         raise NotYet(f"the model server rejects the row for another reason: {said}.")
     if ahead != TOKYO:
         raise NotYet(
-            f"the row is {hours:g} hours after `NOW`, and Tokyo is {TOKYO.seconds // 3600} hours ahead."
+            f"the row is {hours:g} hours after `NOW`, and Tokyo is {TOKYO.seconds // 3600} hours ahead of"
+            " UTC."
         )
 
 
@@ -235,7 +236,7 @@ EXERCISES = [
         ),
         worked="""
 def promote(client, name, version):
-    # Ask first: once the alias has moved, nobody knows where it was.
+    # Ask first: once the alias has moved, the registry doesn't say where it was.
     served = client.get_model_version_by_alias(name, "production")
     client.set_registered_model_alias(name, "previous", served.version)
     client.set_registered_model_alias(name, "production", version)

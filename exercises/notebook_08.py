@@ -29,8 +29,8 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
 
     if not isinstance(report, Report):
         raise NotYet(
-            f"that is of the type {type(report).__name__}; assign a `Report` and don't call its `run`: the"
-            " check does."
+            f"your answer has the type {type(report).__name__}; assign a `Report`, and don't call its `run`:"
+            " the check does that."
         )
     columns = [
         name for name in before if name in set(predictions) - {"driver_id", "event_timestamp", "score"}
@@ -41,8 +41,8 @@ def _steady(report: Any, predictions: pd.DataFrame, before: pd.DataFrame) -> str
     for number in DRIFTED:
         if not _results(report, seen[number], reference).drifted.any():
             raise NotYet(
-                f"it finds no drift in week {number}, where the features moved far. Which values does your"
-                " method return for good weeks, and which for this one? A p-value falls when two tables"
+                f"it finds no drift in week {number}, where the features moved a long way. Which values does"
+                " your method return for good weeks, and which for this one? A p-value falls when two tables"
                 " differ more, and a distance grows."
             )
     quiet = _quiet_week(report, seen, reference, 1)
@@ -112,20 +112,20 @@ def _first(drifted: pd.DataFrame) -> str:
     if first.value < first.threshold:
         return (
             figures
-            + "That is a p-value: it falls with the number of rows, whether or not they tell something new,"
-            " and no threshold fits for long. Use a distance."
+            + "That is a p-value: it falls with the number of rows, whether or not they add information, and"
+            " no threshold fits for long. Use a distance."
         )
     return (
         figures
         + "That is a distance, and good weeks reach your threshold. Look at its values in all six weeks, and"
-        " leave room on both sides: some methods count in bins, and more rows make more bins."
+        " leave room on both sides: some methods use bins, and more rows make more bins."
     )
 
 
 def _worth_it(rule: Any, weekly: pd.DataFrame) -> str:
     if not callable(rule):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; write a function that takes one week's row."
+            f"your answer has the type {type(rule).__name__}; write a function that takes one week's row."
         )
 
     def says(week: pd.Series, what: str, **other: float) -> bool:
@@ -219,7 +219,7 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
 
     if not callable(more_evidence):
         raise NotYet(
-            f"that is of the type {type(more_evidence).__name__}; write a function that takes the gate's"
+            f"your answer has the type {type(more_evidence).__name__}; write a function that takes the gate's"
             " rows."
         )
     rows, honest = _lucky(everything)
@@ -240,8 +240,8 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
     return (
         f"A gain of {honest.challenger - honest.champion:+.4f}, all of it luck, had an interval of {was} from"
         f" {drivers} drivers; with {claimed:,} supposed drivers it is {now}, and the gate opens. If you ask a"
-        " server every hour, you have such a table: one outcome joins 24 answers. It does no harm as long as"
-        " you draw drivers and not rows."
+        " server every hour, you get such a table: one outcome joins 24 answers. It does no harm as long as"
+        " the gate draws drivers and not rows."
     )
 
 
@@ -286,13 +286,13 @@ def _judge_copies(table: pd.DataFrame, rows: pd.DataFrame) -> int:
     if invented := len(taken.index.difference(given.index)):
         raise NotYet(
             f"{invented} combinations of label and scores are in none of the given rows. Don't invent any;"
-            " only `driver_id` is yours to write."
+            " change only `driver_id`."
         )
     often = taken.reindex(given.index, fill_value=0) / given
     if often.nunique() > 1:
         raise NotYet(
             f"some rows are in your table {often.min():g} times and others {often.max():g} times. By"
-            " choosing rows by their outcome you can show anything; repeat every row equally often."
+            " choosing rows by their outcome, you can show anything; repeat every row equally often."
         )
     return int(often.iloc[0])
 
@@ -305,8 +305,8 @@ def _why_closed(times: int, claimed: int, drivers: int) -> str:
         )
     if times == 1:
         return (
-            f"It counts {claimed} drivers in your table, with one row each. How can there be more of them"
-            " without any new row?"
+            f"It counts {claimed} drivers in your table, with one row each. How can there be more drivers"
+            " without any new answers?"
         )
     return (
         f"It counts {claimed:,} drivers in your table. That's the right direction; the width of an interval"
@@ -325,7 +325,8 @@ EXERCISES = [
             " the threshold well between them."
         ),
         worked="""
-# A normed Wasserstein distance counts in standard deviations of the reference: no bins, no rows.
+# A normed Wasserstein distance counts in standard deviations of the reference: bins and the number
+# of rows don't matter.
 # Good weeks stay near 0.1, and in weeks 2 and 3 two features moved by half a deviation and more.
 steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
 """,
@@ -335,8 +336,8 @@ steady_report = Report([DataDriftPreset(method="wasserstein", threshold=0.3)])
         "Write the rule",
         _worth_it,
         more=(
-            "Retraining can win back what was lost, and nothing more. Two of the five figures tell how much"
-            " that is; the other three only tell that someone should look. How far apart are the two in"
+            "Retraining can win back what was lost, and nothing more. Two of the five figures say how much"
+            " that is; the other three only say that someone should look. How far apart are the two in"
             " weeks 1 to 3, and in weeks 4 to 6? And what does your comparison return when one of them is"
             " NaN?"
         ),

@@ -38,7 +38,7 @@ def _together(of_one_worker: Any) -> str:
     import pandas as pd
 
     if not callable(of_one_worker):
-        raise NotYet(f"that is of the type {type(of_one_worker).__name__}; the answer is a function.")
+        raise NotYet(f"your answer has the type {type(of_one_worker).__name__}; write a function.")
     questions = pd.read_parquet(current().data / "driver_labels.parquet")
     for count in WORKERS:
         with attempt("`of_one_worker` failed"):
@@ -51,7 +51,7 @@ def _together(of_one_worker: Any) -> str:
         _judge(mixed, questions, "when each worker is a process of its own")
     largest = max(len(shard) for shard in elsewhere[0][5])
     return (
-        "Each driver's rows are with one of two, three or five workers, in each process alike. The largest"
+        "Each driver's rows are with one worker, of two, three, or five, and all processes agree. The largest"
         f" of five shards has {largest} of {len(questions)} rows."
     )
 
@@ -63,18 +63,18 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
     for rank, rows in enumerate(shards):
         if not isinstance(rows, pd.DataFrame):
             raise NotYet(
-                f"for worker {rank} of {count} it gives something of the type {type(rows).__name__}; let it"
-                " give rows of the table."
+                f"for worker {rank} of {count}, it returns a value of the type {type(rows).__name__}; return"
+                " rows of the table."
             )
         if rows.empty:
             raise NotYet(f"worker {rank} of {count} gets no row.")
     lacking = sorted(set(questions.columns) - set.intersection(*(set(rows.columns) for rows in shards)))
     if lacking:
-        raise NotYet(f"the column {lacking[0]!r} is gone; give whole rows of the table.")
+        raise NotYet(f"the column {lacking[0]!r} is gone; return whole rows of the table.")
     # By what a row holds, and not by its index: who numbers the rows anew has the same rows.
     given, whole = _counted(pd.concat(shards)[list(questions.columns)]), _counted(questions)
     if not given.index.isin(whole.index).all():
-        raise NotYet("a worker has a row that the table does not hold. Give its rows as they are.")
+        raise NotYet("a worker has a row that isn't in the table. Return its rows as they are.")
     often = given.sub(whole, fill_value=0).astype(int)
     if twice := often[often > 0].sum():
         raise NotYet(f"{where}, {twice} rows are with more than one of {count} workers.")
@@ -108,7 +108,7 @@ def _in_a_process(function: Any, questions: pd.DataFrame, seed: str) -> dict[int
 
     with tempfile.TemporaryDirectory() as folder:
         given, answered = Path(folder, "given"), Path(folder, "answered")
-        with attempt("your function cannot be sent to another process"):
+        with attempt("your function can't be sent to another process"):
             given.write_bytes(cloudpickle.dumps((function, questions, WORKERS)))
         command = [sys.executable, "-c", _ASK, str(given), str(answered)]
         done = subprocess.run(
@@ -128,7 +128,7 @@ def _weighed(combine: Any) -> str:
     import numpy as np
 
     if not callable(combine):
-        raise NotYet(f"that is of the type {type(combine).__name__}; the answer is a function.")
+        raise NotYet(f"your answer has the type {type(combine).__name__}; write a function.")
     rng = np.random.default_rng(9)
     X = rng.normal(size=(sum(SIZES), 4)) + np.repeat([0.0, 1.0, -2.0], SIZES)[:, None]
     y = (rng.random(sum(SIZES)) < 0.4).astype(float)
@@ -138,11 +138,11 @@ def _weighed(combine: Any) -> str:
     with attempt("`combine` failed"):
         answer = combine([mean.copy() for mean in means], list(SIZES))
         if answer is None:
-            raise NotYet("your function gives nothing. Does it end with a `return`?")
+            raise NotYet("your function returns nothing. Does it end with a `return`?")
         answer = np.asarray(answer, dtype=float)
     if answer.shape != whole.shape:
         raise NotYet(
-            f"it gives something of the shape {answer.shape}; a gradient here has the shape {whole.shape}."
+            f"it returns an array of the shape {answer.shape}; a gradient here has the shape {whole.shape}."
         )
     if np.allclose(answer, whole, rtol=1e-9):
         return (
@@ -152,22 +152,22 @@ def _weighed(combine: Any) -> str:
         )
     if np.allclose(answer, np.mean(means, axis=0)):
         raise NotYet(
-            f"that is the plain mean: a row of the shard of {SIZES[2]} counts as much as fourteen of that of"
-            f" {SIZES[0]}."
+            f"that is the plain mean: a row in the shard of {SIZES[2]} counts as much as fourteen rows in the"
+            f" shard of {SIZES[0]}."
         )
     if np.allclose(answer, np.sum(means, axis=0)):
         raise NotYet(
-            "that is the sum of three means, about three times a mean. How many rows is each of them about?"
+            "that is the sum of three means, about three times a mean. How many rows does each mean cover?"
         )
     total = np.sum([mean * size for mean, size in zip(means, SIZES, strict=True)], axis=0)
     if np.allclose(answer, total):
         raise NotYet(
-            "that is the gradient of the summed loss, which grows with the number of rows. The loss is a mean"
-            " over all rows."
+            "that is the gradient of the summed loss, which grows with the number of rows. The loss is the"
+            " mean over all rows."
         )
     raise NotYet(
-        "that is not the gradient of all rows together. From a shard's mean, how do you get its sum? And from"
-        " all sums the mean?"
+        "that is not the gradient of all rows together. How do you get a shard's sum from its mean, and the"
+        " mean of all rows from all sums?"
     )
 
 
@@ -197,22 +197,20 @@ def _six(trainer: Any) -> str:
     from lifecycle.training.distributed import round_trip
 
     if not isinstance(trainer, CustomTrainer):
-        raise NotYet(f"that is of the type {type(trainer).__name__}; the answer is a `CustomTrainer`.")
+        raise NotYet(f"your answer has the type {type(trainer).__name__}; assign a `CustomTrainer`.")
     client, sent = captured_trainer()
-    with attempt("the client cannot render your trainer"):
+    with attempt("the client can't render your trainer"):
         client.train(runtime=RUNTIME, trainer=trainer)
         back = round_trip(sent[0])
     if back != sent[0]:
-        raise NotYet(
-            "Trainer's models do not understand all of it: compare what you set with the TrainJob above."
-        )
+        raise NotYet("Trainer's models drop a part of it: compare what you set with the TrainJob above.")
     asked = sent[0]["spec"]["trainer"]
     command = asked["command"][-1]
     volume = Cluster().volume
     on_volume = [f"'{name}': '{volume}/" in command for name in ("feature_repo", "labels", "folder")]
     if getsource(shipped.train) not in command or not all(on_volume):
         raise NotYet(
-            "the rendered command does not train with `on_cluster`: give `func=shipped.train` and"
+            "the rendered command doesn't train with `on_cluster`: pass `func=shipped.train` and"
             " `func_args=on_cluster`."
         )
     if reserved := RESERVED & {variable["name"] for variable in asked.get("env", [])}:
@@ -224,19 +222,22 @@ def _six(trainer: Any) -> str:
     each = _processes(asked)
     if nodes == 6:
         raise NotYet(
-            "that asks for six pods. You have three machines of two CPUs: how many pods, and how many"
+            "that asks for six pods. You have three machines with two CPUs each: how many pods, and how many"
             " processes in each?"
         )
     if nodes != 3:
-        raise NotYet(f"the TrainJob asks for {nodes} pods. Which argument of `CustomTrainer` says how many?")
+        raise NotYet(
+            f"the TrainJob asks for {nodes} pod{'s' * (nodes > 1)}. Which argument of `CustomTrainer` says how"
+            " many?"
+        )
     if each != 2:
         raise NotYet(
-            f"three pods with {each} of these processes each make {3 * each} workers. Trainer starts one for"
-            " each CPU that a pod requests: which argument of `CustomTrainer` says what a pod gets?"
+            f"three pods with {each} process{'es' * (each > 1)} each make {3 * each} workers. Trainer starts"
+            " one for each CPU that a pod requests: which argument of `CustomTrainer` says what a pod gets?"
         )
     return (
         "numNodes: 3, and two CPUs for each: Trainer lets `torchrun` start two processes in each pod, with"
-        " the ranks 0 to 5. The runtime's memory stays as it is."
+        " the ranks 0 to 5. The runtime's memory request stays as it is."
     )
 
 
@@ -274,12 +275,12 @@ def of_one_worker(questions, rank, workers):
         "Weigh the shards",
         _weighed,
         more=(
-            "A shard's mean gradient times its number of rows is its sum. The sums may be added. The mean"
-            " over all rows is that total, divided once."
+            "A shard's mean gradient times its number of rows is its sum. You can add up the sums. The mean"
+            " over all rows is that total, divided once by the number of all rows."
         ),
         worked="""
 def combine(gradients, rows):
-    # A mean counts as much as the rows behind it.
+    # Weight each mean by the number of rows behind it.
     return np.average(gradients, axis=0, weights=rows)
 """,
     ),
@@ -288,11 +289,11 @@ def combine(gradients, rows):
         "Ask for six workers",
         _six,
         more=(
-            "Two numbers, two arguments of `CustomTrainer`: the pods are `num_nodes`. The processes follow"
-            " from the CPUs of a pod, which are a part of `resources_per_node`."
+            "`CustomTrainer` has an argument for each number. `num_nodes` is the number of pods. The"
+            " processes follow from a pod's CPUs, which are a part of `resources_per_node`."
         ),
         worked="""
-# Three pods of two CPUs: Trainer starts a process for each.
+# Three pods with two CPUs each: Trainer starts a process for each CPU.
 six = CustomTrainer(
     func=shipped.train,
     func_args=on_cluster,

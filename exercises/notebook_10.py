@@ -22,7 +22,7 @@ def _unlimited(answer: Any) -> str:
 
     if not callable(answer):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the answer is a function of a list of manifests."
+            f"your answer has the type {type(answer).__name__}; write a function of a list of manifests."
         )
     files = manifests.read(REPOSITORY / "cluster" / "manifests")
     kinds = ("Deployment", "Job", "InferenceService", "Experiment")
@@ -44,23 +44,24 @@ def _unlimited(answer: Any) -> str:
             }
             del holder[removed][removed]
             _containers(documents[place]).append(second)
-            with attempt("your function ends with an error"):
+            with attempt("your function fails"):
                 named = set(answer(documents))
             expected = {documents[place]["metadata"]["name"]}
             what = f"the {documents[place]['kind']} {documents[place]['metadata']['name']!r}"
             if expected - named:
                 raise NotYet(
-                    f"{what} is left out: its container 'sidecar' has no {removed!r}; the other containers"
-                    " have all."
+                    f"{what} is left out: its container 'sidecar' has no {removed!r}; its other containers"
+                    " have a memory limit."
                 )
             if wrong := sorted(map(str, named - expected)):
                 raise NotYet(
-                    f"{wrong[0]!r} is named, and each of its containers has a limit, or it has no pod at all."
+                    f"your set contains {wrong[0]!r}, but each of its containers has a limit, or it has no"
+                    " pod at all."
                 )
             tried += 1
     return (
-        f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can refuse"
-        " them itself: that is what admission policies are for."
+        f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can reject"
+        " them itself: that's what admission policies are for."
     )
 
 
@@ -73,12 +74,12 @@ def _says_it_to_katib(parameters: Any) -> str:
     from lifecycle.cluster import katib
 
     if isinstance(parameters, str):
-        with attempt("that text is no YAML"):
+        with attempt("that text isn't YAML"):
             parameters = yaml.safe_load(parameters)
     spec = models.V1beta1ParameterSpec
     if not isinstance(parameters, list | tuple):
         raise NotYet(
-            f"that is of the type {type(parameters).__name__}; Katib takes a list with an entry for each"
+            f"your answer has the type {type(parameters).__name__}; Katib takes a list with an entry for each"
             " hyperparameter, as in the YAML above."
         )
     for one in parameters:
@@ -115,8 +116,9 @@ def _says_it_to_katib(parameters: Any) -> str:
             raise NotYet(f"{name} has no parameterType.")
         if kind != {"learning_rate": "double", "epochs": "int"}[name]:
             raise NotYet(
-                f"{name} is of the type {kind!r}. Katib's types in the YAML above are for a fraction, a whole"
-                " number and a choice; in a choice, a sampler doesn't know what lies between."
+                f"{name} is of the type {kind!r}. The YAML above has a type for fractions, one for whole"
+                " numbers, and one for choices; with a choice, a sampler doesn't know the order of the"
+                " values."
             )
         if not {"min", "max"} <= limits.keys():
             raise NotYet(f"{name} has no {' and no '.join(sorted({'min', 'max'} - limits.keys()))}.")
@@ -128,7 +130,7 @@ def _says_it_to_katib(parameters: Any) -> str:
         limits.setdefault("distribution", "uniform")  # as Katib does
         if kind == "int" and limits["distribution"] != "uniform":
             raise NotYet(f"{name} has a logarithmic scale, but 4, 8, and 12 are equally far apart.")
-    with attempt("Optuna makes no range of these limits"):
+    with attempt("Optuna can't make a range of these limits"):
         space = katib.distributions(read)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     drawn = [study.ask(dict(sorted(space.items()))).params for _ in range(200)]
@@ -144,7 +146,7 @@ def _says_it_to_katib(parameters: Any) -> str:
         )
     return (
         f"Read back, it is Optuna's space: of 200 draws, {small} have a learning rate below 0.001, and the"
-        " epochs are 4, 8 or 12."
+        " epochs are 4, 8, or 12."
     )
 
 
@@ -173,17 +175,17 @@ FOLDERS = ("", "file")
 
 def _out_of_reach(answer: Any) -> str:
     if not callable(answer):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the answer is a function of a client.")
+        raise NotYet(f"your answer has the type {type(answer).__name__}; write a function of a client.")
     with scratch_tracking() as client:
         for name, place in PLACES.items():
             client.create_experiment(name, artifact_location=place)
         found = {experiment.name: experiment.artifact_location for experiment in client.search_experiments()}
-        with attempt("your function ends with an error"):
+        with attempt("your function fails"):
             named = set(answer(client))
     if other := [one for one in named if not isinstance(one, str)]:
-        raise NotYet(f"it returns something of the type {type(other[0]).__name__}; return the names.")
+        raise NotYet(f"it returns a value of the type {type(other[0]).__name__}; return the names.")
     if strange := sorted(named - set(found)):
-        raise NotYet(f"{strange[0]!r} is the name of no experiment; return the names.")
+        raise NotYet(f"{strange[0]!r} isn't the name of an experiment; return the names.")
     far = {name for name, place in found.items() if urlparse(place).scheme in FOLDERS}
     if missed := sorted(far - named):
         raise NotYet(
@@ -192,12 +194,12 @@ def _out_of_reach(answer: Any) -> str:
         )
     if wrong := sorted(named - far):
         raise NotYet(
-            f"{wrong[0]!r} is named, and its files are at {found[wrong[0]]!r}, which is no folder of one"
-            " machine."
+            f"{wrong[0]!r} doesn't belong in the result: its files are at {found[wrong[0]]!r}, which isn't a"
+            " folder on one machine."
         )
     return (
-        f"{len(far)} of {len(found)} experiments keep their files in a folder of one machine. A server in"
-        " front of the database lists their runs and metrics to everybody, and their models load only where"
+        f"{len(far)} of {len(found)} experiments keep their files in a folder on one machine. A server in"
+        " front of the database shows their runs and metrics to everybody, but their models load only where"
         " that folder is."
     )
 
@@ -208,9 +210,9 @@ EXERCISES = [
         "Find the pods without a limit",
         _unlimited,
         more=(
-            "First a function that gives the containers of a manifest, of whichever kind; then `get` with a"
-            " default, three times: `container.get('resources', {})` and so on. Not every manifest has a pod,"
-            " and a pod can have several containers."
+            "First write a function that returns the containers of a manifest, of any kind. Then call `get`"
+            " with a default three times: `container.get('resources', {})` and so on. Not every manifest has"
+            " a pod, and a pod can have several containers."
         ),
         worked="""
 def containers(document):
@@ -240,7 +242,8 @@ def unlimited(documents):
             " `feasibleSpace` limits in quotes; the whole numbers are four apart."
         ),
         worked="""
-# All values are strings; without logUniform, nine of ten trials would be above 0.01.
+# All values are strings. Without logUniform, nine of ten trials would be above 0.01. With a step, Katib
+# rounds, and chooses 8 twice as often as 4 or 12.
 in_katibs_words = [
     {
         "name": "learning_rate",
@@ -260,17 +263,17 @@ in_katibs_words = [
         "Find what a colleague can't load",
         _out_of_reach,
         more=(
-            "`client.search_experiments()` gives the experiments, and `artifact_location` is where the files"
-            " of their runs go. There are two ways to write a folder of this machine: as a path, and as an"
-            " address with a scheme."
+            "`client.search_experiments()` returns the experiments, and `artifact_location` is where the"
+            " files of their runs go. There are two ways to write a folder on this machine: as a path, and as"
+            " an address with a scheme."
         ),
         worked="""
 from urllib.parse import urlparse
 
 
 def out_of_reach(client):
-    # A path has no scheme, and "file:" is a path in other clothes. Every other scheme
-    # names a server, which a colleague reaches as well as we do.
+    # A path has no scheme, and "file:" is another way to write a path. Every other scheme
+    # names a server, which a colleague can reach as well as you can.
     schemes = {e.name: urlparse(e.artifact_location).scheme for e in client.search_experiments()}
     return [name for name, scheme in schemes.items() if scheme in ("", "file")]
 """,

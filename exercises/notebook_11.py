@@ -166,7 +166,7 @@ def _gives_up(careful: Any) -> str:
         raise NotYet(f"the broken table was queried {count} times; retrying doesn't repair it.")
     if "no column conv_rate" not in message:
         raise NotYet(
-            f"the task failed at once, with the message {message!r}. To repair the table, one needs the"
+            f"the task failed at once, with the message {message!r}. To repair the table, you need the"
             " warehouse's own message."
         )
     return "Three attempts for a hiccup, one for a broken table, and the error carries the reason."

@@ -13,7 +13,7 @@ def _answers_from(answer: Any) -> str:
     from helpers.data import FIRST_DRIVER, NOW
 
     if not callable(answer):
-        raise NotYet(f"that is of the type {type(answer).__name__}; the answer is a function of a table.")
+        raise NotYet(f"your answer has the type {type(answer).__name__}; write a function of a table.")
     noon, hour = pd.Timestamp(NOW).as_unit("us") - pd.Timedelta("1d"), pd.Timedelta("1h")
     cases = {
         "was written two hours after it happened": 2 * hour,
@@ -30,18 +30,19 @@ def _answers_from(answer: Any) -> str:
             "avg_daily_trips": 5,
         }
     )
-    with attempt("your function ends with an error"):
+    with attempt("your function fails"):
         found = answer(rows.copy())
         if found is ...:
             raise NotYet("your function still returns `...`.")
         if found is None or isinstance(found, pd.DataFrame):
             raise NotYet(
-                f"it gives {'nothing' if found is None else 'a table'}; give one moment for each row."
+                f"it returns {'nothing' if found is None else 'a table'}; return one moment for each row."
             )
         moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
     if len(moments) != len(rows):
         raise NotYet(
-            f"{len(rows)} rows, and your function gives {len(moments)} moments. Give one for each row."
+            f"there are {len(rows)} rows, and your function returns {len(moments)} moments. Return one for"
+            " each row."
         )
 
     with staged(rows) as store:
@@ -57,18 +58,18 @@ def _answers_from(answer: Any) -> str:
     for case, there, sooner in zip(cases, at, before, strict=True):
         if not there:
             raise NotYet(
-                f"a row that {case}: at your moment Feast does not give it yet. Is it both past and written"
-                " then?"
+                f"a row that {case}: at your moment, Feast doesn't return it yet. Has it both happened and"
+                " been written by then?"
             )
         if sooner:
             raise NotYet(
-                f"a row that {case}: Feast gives it a microsecond before your moment already. What does it"
-                " still wait for?"
+                f"a row that {case}: Feast already returns it a microsecond before your moment. What"
+                " does your moment still wait for?"
             )
     return (
-        "A row answers from the later of its two times. On that column the ASOF store joins when it is asked"
-        " for what was known; before, it drops rows that are written late about an earlier time than is known"
-        " already."
+        "A row may answer from the later of its two times. With `filter_by_created_timestamp`, the ASOF store"
+        " joins on that column. Before the join, it drops each row that was written after a row about a later"
+        " time."
     )
 
 
@@ -94,7 +95,7 @@ def _graph() -> list[tuple[Dataset, Dataset]]:
 def _models_from(answer: Any) -> str:
     if not callable(answer):
         raise NotYet(
-            f"that is of the type {type(answer).__name__}; the answer is a function of edges and a data set."
+            f"your answer has the type {type(answer).__name__}; write a function of edges and a data set."
         )
     edges = _graph()
     drivers_speed = ("shop/drivers", "speed_file")
@@ -106,7 +107,7 @@ def _models_from(answer: Any) -> str:
         MODELS[4]: set(),
     }
     for dataset, expected in cases.items():
-        with attempt("your function ends with an error"):
+        with attempt("your function fails"):
             found = answer(list(edges), dataset)
             if found is ... or found is None:
                 raise NotYet("your function returns nothing.")
@@ -114,8 +115,8 @@ def _models_from(answer: Any) -> str:
         what = f"{dataset[1]!r} of {dataset[0]!r}"
         if strange := [one for one in found if one not in MODELS.values()]:
             raise NotYet(
-                f"for {what} you return {strange[0]!r}, which is no model's data set. Each is a namespace and"
-                " a name, and a model's name begins with 'models:/'."
+                f"for {what}, you return {strange[0]!r}, which is no model's data set. Each is a namespace"
+                " and a name, and a model's name begins with 'models:/'."
             )
         if missed := sorted(expected - found):
             raise NotYet(
@@ -124,8 +125,8 @@ def _models_from(answer: Any) -> str:
             )
         if wrong := sorted(found - expected):
             raise NotYet(
-                f"for {what} you return {wrong[0][1]!r}, to which no path leads from there. Two projects have"
-                " data sets of one name: what tells them apart?"
+                f"for {what}, you return {wrong[0][1]!r}, to which no path leads from there. Two projects"
+                " have data sets with the same name: what tells them apart?"
             )
     return (
         f"Of {len(MODELS)} models, {len(cases[SPEED])} learned from the file, each through a feature view and"
@@ -159,7 +160,7 @@ def answers_from(stats):
         ),
         worked="""
 def models_from(edges, dataset):
-    # A data set is a namespace and a name: a name alone would join two projects.
+    # A data set is a namespace and a name: by the name alone, two projects would be one.
     reached, waiting = set(), [dataset]
     while waiting:
         current = waiting.pop()

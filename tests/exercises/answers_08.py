@@ -26,7 +26,7 @@ from evidently.metrics import MeanValue
 
 steady_report = Report([MeanValue(column="acc_rate")])
 """,
-            "that is of the type Snapshot": "steady_report = snapshot",
+            "your answer has the type Snapshot": "steady_report = snapshot",
         },
     ),
     "8.2": Answers(
@@ -77,7 +77,7 @@ def worth_retraining(week):
             "your function failed for week 1": (
                 "def worth_retraining(week):\n    return week.AUC < week.before"
             ),
-            "that is of the type bool": "worth_retraining = True",
+            "your answer has the type bool": "worth_retraining = True",
         },
     ),
     "8.3": Answers(
@@ -111,7 +111,7 @@ def more_evidence(rows):
             "no column driver_id": "def more_evidence(rows):\n    return rows.drop(columns='driver_id')",
             "a value of the type int": "def more_evidence(rows):\n    return len(rows)",
             "`more_evidence` failed: AttributeError": "def more_evidence(rows):\n    return rows.driver",
-            "that is of the type DataFrame": "more_evidence = everything",
+            "your answer has the type DataFrame": "more_evidence = everything",
         },
     ),
 }

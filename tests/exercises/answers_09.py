@@ -37,14 +37,14 @@ def of_one_worker(questions, rank, workers):
     number = (questions.driver_id - 1001).clip(lower=0, upper=workers - 1)
     return questions[number == rank]
 """,
-            "something of the type int": (
+            "a value of the type int": (
                 "def of_one_worker(questions, rank, workers):\n    return len(questions)"
             ),
             "the column 'event_timestamp' is gone": """
 def of_one_worker(questions, rank, workers):
     return questions[questions.driver_id % workers == rank][['driver_id']]
 """,
-            "a row that the table does not hold": """
+            "a row that isn't in the table": """
 def of_one_worker(questions, rank, workers):
     mine = questions[questions.driver_id % workers == rank]
     return mine.assign(driver_id=mine.driver_id // workers)
@@ -52,7 +52,7 @@ def of_one_worker(questions, rank, workers):
             "`of_one_worker` failed": (
                 "def of_one_worker(questions, rank, workers):\n    return questions.driver"
             ),
-            "that is of the type DataFrame": "of_one_worker = questions",
+            "your answer has the type DataFrame": "of_one_worker = questions",
         },
     ),
     "9.2": Answers(
@@ -70,10 +70,10 @@ def combine(gradients, rows):
                 "def combine(gradients, rows):\n    return np.array(rows) @ np.array(gradients)"
             ),
             "not the gradient of all rows": "def combine(gradients, rows):\n    return gradients[0]",
-            "something of the shape ()": "def combine(gradients, rows):\n    return np.mean(gradients)",
+            "an array of the shape ()": "def combine(gradients, rows):\n    return np.mean(gradients)",
             "`combine` failed": "def combine(gradients, rows):\n    return gradients / rows",
             "a `return`": "def combine(gradients, rows):\n    np.average(gradients, axis=0, weights=rows)",
-            "that is of the type int": "combine = 3",
+            "your answer has the type int": "combine = 3",
         },
     ),
     "9.3": Answers(
@@ -98,18 +98,18 @@ six = CustomTrainer(func=shipped.train, func_args=on_cluster, resources_per_node
             "make 18 workers": """
 six = CustomTrainer(func=shipped.train, func_args=on_cluster, num_nodes=3, resources_per_node={"cpu": 6})
 """,
-            "give `func=shipped.train`": """
+            "pass `func=shipped.train`": """
 six = CustomTrainer(func=distributed.work, func_args=inputs, num_nodes=3, resources_per_node={"cpu": "2"})
 """,
             "and `func_args=on_cluster`": """
 six = CustomTrainer(func=shipped.train, func_args=inputs, num_nodes=3, resources_per_node={"cpu": "2"})
 """,
-            "does not train with `on_cluster`": """
+            "doesn't train with `on_cluster`": """
 six = CustomTrainer(
     func=trainer.train_and_lose_a_worker, func_args=on_cluster, num_nodes=3, resources_per_node={"cpu": "2"}
 )
 """,
-            "that is of the type dict": "six = {'num_nodes': 3}",
+            "your answer has the type dict": "six = {'num_nodes': 3}",
         },
     ),
 }

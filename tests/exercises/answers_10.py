@@ -35,11 +35,11 @@ def unlimited(documents):
                 found.add(document["metadata"]["name"])
     return found
 """,
-            "is named, and each of its containers has a limit": """
+            "but each of its containers has a limit": """
 def unlimited(documents):
     return {document["metadata"]["name"] for document in documents}
 """,
-            "your function ends with an error: KeyError": """
+            "your function fails: KeyError": """
 def unlimited(documents):
     return [
         one
@@ -47,7 +47,7 @@ def unlimited(documents):
         if "memory" not in one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     ]
 """,
-            "the answer is a function of a list of manifests": 'unlimited = {"redis"}',
+            "write a function of a list of manifests": 'unlimited = {"redis"}',
         },
     ),
     "10.2": Answers(
@@ -140,7 +140,7 @@ in_katibs_words = [
     },
 ]
 """,
-            "Optuna makes no range of these limits: ValueError": """
+            "Optuna can't make a range of these limits: ValueError": """
 in_katibs_words = [
     {
         "name": "learning_rate",
@@ -155,7 +155,7 @@ in_katibs_words = [
                 "in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]"
             ),
             "the names are none": "in_katibs_words = []",
-            "that is of the type dict; Katib takes a list": "in_katibs_words = space",
+            "your answer has the type dict; Katib takes a list": "in_katibs_words = space",
         },
     ),
     "10.3": Answers(
@@ -175,7 +175,7 @@ def out_of_reach(client):
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if e.artifact_location.startswith("file:")]
 """,
-            "which is no folder of one machine": """
+            "which isn't a folder on one machine": """
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if "mlflow-artifacts" not in e.artifact_location]
 """,
@@ -183,15 +183,15 @@ def out_of_reach(client):
 def out_of_reach(client):
     return [e.name for e in client.search_experiments() if e.artifact_location.startswith("/")]
 """,
-            "is the name of no experiment": (
+            "isn't the name of an experiment": (
                 "def out_of_reach(client):\n    return [e.experiment_id for e in client.search_experiments()]"
             ),
-            "something of the type Experiment": """
+            "a value of the type Experiment": """
 def out_of_reach(client):
     return [e for e in client.search_experiments() if e.artifact_location.startswith(("/", "file:"))]
 """,
-            "the answer is a function of a client": "out_of_reach = ['of Ana']",
-            "your function ends with an error": (
+            "write a function of a client": "out_of_reach = ['of Ana']",
+            "your function fails": (
                 "def out_of_reach(client):\n    return [e.name for e in client.list_experiments()]"
             ),
         },

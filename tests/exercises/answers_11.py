@@ -136,7 +136,7 @@ async def careful(kind: str, attempts: str) -> int:
     except ValueError:
         return 0
 """,
-            "one needs the warehouse's own message": """
+            "you need the warehouse's own message": """
 @training.task(retries=2)
 async def careful(kind: str, attempts: str) -> int:
     try:

@@ -10,25 +10,27 @@ def answers_from(stats):
 """,
         ],
         wrong={
-            "two hours after it happened: at your moment Feast does not give it yet": (
+            "two hours after it happened: at your moment, Feast doesn't return it yet": (
                 "def answers_from(stats):\n    return stats.event_timestamp"
             ),
-            "as a forecast is: at your moment Feast does not give it yet": (
+            "as a forecast is: at your moment, Feast doesn't return it yet": (
                 "def answers_from(stats):\n    return stats.created"
             ),
-            "a microsecond before your moment already": """
+            "already returns it a microsecond before your moment": """
 def answers_from(stats):
     return stats[["event_timestamp", "created"]].max(axis=1) + pd.Timedelta("1h")
 """,
-            "Give one for each row": (
+            "Return one for each row": (
                 'def answers_from(stats):\n    return [stats[["event_timestamp", "created"]].max().max()]'
             ),
-            "it gives a table": 'def answers_from(stats):\n    return stats[["event_timestamp", "created"]]',
-            "it gives nothing": (
+            "it returns a table": (
+                'def answers_from(stats):\n    return stats[["event_timestamp", "created"]]'
+            ),
+            "it returns nothing": (
                 'def answers_from(stats):\n    later = stats[["event_timestamp", "created"]].max(axis=1)'
             ),
-            "the answer is a function of a table": "answers_from = 'created'",
-            "your function ends with an error": "def answers_from(stats):\n    return stats.written",
+            "write a function of a table": "answers_from = 'created'",
+            "your function fails": "def answers_from(stats):\n    return stats.written",
         },
     ),
     "13.2": Answers(
@@ -68,9 +70,9 @@ def models_from(edges, dataset):
         reached |= {source for source, target in edges if target in reached}
     return {one for one in reached if one[1].startswith("models:/")}
 """,
-            "the answer is a function of edges and a data set": "models_from = {('mlflow', 'models:/a/1')}",
+            "write a function of edges and a data set": "models_from = {('mlflow', 'models:/a/1')}",
             "your function returns nothing": "def models_from(edges, dataset):\n    found = set()",
-            "your function ends with an error": "def models_from(edges, dataset):\n    return edges[dataset]",
+            "your function fails": "def models_from(edges, dataset):\n    return edges[dataset]",
         },
     ),
 }
