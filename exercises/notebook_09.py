@@ -227,8 +227,8 @@ def _six(trainer: Any) -> str:
         )
     if nodes != 3:
         raise NotYet(
-            f"the TrainJob asks for {nodes} pod{'s' * (nodes > 1)}. Which argument of `CustomTrainer` says how"
-            " many?"
+            f"the TrainJob asks for {nodes} pod{'s' * (nodes > 1)}. Which argument of `CustomTrainer` says"
+            " how many?"
         )
     if each != 2:
         raise NotYet(
