@@ -118,7 +118,7 @@ class LocalRuntime:
 
 
 def train_and_lose_a_worker(parameters: dict | None = None, **named: object) -> None:
-    """Train as one worker of several, but worker 1 is killed after epoch 110. Shipped as text as well.
+    """Train as one worker of several, and kill worker 1 after epoch 110. Shipped as text, too.
 
     Args:
         parameters: the arguments of work, in lifecycle/src/lifecycle/training/distributed.py.

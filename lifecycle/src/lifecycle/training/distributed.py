@@ -76,14 +76,14 @@ class Outcome:
 
 
 def shard(rows: int, rank: int, workers: int) -> range:
-    """The rows of one worker: each ``workers``-th, beginning with its rank.
+    """Return the rows of one worker: every ``workers``-th row, starting with its rank.
 
-    Together they are all rows, each once.
+    Together, the shards contain each row exactly once.
 
     Args:
-        rows: number of rows in all.
-        rank: of the worker, from 0.
-        workers: their number.
+        rows: the number of all rows.
+        rank: the worker's rank, from 0.
+        workers: the number of workers.
 
     Raises:
         NotTrained: there are more workers than rows, or no worker has this rank.
@@ -251,16 +251,15 @@ class Training:
         self.losses: list[float] = []
 
     def step(self) -> None:
-        """One step on scikit-learn's objective for logistic regression, divided by C and the row count."""
+        """Take one step on scikit-learn's logistic regression objective, divided by C and the row count."""
         torch = _torch()
         self.optimizer.zero_grad()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             self.shared(self.X)[:, 0], self.y, reduction="sum"
         )
         penalty = (self.model.weight**2).sum() / (2 * self.C * self.total)
-        # Shards are not of one size, so their mean losses may not be averaged: the sum over this shard is
-        # divided by all rows, and multiplied by the number of workers, by which the gradients will be
-        # divided.
+        # Shards differ in size, so the mean of their mean losses would be wrong. Divide this shard's sum by
+        # the number of all rows. PyTorch divides gradients by the number of workers, so multiply by it.
         objective = loss * self.workers / self.total + penalty
         objective.backward()
         self.optimizer.step()
