@@ -53,7 +53,7 @@ def _fresh_acceptance(answer: Any) -> str:
     view = _a_view(answer)
     if view.name != "driver_acceptance":
         raise NotYet(
-            f"the view is named {view.name!r}; name it 'driver_acceptance', so that the team finds it."
+            f"the view is named {view.name!r}; name it 'driver_acceptance', so that the team can find it."
         )
     if view.entities != ["driver"]:
         raise NotYet(

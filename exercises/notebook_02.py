@@ -290,8 +290,8 @@ longer_ttl = timedelta(days=(NOW - last_hourly.min()).days + 1)
         ),
         worked="""
 def without_looking_ahead(store, questions):
-    # A row has the timestamp of the day's start and is complete a day later. So what has a timestamp a day
-    # before the question is complete by then. (Better: the owner uses the end of the day as timestamp.)
+    # A row is stamped with the start of its day, and complete a day later. So a row that is stamped at least
+    # a day before the question is complete by then. (Better: the owner stamps it with the end of its day.)
     a_day_before = questions.event_timestamp - timedelta(days=1)
     return historical_features(
         store,

@@ -30,14 +30,14 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         )
     if splitter is None or isinstance(splitter, int):  # for scikit-learn these are numbers of folds
         raise NotYet(
-            f"that is of the type {type(splitter).__name__}; make a `TimeSeriesSplit`, as `validate` does."
+            f"your answer is of type {type(splitter).__name__}; make a `TimeSeriesSplit`, as `validate` does."
         )
     positions = np.arange(len(rows))
     with attempt("scikit-learn cannot split the rows with this"):
         folds = [(positions[train], positions[test]) for train, test in check_cv(splitter).split(rows)]
     if len(folds) != 8:
         raise NotYet(
-            f"that makes {len(folds)} folds, and `validate` scores eight blocks: you can only compare equal"
+            f"that makes {len(folds)} folds, but `validate` scores eight blocks: you can only compare equal"
             " blocks."
         )
     times, ahead = rows.event_timestamp, pd.Timedelta(hours=HORIZON)
@@ -68,7 +68,7 @@ def _knows_its_labels(splitter: Any, rows: pd.DataFrame) -> str:
         if unused > 150:
             raise NotYet(
                 f"no label is used too early, but block {number} leaves out {unused} labels that were known: "
-                "more than a day's."
+                "more than a day's worth."
             )
     days = (times - times.min()).dt.total_seconds() / 86400
     # Drivers are so far apart here that the nearest rows always belong to the same driver.
@@ -104,8 +104,8 @@ def _candidates(client: MlflowClient) -> tuple[Run, list[Run]]:
 def _finds_what_is_without(filter_string: Any) -> str:
     if not isinstance(filter_string, str):
         raise NotYet(
-            f"that is of the type {type(filter_string).__name__}; write the string that `search_runs` takes"
-            " as `filter_string`."
+            f"your answer is of type {type(filter_string).__name__}; write the string that `search_runs`"
+            " takes as `filter_string`."
         )
     feature = "avg_daily_trips"
     if unfilled := re.search(r"\{\w*\}", filter_string):
@@ -210,7 +210,7 @@ def _chooses_by_standard_error(rule: Any) -> str:
 
     if not callable(rule):
         raise NotYet(
-            f"that is of the type {type(rule).__name__}; write a function that returns a candidate's name."
+            f"your answer is of type {type(rule).__name__}; write a function that returns a candidate's name."
         )
     # A made-up table in which each mistake takes another candidate: name, features, mean, and how far a block
     # lies from it.
@@ -234,7 +234,7 @@ def _chooses_by_standard_error(rule: Any) -> str:
             f"its mean is {made_up['mean'].six - made_up['mean'].two:.3f} below the best. Single blocks"
             " differ that much; the mean of eight differs less."
         ),
-        "three": "of two sets with three features that are close enough it takes the worse one.",
+        "three": "of two sets with three features that are close enough, it takes the worse one.",
         "three, shaky": (
             "it is far below the best, and only its own blocks differ so much. Whose standard error tells how"
             " good the best set is?"
@@ -248,7 +248,7 @@ def _chooses_by_standard_error(rule: Any) -> str:
     with attempt("the rule failed on a made-up table of eight blocks"):
         choice = rule(scores.copy(), made_up.features.copy())
     if not isinstance(choice, str):
-        what = "None" if choice is None else f"a value of the type {type(choice).__name__}"
+        what = "None" if choice is None else f"a value of type {type(choice).__name__}"
         raise NotYet(f"the rule returned {what}; return the name of one candidate.")
     if choice != "three, better":
         where = f"in a made-up table, where the best mean is 0.800, it takes the set {choice!r}"
@@ -292,7 +292,7 @@ EXERCISES = [
             " before each, and take the largest count."
         ),
         worked="""
-# A gap counts rows. At most as many are too young as the busiest 24 hours before a block have.
+# A gap counts rows. Leave out as many as the busiest 24 hours before a block have.
 times = selection.event_timestamp
 too_young = [
     times.between(start - pd.Timedelta(hours=24), start).sum() for start in by_block.scored_from

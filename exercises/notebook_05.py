@@ -20,7 +20,7 @@ def _suggests(suggest: Any) -> str:
     import optuna
 
     if not callable(suggest):
-        raise NotYet(f"that is of the type {type(suggest).__name__}; write the function.")
+        raise NotYet(f"your answer is of type {type(suggest).__name__}; write the function.")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     drawn: list[dict[str, Any]] = []
     ranges: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def _suggests(suggest: Any) -> str:
         with attempt("`suggest` failed"):
             returned = suggest(trial)
         if not isinstance(returned, dict):
-            raise NotYet(f"it returns a value of the type {type(returned).__name__}; return a dictionary.")
+            raise NotYet(f"it returns a value of type {type(returned).__name__}; return a dictionary.")
         values = {name: value for name, value in returned.items() if value is not None}
         for name in sorted(trial.params.keys() | values.keys()):
             recorded, value = trial.params.get(name), values.get(name)
@@ -95,7 +95,7 @@ def _brings_to(bring_to: Any) -> str:
     from optuna.trial import TrialState
 
     if not callable(bring_to):
-        raise NotYet(f"that is of the type {type(bring_to).__name__}; write the function.")
+        raise NotYet(f"your answer is of type {type(bring_to).__name__}; write the function.")
     storage, calls = optuna.storages.InMemoryStorage(), []
 
     def objective(trial: optuna.Trial) -> float:
@@ -142,8 +142,8 @@ def _brings_to(bring_to: Any) -> str:
         value, times = Counter(trial.params["x"] for trial in done).most_common(1)[0]
         if times > 1:
             raise NotYet(
-                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the sampler starts at"
-                " the seed of the process before."
+                f"{now} complete trials, but x = {value:.3f} was tried {times} times: the sampler starts from"
+                " the previous process's seed."
             )
         still = [trial.number for trial in new_process().get_trials(states=(TrialState.RUNNING,))]
         if still:
@@ -203,7 +203,8 @@ def _keeps_the_slow_starter(pruner: Any) -> str:
         raise NotYet(f"that is the class {pruner.__name__}; a study takes an instance, as for `early`.")
     if not isinstance(pruner, optuna.pruners.BasePruner):
         raise NotYet(
-            f"that is of the type {type(pruner).__name__}; make a pruner of `optuna.pruners`, as for `early`."
+            f"your answer is of type {type(pruner).__name__}; make a pruner of `optuna.pruners`, as for"
+            " `early`."
         )
     every, saved = 16 * EPOCHS, []
     # Also a late one: a pruner that spares only the first trials isn't patient.
@@ -258,13 +259,13 @@ def suggest(trial):
         "Keep the slow starter",
         _keeps_the_slow_starter,
         more=(
-            "Either judge later (an argument of `MedianPruner`), or wrap the pruner in one of"
-            " `optuna.pruners` that waits as long as a trial improves (Optuna calls that one experimental,"
-            " and warns about it)."
+            "Either judge later, with an argument of `MedianPruner`, or wrap the pruner in another one of"
+            " `optuna.pruners` that waits as long as a trial improves. (Optuna marks that one as experimental"
+            " and warns about it.)"
         ),
         worked="""
 # It asks the median only about trials that have stopped improving, and the slow starter never does.
-# (Optuna calls this pruner experimental, and warns. A MedianPruner with n_warmup_steps=8 saves less.)
+# (Optuna marks this pruner as experimental and warns. A MedianPruner with n_warmup_steps=8 saves less.)
 patient = optuna.pruners.PatientPruner(
     optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
     patience=2,
@@ -276,8 +277,8 @@ patient = optuna.pruners.PatientPruner(
         "Complete a killed study",
         _brings_to,
         more=(
-            "Three things, in the order of `sweep`: close what is open with `tell`; a sampler whose seed"
-            " depends on how many trials are complete; as many further trials as are missing."
+            "Do three things, in the order of `sweep`: close open trials with `tell`, set a sampler whose"
+            " seed depends on how many trials are complete, and run as many further trials as are missing."
         ),
         worked="""
 def bring_to(study, objective, total):

@@ -45,7 +45,7 @@ def _is_component(share: Any) -> None:
         what = (
             "a function"
             if callable(share) and hasattr(share, "__code__")
-            else f"of the type {type(share).__name__}"
+            else f"of type {type(share).__name__}"
         )
         raise NotYet(f"that is {what}, not a component: compare the first line of each step above.")
     if "pip install" in str(share.component_spec.implementation):
@@ -56,7 +56,7 @@ def _is_component(share: Any) -> None:
     kinds = {name: given.type for name, given in (share.component_spec.inputs or {}).items()}
     if list(kinds.values()) != ["String"]:
         raise NotYet(
-            f"the component takes {kinds or 'nothing'}; it should take one text, the path of a file."
+            f"the component takes {kinds or 'nothing'}; it should take one string, the path of a file."
         )
     if not share.component_spec.outputs:
         raise NotYet(
@@ -126,7 +126,7 @@ def _waits(order: Any) -> str:
     from lifecycle.training import pipeline
 
     if not callable(order):
-        raise NotYet(f"that is of the type {type(order).__name__}; the answer is a function of two tasks.")
+        raise NotYet(f"your answer is of type {type(order).__name__}; write a function of two tasks.")
     with attempt("KFP cannot compile the pipeline with your line"), tempfile.TemporaryDirectory() as folder:
 
         @dsl.pipeline(name="order")
@@ -161,7 +161,7 @@ def _waits(order: Any) -> str:
         )
     return (
         f"In the compiled file, train-model waits for {' and '.join(waits['train-model'])}, without a value"
-        " from the last. The course passes a value instead, because a forgotten argument is an error, and a"
+        " from the latter. The course passes a value instead, because a forgotten argument is an error, and a"
         " forgotten `after` isn't."
     )
 
@@ -173,7 +173,7 @@ def _believes(gate: Any) -> str:
 
     if not callable(gate):
         raise NotYet(
-            f"that is of the type {type(gate).__name__}; the answer is a function of a score and of a"
+            f"your answer is of type {type(gate).__name__}; write a function of a score and of a"
             " function that adds a step."
         )
 

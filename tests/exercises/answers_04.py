@@ -28,7 +28,7 @@ careful_split = KFold(8, shuffle=True, random_state=0)
             "labels that were known": "careful_split = TimeSeriesSplit(n_splits=8, gap=330)",
             "has learned from 1 label whose": "careful_split = TimeSeriesSplit(n_splits=8, gap=111)",
             "that is the class TimeSeriesSplit; call it": "careful_split = TimeSeriesSplit",
-            "that is of the type int; make a `TimeSeriesSplit`": "careful_split = 120",
+            "your answer is of type int; make a `TimeSeriesSplit`": "careful_split = 120",
             "scikit-learn cannot split the rows with this: ValueError": "careful_split = 'by time'",
         },
     ),
@@ -62,7 +62,7 @@ without_trips = f"{children} and attributes.run_id IN ({listed})"
             "MLflow rejects this filter": (
                 "without_trips = f\"{children} and not tags.feature_avg_daily_trips = 'included'\""
             ),
-            "that is of the type DataFrame": "without_trips = with_rating",
+            "your answer is of type DataFrame": "without_trips = with_rating",
         },
     ),
     "4.3": Answers(
@@ -102,13 +102,13 @@ def by_standard_error(scores, num_features):
             "that is the best set": (
                 "def by_standard_error(scores, num_features):\n    return scores.mean().idxmax()"
             ),
-            "returned a value of the type Series": (
+            "returned a value of type Series": (
                 "def by_standard_error(scores, num_features):\n    return scores.mean()"
             ),
             "returned None; return the name": (
                 "def by_standard_error(scores, num_features):\n    print(scores)"
             ),
-            "that is of the type str; write a function": "by_standard_error = winner",
+            "your answer is of type str; write a function": "by_standard_error = winner",
         },
     ),
 }

@@ -57,7 +57,7 @@ def suggest(trial):
 def suggest(trial):
     return {"learning_rate": trial.suggest_float("learning_rate", 0.001, 1, log=True)}
 """,
-            "of the type NoneType; return a dictionary": """
+            "of type NoneType; return a dictionary": """
 def suggest(trial):
     trial.suggest_float("learning_rate", 0.001, 1, log=True)
 """,
@@ -145,7 +145,7 @@ def bring_to(study, objective, total):
     study.optimize(objective, n_trials=total - len(complete(study)))
 """,
             "`bring_to` failed: TypeError": "def bring_to(study):\n    return study",
-            "that is of the type Study; write the function": "bring_to = study",
+            "your answer is of type Study; write the function": "bring_to = study",
         },
     ),
 }

@@ -35,7 +35,7 @@ def share_of_ones(labels: str):
     import pandas as pd
     return float(pd.read_parquet(labels).label.mean())
 """,
-            "it should take one text": """
+            "it should take one string": """
 @component
 def share_of_ones(labels: dsl.Input[dsl.Dataset]) -> float:
     import pandas as pd
@@ -97,7 +97,7 @@ def wait(first, then):
             "KFP cannot compile the pipeline with your line": (
                 "def wait(validated, trained):\n    trained.after(validated.outputs['Output'])"
             ),
-            "that is of the type list": "wait = ['validate-features', 'train-model']",
+            "your answer is of type list": "wait = ['validate-features', 'train-model']",
         },
     ),
     "6.3": Answers(
