@@ -68,5 +68,5 @@ def test_a_store_that_merges_rows_is_refused_by_name(home):
     settings.write_text(settings.read_text().replace("type: duckdb", "type: dask"))
     configure(home)
     lossy = apply(home)
-    with pytest.raises(ValueError, match=r"4 rows were asked for, \d came back.*it is 'dask'; use duckdb"):
+    with pytest.raises(ValueError, match=r"4 rows were requested, and \d came back.*'dask' loses.*duckdb"):
         historical_features(lossy, labels(1001, 1001, EXPIRED, 1002), CONV)

@@ -88,9 +88,8 @@ def historical_features(
     if sorted(frame[_ROW]) != list(range(len(entity_df))):
         came = frame[_ROW].nunique()
         raise ValueError(
-            f"{len(entity_df)} rows were asked for, {len(frame)} came back, "
-            f"of them {came} different ones. The offline store loses or repeats rows: "
-            f"it is {store.config.offline_store.type!r}; use duckdb."
+            f"{len(entity_df)} rows were requested, and {len(frame)} came back, {came} of them distinct. "
+            f"The offline store {store.config.offline_store.type!r} loses or repeats rows; use duckdb."
         )
     frame = frame.sort_values(_ROW).set_index(entity_df.index)
     others = entity_df.drop(columns=needed)

@@ -176,7 +176,7 @@ def sweep(
     with parent_run(study, experiment) as parent:
         settle(study, parent.info.run_id, metric)
         while (done := len(complete(study))) < total:
-            # Proposals depend on the seed and the complete trials: after a kill, the same is proposed.
+            # The seed and the complete trials determine the proposal, so a resumed sweep repeats it.
             study.sampler = optuna.samplers.TPESampler(seed=seed + done)
             if not study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING)):
                 study.enqueue_trial(dict(first))
@@ -185,8 +185,8 @@ def sweep(
                 trial.set_user_attr("mlflow_run_id", run.info.run_id)
                 mlflow.log_params(trial.params)
                 value = score(trial.params)
-                # To Optuna, NaN is a failed trial. The number of complete ones stays, and with it the seed:
-                # the same trial for ever.
+                # Optuna fails a trial whose score is NaN, so the next seed, and with it the next trial, would
+                # be the same, forever.
                 if not math.isfinite(value):
                     raise ValueError(f"the score of {trial.params} is {value}: a trial needs a number.")
                 mlflow.log_metric(metric, value)
