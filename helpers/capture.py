@@ -26,9 +26,11 @@ class Captured:
         self.sent.append(body)
         return body
 
-    def get_namespaced_custom_object(self, *_: object, async_req: bool) -> SimpleNamespace:
-        """The one object that a client asks for before it sends a job: the training runtime."""
-        return SimpleNamespace(get=lambda _: training_runtime(Cluster()))
+    def get_namespaced_custom_object(self, *place: str, async_req: bool) -> SimpleNamespace:
+        """The one object that a client asks for before it sends a job: the training runtime, by any name."""
+        runtime = training_runtime(Cluster())
+        runtime["metadata"]["name"] = place[-1]
+        return SimpleNamespace(get=lambda _: runtime)
 
 
 def captured_client(namespace: str = Cluster().namespace) -> tuple[OptimizerClient, list[dict]]:
