@@ -32,7 +32,7 @@ POD = f"{JOB}-node-0-0-abcde"
 OTHER = f"{JOB}-node-0-1-fghij"
 RUN = "3f1c4a9e-8f0e-4c57-9f4d-6d1f0f6f4e0b"
 WORKFLOW = "training-pipeline-x7k2p"
-OBJECTS = {"trainjobs", "experiments", "inferenceservices", "jobs", "deployments"}
+OBJECTS = {"trainjobs", "experiments", "inferenceservices", "jobs", "deployments", "featurestores"}
 QUICK = {"every": 0.02, "grace": 0.3, "patience": 20}
 RUNNING = {"phase": "Running", "containerStatuses": [{"name": "node", "state": {"running": {}}}]}
 
@@ -487,6 +487,36 @@ def test_a_server_that_ends_again_and_again_is_reported_with_its_last_words(clus
     with stops(cluster, (NOT_SERVED, [serves(3, ready=False)], []), words=reason, wait=wait) as said:
         pass
     assert any("Running" in line for line in said), "the container runs between two ends"
+
+
+LAUNCHERS = {
+    "torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0 (pid: 10)": 31,
+    "launcher_v2.go:449] Component failed to execute successfully: exit status 1": 24,
+}
+
+
+@pytest.mark.parametrize("line", LAUNCHERS)
+def test_the_reason_stands_before_what_a_launcher_says_about_it(cluster, line):
+    """torchrun and Kubeflow's launcher write a page after the failed process's own last words."""
+    words = [f"E1201 01:21:37.709 1 {line}", *(f"a frame of its own {n}" for n in range(LAUNCHERS[line]))]
+    cluster.logs[POD] = "\n".join(["Traceback (most recent call last):", "RuntimeError: no labels", *words])
+    failed = (condition("Failed", "FailedJobs"), [pod(ended(1, 20))], [])
+    cluster.looks = [failed]
+    with pytest.raises(waiting.ClusterError, match="RuntimeError: no labels") as raised:
+        waiting.for_object("TrainJob", JOB, NAMESPACE, cluster.api, say=len, **QUICK)
+    assert str(raised.value).endswith(line), "what the launcher knows about the end comes last"
+
+
+def test_a_feature_store_is_ready_with_its_servers(cluster):
+    parts = [{"type": kind, "status": "True", "reason": "Ready"} for kind in ("Registry", "Client")]
+    away = {"type": "FeatureStore", "status": "False", "reason": "DeploymentNotAvailable"}
+    store = {"type": "FeatureStore", "status": "True", "reason": "Ready"}
+    made = {"clientConfigMap": "feast-drivers-client", "conditions": [*parts, store]}
+    pending = [({"conditions": [*parts, away]}, [serves(ready=False)], [])] * 2
+    cluster.looks = [*pending, *[(made, [serves()], [])] * 2]
+    ready = waiting.for_object("FeatureStore", JOB, NAMESPACE, cluster.api, say=len, **QUICK)
+    assert ready.object["status"]["clientConfigMap"] == "feast-drivers-client"
+    assert cluster.selector == f"feast.dev/name={JOB}"
 
 
 def test_a_job_that_applies_features_ends_with_feasts_own_words(cluster):

@@ -8,6 +8,7 @@ pulled, a ConfigMap or a claim that does not exist, a cluster without room, a qu
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ NO_ROOM = ("Insufficient ", "Too many pods", "exceeded quota")
 """What a message says when a pod could start once another one has ended."""
 REFUSED = ("is forbidden", "admission webhook", "failed calling webhook")
 """What a message says when the API server refused a pod."""
+LAUNCHER = re.compile(r"torch/distributed/elastic/.*failed \(exitcode|launcher_v2\.go:.*failed to execute")
+"""Where torchrun, or the launcher of a pipeline's step, begins its page about a process that failed."""
+PAGE = 50
+"""Lines of such a page, at most."""
 NODE = "workflows.argoproj.io/node-id"
 """The annotation by which Argo finds a pod's node in the Workflow."""
 
@@ -198,6 +203,15 @@ KINDS = {
         plural="deployments",
         pods="app={}",
         succeeded="Available",
+        shown=_unless_ready,
+        lasts=True,
+    ),
+    "FeatureStore": _Kind(
+        group="feast.dev",
+        version="v1",
+        plural="featurestores",
+        pods="feast.dev/name={}",
+        succeeded="FeatureStore",
         shown=_unless_ready,
         lasts=True,
     ),
@@ -566,7 +580,10 @@ def _tail(core: Any, pod: Any, container: str, lines: int) -> str:
     """The last lines of a container; of one that was started again, those from before."""
     [state] = [one for one in _containers(pod) if one.name == container] or [None]
     restarted = state and state.restart_count and state.state and state.state.running
-    return _log(core, pod, container, tail_lines=lines, **({"previous": True} if restarted else {})).rstrip()
+    which = {"tail_lines": lines + PAGE, **({"previous": True} if restarted else {})}
+    written = _log(core, pod, container, **which).rstrip().splitlines()
+    end = next((number for number, line in enumerate(written, 1) if LAUNCHER.search(line)), len(written))
+    return "\n".join(written[max(0, end - lines) : end])
 
 
 def _last_lines(core: Any, pods: list[Any], place: str, lines: int) -> str:
