@@ -2,7 +2,8 @@
 
 It writes ``manifests/``, ``monitoring/prometheus.yaml``, ``recurring_run.json`` and
 ``training_pipeline.yaml``. The settings are those of ``lifecycle.toml``; the sweep and the distributed
-training are the course's. ``--namespace``, ``--image`` and ``--access`` win over the settings.
+training are the course's. ``--namespace``, ``--image``, ``--training-image`` and ``--access`` win over the
+settings.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main(folder: Path, settings: Settings = SETTINGS) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=HERE)
-    for name in ("namespace", "image", "access"):
-        parser.add_argument(f"--{name}", default=getattr(SETTINGS.cluster, name))
+    for name in ("namespace", "image", "training_image", "access"):
+        parser.add_argument(f"--{name.replace('_', '-')}", default=getattr(SETTINGS.cluster, name))
     given = vars(parser.parse_args())
     main(given.pop("folder"), SETTINGS.replace(cluster=given))

@@ -120,6 +120,13 @@ def test_the_committed_files_are_the_rendered_ones(tmp_path):
     assert {CLUSTER / name for name in rendered} == {*FOLDER.rglob("*.yaml"), *others}
 
 
+def test_an_option_names_the_image_of_distributed_training(tmp_path):
+    command = [sys.executable, CLUSTER / "render.py", tmp_path, "--training-image", "here/torch:1"]
+    subprocess.run(command, check=True, capture_output=True)
+    runtime = (tmp_path / "manifests" / "base" / "training_runtime.yaml").read_text()
+    assert "image: here/torch:1\n" in runtime
+
+
 def run_cells(number: str, ids: list[str], names: dict) -> dict:
     """The names that cells of a notebook bind, run on ``names`` with all that the notebook imports."""
     [path] = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
@@ -337,6 +344,30 @@ def test_only_pods_of_ours_reach_the_stores_and_mlflow():
     for step in [*STEPS.values(), *RECURRING_STEPS.values()]:
         assert step["podMetadata"]["labels"] == LABELS
     assert DOCUMENTS["InferenceService/driver-conversion"]["spec"]["predictor"]["labels"] == LABELS
+
+
+def test_the_copy_waits_for_the_database_that_starts_beside_it(tmp_path):
+    """A container that ends at once is started again after longer and longer pauses, and looks stuck."""
+    [pod] = [pod for name, pod in pods().items() if name == "Deployment/mlflow"]
+    [words] = [one["command"][-1] for one in pod["initContainers"] if one["name"] == "copy"]
+    kept = tmp_path / "copies"
+    words = words.replace("/ml-lifecycle/copies", str(kept)).replace("/tmp/copy", str(tmp_path / "copy"))
+    stand_ins = {
+        "pg_isready": f"echo x >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) -ge 3 ]",
+        "sleep": "true",
+        "pg_dump": f"[ $(wc -l < {tmp_path}/asked) -ge 3 ] && echo a dump",
+    }
+    for name, body in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-ec", words], env=environment, check=True, timeout=60)
+    assert [path.read_text() for path in kept.iterdir()] == ["a dump\n"]
+    subprocess.run(["sh", "-ec", words], env=environment, check=True, timeout=60)  # it is there already
+    (tmp_path / "pg_isready").write_text("#!/bin/sh\nexit 1\n")
+    shutil.rmtree(kept)
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\nexit 1\n")
+    assert subprocess.run(["sh", "-ec", words], env=environment, timeout=60).returncode, "it gives up"
 
 
 def test_before_a_new_image_starts_its_database_is_copied_and_upgraded():

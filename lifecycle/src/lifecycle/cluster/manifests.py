@@ -309,7 +309,9 @@ def mlflow_server(cluster: Cluster) -> list[Manifest]:
     digest = hashlib.sha256(cluster.image.encode()).hexdigest()[:8]
     kept = f"{cluster.volume}/copies/mlflow-before-{digest}.sql"
     make = f"mkdir -p {posixpath.dirname(kept)}; pg_dump {MLFLOW} >/tmp/copy; mv /tmp/copy {kept}"
-    words = f"[ -e {kept} ] || {{ {make}; }}"
+    # The database may start at this moment. A container that ends is started again later and later.
+    ready = "for look in $(seq 60); do pg_isready -q && break; sleep 2; done"
+    words = f"[ -e {kept} ] || {{ {ready}; {make}; }}"
     common = {
         "resources": cluster.mlflow.manifest(),
         "securityContext": CONTAINER_SECURITY,
