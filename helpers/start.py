@@ -84,8 +84,11 @@ def _registry_exists(workspace: Workspace) -> bool:
 
     (A read that fails leaves an empty file.)
     """
-    names = ["registry.db"] if backend() == "kubernetes" else ["registry.db", "online_store.db"]
-    files = [workspace.path / name for name in names]
+    if backend() == "kubernetes":  # a job has applied the definitions to a registry in a database
+        from feast import FeatureStore
+
+        return bool(FeatureStore(repo_path=str(workspace.feature_repo)).list_feature_services())
+    files = [workspace.path / name for name in ("registry.db", "online_store.db")]
     return all(file.exists() and file.stat().st_size for file in files)
 
 

@@ -15,6 +15,7 @@ import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from sklearn.dummy import DummyClassifier
 
 from conftest import HARD_TO_QUOTE, apply, save_reference
@@ -125,6 +126,19 @@ def test_a_cluster_needs_mlflows_server_and_no_certain_folder(home, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     configure(home)
     assert os.environ["MLFLOW_TRACKING_URI"] == Workspace(home.home).tracking_uri == "http://mlflow:5000"
+
+
+def test_on_a_cluster_the_registry_is_where_the_settings_say(home, monkeypatch):
+    settings = home.feature_repo / "feature_store.yaml"
+    content = yaml.safe_load(settings.read_text())
+    content["registry"] = {"registry_type": "sql", "path": f"sqlite:///{home.path}/of_a_server.sql"}
+    settings.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("BACKEND", "kubernetes")
+    assert missing(home, "02") == {"01": "feature registry"}
+    monkeypatch.delenv("BACKEND")
+    apply(home)
+    monkeypatch.setenv("BACKEND", "kubernetes")
+    assert missing(home, "02") == {}
 
 
 def register(workspace, made_by, experiment="made before"):
