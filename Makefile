@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
 
 # A moved clone needs a new environment: console scripts and the installed package name the folder they were made in.
 ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
@@ -61,13 +61,16 @@ endif
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test check lock lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
+.PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 # Two workers or more: one goes through the course while the others run the rest (conftest.py keeps a file's tests together).
 test: .venv/current ## all tests that this machine can run; TESTS=lifecycle/tests/test_sweep.py or TESTS="-m unit" for a part
 	@$(VENV) -m pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder $(TESTS)
+
+cluster-test: .venv/current ## the acceptance of the cluster that KUBECONFIG names, with a table in the end; OPTIONS="--namespace ... --keep"
+	@$(VENV) -m pytest tests/cluster --verbose --tb=short --junitxml=workspace/cluster-test/junit.xml $(OPTIONS)
 
 check: .venv/current ## what takes under a minute: style, types, imports, lock, notebooks, workflows
 	ruff check --quiet .

@@ -45,7 +45,7 @@ def pytest_report_header():
     return [f"left out on {sys.platform}: {name}" for name in collect_ignore]
 
 
-KINDS = {"unit", "course", "system"}
+KINDS = {"unit", "course", "system", "cluster"}
 LONGEST_FIRST = ("course", "second seed", "wheels", "test_take_it_home")
 """Groups of tests that take minutes. A worker that started one of them last would keep the others waiting."""
 STRICT = bool(os.environ.get("CI")) and sys.platform == "linux"
@@ -98,7 +98,7 @@ def quick_kernels():
 def settings(monkeypatch, request):
     """The settings as a new terminal has them, and restored after the test, whatever it or a helper sets."""
     kinds = KINDS & {marker.name for marker in request.node.iter_markers()}
-    assert len(kinds) == 1, "a test is one of unit, course and system: pyproject.toml says what they mean"
+    assert len(kinds) == 1, "pyproject.toml says what unit, course, system and cluster mean: a test is one"
     monkeypatch.chdir(Path.cwd())
     for name in SETTINGS:
         monkeypatch.setenv(name, "")

@@ -3,6 +3,7 @@ of the rendered ones."""
 
 import re
 import shlex
+import subprocess
 
 import pytest
 import yaml
@@ -17,8 +18,9 @@ CLUSTER = REPOSITORY / "cluster"
 PAGE = (CLUSTER / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.strip()
-    for block in re.findall(r"^ *```\n(.*?)^ *```$", PAGE, re.M | re.S)
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGE, re.M | re.S)
     for line in block.splitlines()
+    if not language
 ]
 SPOKEN = re.findall(r"`((?:make|kubectl|lifecycle|\.venv/bin/lifecycle) [^`]+)`", PAGE)
 RENDERED = [
@@ -61,9 +63,27 @@ def test_each_file_and_object_that_a_command_names_is_rendered():
         "sed 's|ml-lifecycle:1.0|" in text and loader["spec"]["containers"][0]["image"] == "ml-lifecycle:1.0"
     )
     settings = yaml.safe_dump(RENDERED)
-    assert "/ml-lifecycle/lifecycle.toml" in settings and "git archive HEAD |" in text, (
+    assert "/ml-lifecycle/lifecycle.toml" in settings and "git archive HEAD ." in text, (
         "the whole clone is copied"
     )
+
+
+@pytest.mark.parametrize("file", ["README.md", "kind/up.sh"])
+def test_a_second_copy_of_the_clone_leaves_the_clusters_settings_alone(file, tmp_path):
+    """The job that puts them there has ended, and does not run again for the same definitions."""
+    words = (CLUSTER / file).read_text().replace('"$definitions"', "':!feature_repo/feature_store.yaml'")
+    [command] = set(re.findall(r"^ *(git archive .*?) \| kubectl", words, re.M))
+    listed = subprocess.run(
+        ["sh", "-c", f"{command} | tar -t"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"lifecycle.toml", "feature_repo/feature_views.py", "data/driver_labels.parquet"} <= set(listed)
+    assert "feature_repo/feature_store.yaml" not in listed
+
+
+def test_a_request_says_that_its_body_is_json():
+    """The model server refuses what curl calls a body by itself: a form."""
+    asked = [line for line in COMMANDS if "curl" in line and " -d " in line]
+    assert asked and all("-H 'Content-Type: application/json'" in line for line in asked)
 
 
 def test_make_has_the_variables_that_the_page_names():

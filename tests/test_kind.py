@@ -71,6 +71,16 @@ def test_the_name_of_a_rendered_job_is_read_from_its_file():
         assert done.stdout.startswith(f"{name}-")
 
 
+def test_the_platforms_alone_come_without_an_object_of_ours(recorded, tmp_path):
+    for name in ("docker", "helm"):
+        (tmp_path / name).symlink_to(tmp_path / "kind")
+    done = subprocess.run([KIND / "up.sh", "--platforms"], env=recorded, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "called").read_text()
+    assert "load docker-image ml-lifecycle:1.0 " in called and "feast-operator-system" in called
+    assert "secret" not in called and "loader" not in called
+
+
 @pytest.mark.parametrize("script", ["up.sh", "down.sh"])
 def test_a_mistyped_option_changes_no_cluster(script, recorded, tmp_path):
     done = subprocess.run([KIND / script, "--dryrun"], env=recorded, capture_output=True, text=True)

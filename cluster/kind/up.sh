@@ -2,8 +2,9 @@
 # A cluster on this machine with kind: pinned releases of Kubeflow and its neighbours, the lifecycle's image, its manifests, and
 # the notebooks in it.
 #
-#   cluster/kind/up.sh [--dry-run]
+#   cluster/kind/up.sh [--dry-run | --platforms]
 #
+# --platforms ends once the platforms are ready, with the images loaded: what `make cluster-test` wants.
 # Not run as it is here: no kind was to be had. Checked are its syntax, what --dry-run prints, and the manifests that it applies; its steps were taken by hand on a real cluster.
 # It needs docker, kind, kubectl and helm, some 12 GB of memory, five cores, and a network; --dry-run needs none of them. What is rendered comes from this clone's
 # environment (`make run` made it). Run again, it goes on where it stopped: what is there is kept, and applied anew.
@@ -24,11 +25,13 @@ KSERVE=v0.20.0
 FEAST_OPERATOR=v0.66.0
 
 dry_run=
+platforms=
 case "${1:-}" in
   --dry-run) dry_run=yes ;;
+  --platforms) platforms=yes ;;
   '') ;;
   *)
-    echo "usage: cluster/kind/up.sh [--dry-run]" >&2
+    echo "usage: cluster/kind/up.sh [--dry-run | --platforms]" >&2
     exit 2
     ;;
 esac
@@ -60,6 +63,8 @@ ready() { on wait --for=condition=Available --timeout=900s --namespace "$1" depl
 if [ -n "$dry_run" ] || ! kind get clusters 2>/dev/null | grep -qx "$CLUSTER"; then
   run kind create cluster --name "$CLUSTER" --image "$NODE" --wait 180s
 fi
+# Else its volumes are of a kind for which Kubernetes sets no group.
+on annotate storageclass standard --overwrite defaultVolumeType=local
 run kind load docker-image "$IMAGE" --name "$CLUSTER"
 distributed=
 if [ -n "$dry_run" ] || docker image inspect "$TRAINING_IMAGE" >/dev/null 2>&1; then
@@ -88,6 +93,7 @@ on apply --server-side --force-conflicts -f \
   "https://raw.githubusercontent.com/feast-dev/feast/refs/tags/$FEAST_OPERATOR/infra/feast-operator/dist/install.yaml"
 ready "$NAMESPACE"
 ready feast-operator-system
+[ -z "$platforms" ] || exit 0
 
 # What must be there before anything runs. The secrets are asked for, and land in no file.
 # kind's volumes are folders of its one node, so one node mounts them.
@@ -95,13 +101,15 @@ run .venv/bin/python cluster/render.py "$rendered" --namespace "$NAMESPACE" --im
 run env NAMESPACE="$NAMESPACE" KUBE_CONTEXT="kind-$CLUSTER" bash cluster/secrets.sh
 on apply -k "$rendered/manifests/base"
 
-# Definitions, data, and the notebooks onto the volume. Code that a step runs comes from the image alone.
+# Definitions, data, and the notebooks onto the volume. Code that a step runs comes from the image alone. Not feature_store.yaml:
+# a job puts the cluster's there, once, and this machine's would send each step to files.
+definitions=':!feature_repo/feature_store.yaml'
 on apply --namespace "$NAMESPACE" -f cluster/kind/loader.yaml
 on wait --for=condition=Ready --timeout=300s --namespace "$NAMESPACE" pod/loader
 if [ -n "$dry_run" ]; then
-  echo "+ git archive HEAD | kubectl --context kind-$CLUSTER exec --namespace $NAMESPACE --stdin loader -- tar -xf - -C /ml-lifecycle"
+  echo "+ git archive HEAD . '$definitions' | kubectl --context kind-$CLUSTER exec --namespace $NAMESPACE --stdin loader -- tar -xf - -C /ml-lifecycle"
 else
-  git archive HEAD | kubectl --context "kind-$CLUSTER" exec --namespace "$NAMESPACE" --stdin loader -- tar -xf - -C /ml-lifecycle
+  git archive HEAD . "$definitions" | kubectl --context "kind-$CLUSTER" exec --namespace "$NAMESPACE" --stdin loader -- tar -xf - -C /ml-lifecycle
 fi
 on delete pod loader --namespace "$NAMESPACE"
 started deployment/redis deployment/postgres deployment/mlflow
