@@ -61,7 +61,7 @@ endif
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
 	printf '%s' "$$(pwd -P)" > .venv/current
 
-.PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine wheels image bench drills
+.PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine site wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -122,6 +122,11 @@ orchestrators: .venv/current ## add Flyte, for notebook 11; INDEX=address to loo
 
 engine: .venv/current ## add Spark, for a section of notebook 13; it needs Java; INDEX=address to look there first
 	@$(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
+
+site: .venv/current ## the website, in workspace/site; adds Sphinx at first; INDEX=address to look there first
+	@grep -qs '^site' .extras || $(VENV) -m workshop.extras $@ $(if $(INDEX),--index "$(INDEX)")
+	@$(VENV) -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs/site . workspace/site
+	@echo "Open workspace/site/index.html."
 
 wheels: .venv/current ## all packages of the lock, for laptops like this one: there, without a network, make run WHEELS=/path/to/wheels
 	@$(VENV) -m workshop.commands wheels

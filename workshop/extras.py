@@ -45,16 +45,17 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     """Install a dependency group beside what is there, and remember it.
 
     Args:
-        group: of pyproject.toml, one that a notebook needs.
+        group: of pyproject.toml, one that a notebook or the website needs.
         index: address of a package index to look in first; empty for the user's own settings of uv and pip
             alone.
         python: of the environment.
 
     Raises:
-        WorkshopError: no notebook needs this group, the address holds a password, or uv could not install it.
+        WorkshopError: nothing needs this group, the address holds a password, or uv could not install it.
     """
-    if group not in course.extras():
-        raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(sorted(course.extras()))}.")
+    groups = sorted({*course.extras(), "site"})
+    if group not in groups:
+        raise WorkshopError(f"there is no extra {group!r}; there are {', '.join(groups)}.")
     if "@" in urlsplit(index).netloc:
         raise WorkshopError(
             "INDEX holds a user or a password, and would be written to a file. Put it into pip's or uv's "
@@ -95,9 +96,9 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
         raise WorkshopError(
             f"{group} was not added; uv says above why. To look in another place: make {group} INDEX=address"
         )
-    groups = remembered() | {group: index}
+    added = remembered() | {group: index}
     ADDED.write_text(
-        "".join(f"{name} {place}".rstrip() + "\n" for name, place in groups.items()), encoding="utf-8"
+        "".join(f"{name} {place}".rstrip() + "\n" for name, place in added.items()), encoding="utf-8"
     )
 
 
