@@ -227,6 +227,8 @@ from importlib.metadata import distributions
 import lifecycle
 for found in pkgutil.walk_packages(lifecycle.__path__, "lifecycle."):
     importlib.import_module(found.name)
+for server in ("feature_server", "offline_server", "registry_server"):  # Feast's operator starts them
+    importlib.import_module(f"feast.{server}")
 tempfile.mkdtemp()
 absent = "helpers exercises workshop notebooks IPython jupyterlab papermill evidently torch".split()
 print(json.dumps({
