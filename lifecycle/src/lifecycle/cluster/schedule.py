@@ -49,9 +49,8 @@ def recurring_run(settings: Settings) -> dict[str, Any]:
         max_concurrency="1",
         no_catchup=True,  # after a pause one retraining, not one for each week that was missed
         pipeline_spec=specification,
-        # Kubeflow Pipelines 2.17.0 comes with the address of an MLflow that a cluster rarely has, and reports
-        # a failure in each run. The steps log by themselves.
-        plugins_input={"mlflow": {"disabled": True}},
+        # No plugins_input, not even to turn the MLflow plugin off: with it, Pipelines 2.17.0 stores no
+        # pipeline in the schedule, asks for one by an empty id, and starts nothing.
         runtime_config=api.V2beta1RuntimeConfig(parameters={"settings": _on_volume(settings)}),
     )
     written = api.ApiClient().sanitize_for_serialization(body)
