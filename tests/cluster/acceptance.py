@@ -235,9 +235,10 @@ class Cluster:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
             words = f"kubectl -n {self.namespace} port-forward service/ml-pipeline {port}:8888"
-            # It ends with the connection to a node, so another one takes its place.
+            # It ends with the connection to a node, so another one takes its place, for as long as this
+            # process lives.
             self._forward = subprocess.Popen(
-                ["sh", "-c", f"while :; do {words}; sleep 1; done"],
+                ["sh", "-c", f"while kill -0 {os.getpid()}; do {words}; sleep 1; done"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
