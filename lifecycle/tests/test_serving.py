@@ -479,7 +479,9 @@ def test_bounds_silent_idle_and_unread_connections_and_what_they_log(served):
         few = lambda: len(process.net_connections("tcp")) < 10  # noqa: E731
         eventually(few, "connections are held for ever", seconds=60)
         assert v1(server, DRIVER).status_code == 200
-        assert server.log.stat().st_size - size < 20_000
+        written = server.log.read_bytes()[size:]
+        assert b"Too many open files" not in written
+        assert written.count(b"\n") < 60, "what callers can cause fills the disk"
 
 
 def test_a_request_leaves_no_line_in_the_log(server):

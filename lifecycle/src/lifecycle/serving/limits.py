@@ -183,13 +183,15 @@ def _later(reason: str, said: str) -> HTTPException:
 def connections() -> tuple[int, int]:
     """How many there may be at a time, and how many may come at once, by the descriptors of the process.
 
-    Those that come at once are taken before any of them is looked at.
+    Those that come at once are taken before any of them is looked at: asyncio takes as many in each turn of
+    its loop, makes their connections two turns later, and frees the descriptor of an aborted one a turn after
+    that.
     """
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if descriptors == resource.RLIM_INFINITY:
         descriptors = 4 * MOST_CONNECTIONS
-    backlog = min(512, descriptors // 4)
-    return min(MOST_CONNECTIONS, descriptors - 2 * backlog), backlog
+    backlog = min(512, descriptors // 10)
+    return min(MOST_CONNECTIONS, descriptors - 5 * backlog), backlog
 
 
 class Impatient(HttpToolsProtocol):
