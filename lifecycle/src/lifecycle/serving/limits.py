@@ -13,9 +13,9 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
-import anyio
 from fastapi import HTTPException
 from kserve.errors import InvalidInput
 from prometheus_client import Counter
@@ -116,7 +116,7 @@ class Pool:
     """
 
     def __init__(self, threads: int, most_waiting: int = MOST_WAITING) -> None:
-        self._threads = anyio.CapacityLimiter(threads)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._open, self._most = 0, threads + most_waiting
 
     async def run(self, task: Callable, *arguments: Any) -> Any:
@@ -131,8 +131,8 @@ class Pool:
             raise _later("busy", f"{self._open} requests are waiting already")
         self._open += 1
         try:
-            return await anyio.to_thread.run_sync(
-                _run, time.monotonic(), task, arguments, limiter=self._threads
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, _run, time.monotonic(), task, arguments
             )
         finally:
             self._open -= 1
