@@ -105,7 +105,7 @@ class Exercise:
             return answer
         from IPython import get_ipython
 
-        print(f"{self.number} is open: the notebook goes on with the worked solution.")
+        print(f"{self.number} is open, so the notebook continues with the worked solution.")
         return made(self.worked.strip(), f"<the solution of {self.number}>", get_ipython().user_ns)
 
     def hint(self) -> None:

@@ -200,8 +200,7 @@ def _yes_or_no(answer: Any, what: str) -> bool:
 
     if not isinstance(answer, bool | np.bool_):
         raise NotYet(
-            f"for {what} your function returns {answer!r}, of the type {type(answer).__name__}; return True"
-            " or False in every case."
+            f"for {what} your function returns {answer!r}; return True or False in every case."
         )
     return bool(answer)
 
@@ -226,7 +225,7 @@ def _luck_as_proof(more_evidence: Any, everything: pd.DataFrame) -> str:
     with attempt("`more_evidence` failed"):
         table = more_evidence(rows.copy())
     if not isinstance(table, pd.DataFrame):
-        raise NotYet(f"your function returns a value of the type {type(table).__name__}; return a table.")
+        raise NotYet(f"your function returns a value of type {type(table).__name__}; return a table.")
     times = _judge_copies(table, rows)
     with attempt("`compare` rejects your table"):
         found = compare(table.label, table.champion, table.challenger, table[["driver_id"]])

@@ -63,7 +63,7 @@ def _judge(shards: list[Any], questions: pd.DataFrame, where: str) -> None:
     for rank, rows in enumerate(shards):
         if not isinstance(rows, pd.DataFrame):
             raise NotYet(
-                f"for worker {rank} of {count}, it returns a value of the type {type(rows).__name__}; return"
+                f"for worker {rank} of {count}, it returns a value of type {type(rows).__name__}; return"
                 " rows of the table."
             )
         if rows.empty:

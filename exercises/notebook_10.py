@@ -85,7 +85,7 @@ def _says_it_to_katib(parameters: Any) -> str:
     for one in parameters:
         if not isinstance(one, dict | spec):
             raise NotYet(
-                f"an entry of the list is of the type {type(one).__name__}; each is a dictionary with the"
+                f"an entry of the list has the type {type(one).__name__}; each is a dictionary with the"
                 " keys of the YAML above."
             )
     written = [one.to_dict() if isinstance(one, spec) else one for one in parameters]
@@ -116,7 +116,7 @@ def _says_it_to_katib(parameters: Any) -> str:
             raise NotYet(f"{name} has no parameterType.")
         if kind != {"learning_rate": "double", "epochs": "int"}[name]:
             raise NotYet(
-                f"{name} is of the type {kind!r}. The YAML above has a type for fractions, one for whole"
+                f"{name} has the type {kind!r}. The YAML above has a type for fractions, one for whole"
                 " numbers, and one for choices; with a choice, a sampler doesn't know the order of the"
                 " values."
             )
@@ -183,7 +183,7 @@ def _out_of_reach(answer: Any) -> str:
         with attempt("your function fails"):
             named = set(answer(client))
     if other := [one for one in named if not isinstance(one, str)]:
-        raise NotYet(f"it returns a value of the type {type(other[0]).__name__}; return the names.")
+        raise NotYet(f"it returns a value of type {type(other[0]).__name__}; return the names.")
     if strange := sorted(named - set(found)):
         raise NotYet(f"{strange[0]!r} isn't the name of an experiment; return the names.")
     far = {name for name, place in found.items() if urlparse(place).scheme in FOLDERS}

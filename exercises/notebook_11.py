@@ -30,7 +30,7 @@ def _is_task(answer: Any, names: list[str]) -> None:
     from flyte.extend import AsyncFunctionTaskTemplate
 
     if not isinstance(answer, AsyncFunctionTaskTemplate):
-        what = "a plain function" if callable(answer) else f"of the type {type(answer).__name__}"
+        what = "a plain function" if callable(answer) else f"of type {type(answer).__name__}"
         raise NotYet(f"your answer is {what}, not a task. The decorator `@training.task` makes it one.")
     parameters = list(answer.native_interface.inputs)
     if parameters != names:

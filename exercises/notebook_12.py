@@ -1,4 +1,4 @@
-"""The exercises of notebook 12: definitions that the notebook goes on with."""
+"""The exercises of notebook 12: definitions that later cells use."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def more_evidence(rows):
             "`compare` rejects your table": "def more_evidence(rows):\n    return rows.assign(driver_id=1)",
             "every row needs one": "def more_evidence(rows):\n    return rows.assign(driver_id=None)",
             "no column driver_id": "def more_evidence(rows):\n    return rows.drop(columns='driver_id')",
-            "a value of the type int": "def more_evidence(rows):\n    return len(rows)",
+            "a value of type int": "def more_evidence(rows):\n    return len(rows)",
             "`more_evidence` failed: AttributeError": "def more_evidence(rows):\n    return rows.driver",
             "your answer has the type DataFrame": "more_evidence = everything",
         },

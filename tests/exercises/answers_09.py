@@ -37,7 +37,7 @@ def of_one_worker(questions, rank, workers):
     number = (questions.driver_id - 1001).clip(lower=0, upper=workers - 1)
     return questions[number == rank]
 """,
-            "a value of the type int": (
+            "a value of type int": (
                 "def of_one_worker(questions, rank, workers):\n    return len(questions)"
             ),
             "the column 'event_timestamp' is gone": """

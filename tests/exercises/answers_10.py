@@ -115,7 +115,7 @@ in_katibs_words = [
     {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
 ]
 """,
-            "epochs is of the type 'categorical'": """
+            "epochs has the type 'categorical'": """
 in_katibs_words = [
     {
         "name": "learning_rate",
@@ -150,7 +150,7 @@ in_katibs_words = [
     {"name": "epochs", "parameterType": "int", "feasibleSpace": {"min": "4", "max": "12", "step": "4"}},
 ]
 """,
-            "an entry of the list is of the type FloatDistribution": "in_katibs_words = list(space.values())",
+            "an entry of the list has the type FloatDistribution": "in_katibs_words = list(space.values())",
             "learning_rate has no parameterType": (
                 "in_katibs_words = [{'name': 'learning_rate'}, {'name': 'epochs'}]"
             ),
@@ -186,7 +186,7 @@ def out_of_reach(client):
             "isn't the name of an experiment": (
                 "def out_of_reach(client):\n    return [e.experiment_id for e in client.search_experiments()]"
             ),
-            "a value of the type Experiment": """
+            "a value of type Experiment": """
 def out_of_reach(client):
     return [e for e in client.search_experiments() if e.artifact_location.startswith(("/", "file:"))]
 """,

@@ -156,18 +156,3 @@ def the_request_source_is_missing_from_the_graph(ns):
 @fault("01", "claim-lineage", says="the table is wrong about conv_only")
 def a_row_of_the_table_has_no_source(ns):
     ns["origins"]["conv_only"] = set()
-
-
-def _without(ns, dropped):
-    kept = [r for r in ns["indirect"] if (r.source.name, r.target.name) not in dropped]
-    ns["lineage"] = SimpleNamespace(generate_lineage=lambda _: (ns["direct"], kept))
-
-
-@fault("01", "check-indirect-lineage", says="no longer links conv_rate")
-def feast_derives_indirect_lineage_by_feature(ns):
-    _without(ns, ns["indirect_pairs"] - ns["real_pairs"])
-
-
-@fault("01", "check-indirect-lineage", says="misses real reads")
-def a_real_read_is_missing_from_the_indirect_lineage(ns):
-    _without(ns, {("conv_rate", "conv_only")})

@@ -192,7 +192,7 @@ def a_value_changes_between_two_requests(ns):
         yield
 
 
-@fault("07", "claim-stale-refused", says="were not refused")
+@fault("07", "claim-stale-refused", says="were not rejected")
 def the_feed_has_come_back(ns):
     row = ns["old_hour"].assign(event_timestamp=ns["NOW"])
     ns["store"].write_to_online_store(HOURLY, row)

@@ -123,7 +123,7 @@ def nobody_is_called(ns):
 
 @fault("08", "claim-alert-before-refusal", says="should still answer")
 def a_driver_is_asked_for_who_stopped_reporting(ns):
-    ns["drivers"] = ns["refused"]
+    ns["drivers"] = ns["rejected"]
     rerun(ns, "statuses, alerts = ")
 
 
@@ -236,8 +236,8 @@ def a_new_model_gains_in_the_drifted_weeks(ns):
     return compared(ns, challenger=lambda rows: rows.score + 0.1 * rows.label)
 
 
-@fault("08", "claim-promoted-if-better", says="should be refused")
-def the_refusal_has_another_reason(ns):
+@fault("08", "claim-promoted-if-better", says="should be rejected")
+def it_is_rejected_for_another_reason(ns):
     rerun(ns, "too_early = ", change=("week_ends[3] + timedelta", "week_ends[3] - timedelta"))
 
 

@@ -124,6 +124,16 @@ def test_the_duckdb_store_writes_a_log_without_partitions_and_below_the_working_
             write(partition_by=["day"])
 
 
+def test_indirect_lineage_links_a_feature_to_a_service_that_does_not_read_it():
+    from feast.lineage.registry_lineage import RegistryLineageGenerator
+
+    source = view()
+    store = store_of(source, FeatureService(name="reads_a", features=[source[["a"]]]))
+    _, indirect = RegistryLineageGenerator().generate_lineage(store.registry.proto())
+    links = {(link.source.name, link.target.name) for link in indirect}
+    assert {("a", "reads_a"), ("b", "reads_a")} <= links
+
+
 def test_the_log_of_computed_features_has_no_join_keys():
     from feast.feature_logging import FeatureServiceLoggingSource
 
