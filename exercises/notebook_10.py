@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlparse
 
@@ -10,58 +10,72 @@ from exercises.core import Exercise, NotYet, attempt, scratch_tracking
 from helpers.workspace import REPOSITORY
 
 
-def _containers(document: dict[str, Any]) -> list[dict[str, Any]]:
-    spec = document["spec"]
-    if document["kind"] == "Experiment":
-        spec = spec["trialTemplate"]["trialSpec"]["spec"]
-    return (spec.get("predictor") or spec["template"]["spec"])["containers"]
+CPUS, MEMORY = 2, 4096
+"""The quota: CPUs and MiB that may be requested."""
+PYTHON, POSTGRES = 400, 128
+"""MiB that a process takes at least: the model server at rest, and PostgreSQL's shared buffers."""
+SERVERS = ("Deployment", "FeatureStore", "InferenceService")
 
 
-def _unlimited(answer: Any) -> str:
+def _resources(part: Any) -> Iterator[dict[str, Any]]:
+    """What containers in a part of a manifest get, aside from those that end before others begin."""
+    if isinstance(part, dict):
+        if "limits" in part:
+            yield part
+        part = [value for key, value in part.items() if key != "initContainers"]
+    for inner in part if isinstance(part, list) else []:
+        yield from _resources(inner)
+
+
+def _fits(changes: Any) -> str:
+    import yaml
+
     from lifecycle.cluster import manifests
+    from lifecycle.settings import FILE, Settings, amount
 
-    if not callable(answer):
+    if not isinstance(changes, dict):
         raise NotYet(
-            f"your answer has the type {type(answer).__name__}; write a function of a list of manifests."
+            f"your answer has the type {type(changes).__name__}; write a dictionary of settings of `[cluster]`."
         )
-    files = manifests.read(REPOSITORY / "cluster" / "manifests")
-    kinds = ("Deployment", "Job", "InferenceService", "Experiment")
-    limited = [one for documents in files.values() for one in documents if one["kind"] in kinds]
-    others = [
-        one for documents in files.values() for one in documents if one["kind"] in ("Service", "ConfigMap")
-    ]
-    tried = 0
-    for place in range(len(limited)):
-        for removed in ("resources", "limits", "memory"):
-            documents = copy.deepcopy([*limited, *others])
-            first = _containers(documents[place])[0]
-            # A second container without a limit, behind one that has it.
-            second = {**copy.deepcopy(first), "name": "sidecar"}
-            holder = {
-                "resources": second,
-                "limits": second["resources"],
-                "memory": second["resources"]["limits"],
-            }
-            del holder[removed][removed]
-            _containers(documents[place]).append(second)
-            with attempt("your function fails"):
-                named = set(answer(documents))
-            expected = {documents[place]["metadata"]["name"]}
-            what = f"the {documents[place]['kind']} {documents[place]['metadata']['name']!r}"
-            if expected - named:
+    course = Settings.load(REPOSITORY / FILE)
+    feast = yaml.safe_load((REPOSITORY / course.feature_repo / "feature_store.yaml").read_text())
+    with attempt("the settings reject it"):
+        own = course.replace(cluster=changes)
+        files = manifests.render(own, feast)
+    given = {"a step": own.cluster.step.manifest()}
+    for document in [one for documents in files.values() for one in documents if one["kind"] in SERVERS]:
+        for number, found in enumerate(_resources(document), 1):
+            given[f"container {number} of {document['kind']} {document['metadata']['name']}"] = found
+    for name in ("step", "server", "mlflow", "store"):
+        before, after = getattr(course.cluster, name), getattr(own.cluster, name)
+        for limit in ("cpu_limit", "memory_limit"):
+            if amount(getattr(after, limit)) < amount(getattr(before, limit)):
                 raise NotYet(
-                    f"{what} is left out: its container 'sidecar' has no {removed!r}; its other containers"
-                    " have a memory limit."
+                    f"{limit} of {name} is {getattr(after, limit)}, and was {getattr(before, limit)}: a quota"
+                    " on requests doesn't ask for that, and above its memory limit a container is killed."
                 )
-            if wrong := sorted(map(str, named - expected)):
-                raise NotYet(
-                    f"your set contains {wrong[0]!r}, but each of its containers has a limit, or it has no"
-                    " pod at all."
-                )
-            tried += 1
+        least = POSTGRES if name == "store" else PYTHON
+        if amount(after.memory) < least * 2**20:
+            process = "PostgreSQL" if name == "store" else "a Python process"
+            raise NotYet(
+                f"{name} requests {after.memory}, and {process} takes about {least} MiB: on a full node, a"
+                " container that takes more than it requests is the first to go."
+            )
+        if amount(after.cpu) < 0.05:
+            raise NotYet(f"{name} requests {after.cpu} CPUs; on a busy node, it would hardly start.")
+    cpus, memory = (
+        sum(amount(one["requests"][kind]) for one in given.values()) for kind in ("cpu", "memory")
+    )
+    asks = f"{cpus:g} CPUs and {memory / 2**20:,.0f} MiB"
+    if cpus > CPUS or memory > MEMORY * 2**20:
+        raise NotYet(
+            f"with your changes, {len(given)} containers request {asks}, and the quota is {CPUS} CPUs and"
+            f" {MEMORY:,} MiB. Which setting do the most containers share?"
+        )
     return (
-        f"{tried} manifests with a container without a limit were found, and no other. Kubernetes can reject"
-        " them itself: that's what admission policies are for."
+        f"{len(given)} containers request {asks}. `step` counts four times, since Feast's three servers get"
+        " what a step gets. The limits are as before, so a busy process may still take more while the node"
+        " has it."
     )
 
 
@@ -207,35 +221,23 @@ def _out_of_reach(answer: Any) -> str:
 EXERCISES = [
     Exercise(
         "10.1",
-        "Find the pods without a limit",
-        _unlimited,
+        "Fit into a quota",
+        _fits,
         more=(
-            "First write a function that returns the containers of a manifest, of any kind. Then call `get`"
-            " with a default three times: `container.get('resources', {})` and so on. Not every manifest has"
-            " a pod, and a pod can have several containers."
+            "Change two of the four sizes. The FeatureStore above asks for the most: it starts three servers,"
+            " and each gets what a step gets. A size has four values: `cpu`, `memory`, `cpu_limit`, and"
+            " `memory_limit`."
         ),
         worked="""
-def containers(document):
-    spec = document.get("spec", {})
-    if document["kind"] == "Experiment":
-        spec = spec["trialTemplate"]["trialSpec"]["spec"]
-    # A Service has neither, and so no containers.
-    pod = spec.get("predictor") or spec.get("template", {}).get("spec", {})
-    return pod.get("containers", [])
-
-
-def unlimited(documents):
-    found = set()
-    for document in documents:
-        for container in containers(document):
-            if "memory" not in container.get("resources", {}).get("limits", {}):
-                found.add(document["metadata"]["name"])
-    return found
+# Feast's three servers and a step of the pipeline get what `step` says: 4 x 512 MiB saved. MLflow's
+# server gives the rest. Limits stay, so that a busy process can still take up to 2 GiB.
+half = {"cpu": "250m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}
+smaller = {"step": half, "mlflow": half}
 """,
     ),
     Exercise(
         "10.2",
-        "Say it in Katib's words",
+        "Write a search space for Katib",
         _says_it_to_katib,
         more=(
             "Two entries like those of C and degree in the YAML above. Each has a name, a type, and under"

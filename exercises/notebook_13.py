@@ -7,7 +7,7 @@ from typing import Any
 from exercises.core import Exercise, NotYet, attempt, staged
 
 
-def _answers_from(answer: Any) -> str:
+def _known_from(answer: Any) -> str:
     import pandas as pd
 
     from helpers.data import FIRST_DRIVER, NOW
@@ -36,12 +36,12 @@ def _answers_from(answer: Any) -> str:
             raise NotYet("your function still returns `...`.")
         if found is None or isinstance(found, pd.DataFrame):
             raise NotYet(
-                f"it returns {'nothing' if found is None else 'a table'}; return one moment for each row."
+                f"it returns {'nothing' if found is None else 'a table'}; return one time for each row."
             )
         moments = pd.Series(pd.to_datetime(list(found), utc=True)).dt.as_unit("us")
     if len(moments) != len(rows):
         raise NotYet(
-            f"there are {len(rows)} rows, and your function returns {len(moments)} moments. Return one for"
+            f"there are {len(rows)} rows, and your function returns {len(moments)} times. Return one for"
             " each row."
         )
 
@@ -58,16 +58,16 @@ def _answers_from(answer: Any) -> str:
     for case, there, sooner in zip(cases, at, before, strict=True):
         if not there:
             raise NotYet(
-                f"a row that {case}: at your moment, Feast doesn't return it yet. Has it both happened and"
+                f"a row that {case}: at your time, Feast doesn't return it yet. Has it both happened and"
                 " been written by then?"
             )
         if sooner:
             raise NotYet(
-                f"a row that {case}: Feast already returns it a microsecond before your moment. What"
-                " does your moment still wait for?"
+                f"a row that {case}: Feast already returns it a microsecond before your time. What"
+                " does it still wait for?"
             )
     return (
-        "A row may answer from the later of its two times. With `filter_by_created_timestamp`, the ASOF store"
+        "A row counts from the later of its two times. With `filter_by_created_timestamp`, the ASOF store"
         " joins on that column. Before the join, it drops each row that was written after a row about a later"
         " time."
     )
@@ -137,16 +137,16 @@ def _models_from(answer: Any) -> str:
 EXERCISES = [
     Exercise(
         "13.1",
-        "Find the moment from which a row may answer",
-        _answers_from,
+        "Find out when a row was known",
+        _known_from,
         more=(
-            "Two things must be true before a row may answer: it has happened, and it has been written. Each"
+            "Two things must be true before a row counts: it has happened, and it has been written. Each"
             " has its time in the table, and both can come last."
         ),
         worked="""
-def answers_from(stats):
-    # A row that happened at noon and was written at two answers from two o'clock; a
-    # forecast, written at nine for noon, answers from noon. So the later time counts.
+def known_from(stats):
+    # A row that happened at noon and was written at two counts from two o'clock; a
+    # forecast, written at nine for noon, counts from noon. So the later time counts.
     return stats[["event_timestamp", "created"]].max(axis=1)
 """,
     ),

@@ -4,50 +4,37 @@ ANSWERS = {
     "10.1": Answers(
         right=[
             """
-def unlimited(documents):
-    def pods(value):
-        if isinstance(value, dict):
-            if isinstance(value.get("containers"), list):
-                yield value
-            for inner in value.values():
-                yield from pods(inner)
-        elif isinstance(value, list):
-            for inner in value:
-                yield from pods(inner)
-
-    return {
-        document["metadata"]["name"]
-        for document in documents
-        for pod in pods(document)
-        for container in pod["containers"]
-        if not container.get("resources", {}).get("limits", {}).get("memory")
-    }
+sizes = {"cpu": "100m", "memory": "450Mi", "cpu_limit": "2", "memory_limit": "2Gi"}
+smaller = {name: sizes for name in ("step", "server", "mlflow")}
+""",
+            """
+smaller = {
+    "step": {"cpu": "0.2", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"},
+    "redis": "redis.example.org:6379",
+    "database": "postgres.example.org:5432",
+}
 """,
         ],
         wrong={
-            "is left out: its container 'sidecar' has no 'resources'": """
-def unlimited(documents):
-    found = set()
-    for document in documents:
-        pod = document.get("spec", {}).get("template", {}).get("spec", {})
-        for container in pod.get("containers", []):
-            if "memory" not in container.get("resources", {}).get("limits", {}):
-                found.add(document["metadata"]["name"])
-    return found
+            "request 1.7 CPUs and 6,144 MiB": """
+smaller = {"server": {"cpu": "250m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}}
 """,
-            "but each of its containers has a limit": """
-def unlimited(documents):
-    return {document["metadata"]["name"] for document in documents}
+            "request 1.7 CPUs and 4,608 MiB": """
+smaller = {"step": {"cpu": "250m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}}
 """,
-            "your function fails: KeyError": """
-def unlimited(documents):
-    return [
-        one
-        for one in documents
-        if "memory" not in one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
-    ]
+            "takes about 400 MiB": """
+smaller = {"step": {"cpu": "250m", "memory": "128Mi", "cpu_limit": "1", "memory_limit": "2Gi"}}
 """,
-            "write a function of a list of manifests": 'unlimited = {"redis"}',
+            "memory_limit of step is 512Mi": """
+half = {"cpu": "250m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "512Mi"}
+smaller = {"step": half, "mlflow": half}
+""",
+            "it would hardly start": """
+half = {"cpu": "1m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}
+smaller = {"step": half, "mlflow": half}
+""",
+            "the settings reject it": 'smaller = {"step": {"memory": "512Mi"}, "mlflow": {"memory": "512Mi"}}',
+            "write a dictionary of settings": 'smaller = "512Mi"',
         },
     ),
     "10.2": Answers(

@@ -4,33 +4,33 @@ ANSWERS = {
     "13.1": Answers(
         right=[
             """
-def answers_from(stats):
+def known_from(stats):
     late = stats.created > stats.event_timestamp
     return stats.created.where(late, stats.event_timestamp)
 """,
         ],
         wrong={
-            "two hours after it happened: at your moment, Feast doesn't return it yet": (
-                "def answers_from(stats):\n    return stats.event_timestamp"
+            "two hours after it happened: at your time, Feast doesn't return it yet": (
+                "def known_from(stats):\n    return stats.event_timestamp"
             ),
-            "as a forecast is: at your moment, Feast doesn't return it yet": (
-                "def answers_from(stats):\n    return stats.created"
+            "as a forecast is: at your time, Feast doesn't return it yet": (
+                "def known_from(stats):\n    return stats.created"
             ),
-            "already returns it a microsecond before your moment": """
-def answers_from(stats):
+            "already returns it a microsecond before your time": """
+def known_from(stats):
     return stats[["event_timestamp", "created"]].max(axis=1) + pd.Timedelta("1h")
 """,
             "Return one for each row": (
-                'def answers_from(stats):\n    return [stats[["event_timestamp", "created"]].max().max()]'
+                'def known_from(stats):\n    return [stats[["event_timestamp", "created"]].max().max()]'
             ),
             "it returns a table": (
-                'def answers_from(stats):\n    return stats[["event_timestamp", "created"]]'
+                'def known_from(stats):\n    return stats[["event_timestamp", "created"]]'
             ),
             "it returns nothing": (
-                'def answers_from(stats):\n    later = stats[["event_timestamp", "created"]].max(axis=1)'
+                'def known_from(stats):\n    later = stats[["event_timestamp", "created"]].max(axis=1)'
             ),
-            "write a function of a table": "answers_from = 'created'",
-            "your function fails": "def answers_from(stats):\n    return stats.written",
+            "write a function of a table": "known_from = 'created'",
+            "your function fails": "def known_from(stats):\n    return stats.written",
         },
     ),
     "13.2": Answers(
