@@ -199,9 +199,7 @@ def _yes_or_no(answer: Any, what: str) -> bool:
     import numpy as np
 
     if not isinstance(answer, bool | np.bool_):
-        raise NotYet(
-            f"for {what} your function returns {answer!r}; return True or False in every case."
-        )
+        raise NotYet(f"for {what} your function returns {answer!r}; return True or False in every case.")
     return bool(answer)
 
 

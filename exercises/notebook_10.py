@@ -9,7 +9,6 @@ from urllib.parse import urlparse
 from exercises.core import Exercise, NotYet, attempt, scratch_tracking
 from helpers.workspace import REPOSITORY
 
-
 CPUS, MEMORY = 2, 4096
 """The quota: CPUs and MiB that may be requested."""
 PYTHON, POSTGRES = 400, 128
@@ -34,9 +33,7 @@ def _fits(changes: Any) -> str:
     from lifecycle.settings import FILE, Settings, amount
 
     if not isinstance(changes, dict):
-        raise NotYet(
-            f"your answer has the type {type(changes).__name__}; write a dictionary of settings of `[cluster]`."
-        )
+        raise NotYet(f"your answer has the type {type(changes).__name__}; write a dictionary of settings.")
     course = Settings.load(REPOSITORY / FILE)
     feast = yaml.safe_load((REPOSITORY / course.feature_repo / "feature_store.yaml").read_text())
     with attempt("the settings reject it"):

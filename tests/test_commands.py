@@ -179,3 +179,27 @@ def test_a_changed_fact_is_found_in_the_tables_and_in_the_notebooks_header(monke
     table = course.generated("docs/instructor-guide.md")
     reading = facts["05"].reading  # the row leaves the exercises for at home; 46 seconds are a minute more
     assert f"| {reading} |  | 46 | {reading + 1} |" in table
+
+
+def test_minutes_to_read_follow_from_words_code_and_outputs(monkeypatch):
+    def cell(kind, source, *tags, outputs=0):
+        return {
+            "cell_type": kind,
+            "source": [source],
+            "metadata": {"tags": list(tags)},
+            "outputs": [{}] * outputs,
+        }
+
+    cells = [
+        cell("markdown", "[two words](and an address) " * 200),  # 400 words: 2 minutes
+        cell("code", "x = 1\n\n" * 30, outputs=5),  # 30 lines and 5 outputs: 3 minutes
+        cell("code", "assert x\n" * 30, "check", outputs=1),
+        cell("markdown", "### Exercise 1.1\n" + "words " * 400),
+    ]
+    assert course.minutes_to_read(cells) == 5
+    notebook = course.course.notebooks()["05"]
+    assert course.wrong_header(notebook) == ""
+    monkeypatch.setattr(course, "WORDS", course.WORDS / 2)
+    assert re.search(
+        rf"about \d+ minutes to read, and not {notebook.reading}$", course.wrong_header(notebook)
+    )

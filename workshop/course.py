@@ -15,6 +15,8 @@ from helpers import course
 from helpers.course import Notebook
 from helpers.workspace import REPOSITORY
 
+WORDS, LINES, OUTPUTS = 200, 15, 5
+"""What a reader takes in within a minute: words of text, lines of code, outputs."""
 _TABLE = re.compile(r"(<!-- (\w+): `python -m workshop\.course` writes [^\n]*-->\n)(.*?)(<!-- end -->)", re.S)
 
 
@@ -60,10 +62,28 @@ def generated(page: str) -> str:
     return _TABLE.sub(lambda found: found[1] + PAGES[page](found[3]) + found[4], text)
 
 
+def minutes_to_read(cells: list[dict]) -> int:
+    """How long a notebook's text, code, and outputs take to read, rounded up.
+
+    Checks are collapsed in the lab, and an exercise's minutes include its text, so neither counts.
+    """
+    words = lines = outputs = 0
+    for cell in cells:
+        source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "markdown":
+            text = re.sub(r"\]\([^)]*\)", "]", source)  # a link's address is not read
+            words += 0 if source.startswith("### Exercise") else len(re.findall(r"\S*\w\S*", text))
+        elif not {"check", "exercise", "exercise-check", "parameters", "showed"} & set(tags):
+            lines += sum(bool(line.strip()) for line in source.splitlines())
+            outputs += len(cell["outputs"])
+    return math.ceil(words / WORDS + lines / LINES + outputs / OUTPUTS)
+
+
 def wrong_header(notebook: Notebook) -> str:
     """What the first cell of a notebook tells that ``course.toml`` does not; empty when they agree."""
     path = REPOSITORY / "notebooks" / f"{notebook.stem}.ipynb"
-    text = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "".join(cells[0]["source"])
     time = (
         f"about {notebook.reading} minutes to read, {notebook.exercises} for the exercises, "
         f"{notebook.seconds} seconds to run."
@@ -73,6 +93,8 @@ def wrong_header(notebook: Notebook) -> str:
         return f"the title is not {notebook.title!r}"
     if time not in text:
         return f"the time is not {time!r}"
+    if abs(notebook.reading - (minutes := minutes_to_read(cells))) > minutes / 5:
+        return f"it takes about {minutes} minutes to read, and not {notebook.reading}"
     if not told or (notebook.extra and f"`make {notebook.extra}`" not in told[1]):
         return "it does not say what it needs"
     makers = set(re.findall(r"\b\d\d\b", told[1].partition(";")[0]))

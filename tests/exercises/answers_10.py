@@ -33,7 +33,7 @@ smaller = {"step": half, "mlflow": half}
 half = {"cpu": "1m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}
 smaller = {"step": half, "mlflow": half}
 """,
-            "the settings reject it": 'smaller = {"step": {"memory": "512Mi"}, "mlflow": {"memory": "512Mi"}}',
+            "the settings reject it": 'smaller = {"step": {"memory": "512Mi"}}',
             "write a dictionary of settings": 'smaller = "512Mi"',
         },
     ),
