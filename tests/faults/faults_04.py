@@ -177,7 +177,7 @@ def trips_carry_signal(ns):
 
 @fault("04", "claim-single-feature", says="noise should change little")
 def the_run_logs_trips_that_know_the_label(ns):
-    with candidate(ns, "acc_and_trips", rows=trips(ns, 1)):
+    with candidate(ns, "acc_and_trips", rows=trips(ns, 2)):
         yield
 
 
