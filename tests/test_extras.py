@@ -133,6 +133,18 @@ def test_another_build_of_the_locked_version_comes_from_an_index_or_from_pips_ow
         server.shutdown()
 
 
+@pytest.mark.system
+def test_an_extra_comes_from_the_folder_of_wheels_where_no_index_answers(installs, monkeypatch, tmp_path):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9")
+    folder = tmp_path / "own wheels"
+    folder.mkdir()
+    monkeypatch.setenv("WHEELS", str(folder))
+    with pytest.raises(WorkshopError, match="distributed was not added"):
+        installs()
+    shutil.copy(tmp_path / "index" / "heavy-1.0-py3-none-any.whl", folder)
+    assert installs() == "1.0" and added.remembered() == {"distributed": ""}
+
+
 def test_what_was_added_is_added_again_and_an_unknown_group_or_a_password_is_refused(
     monkeypatch, tmp_path, capsys
 ):

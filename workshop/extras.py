@@ -5,7 +5,8 @@ python -m workshop.extras again                   adds all that are remembered: 
 
 uv installs the lock's versions, and checks the lock's hashes. A package may come from another index or folder
 than the lock names, and there be another build of its version, such as ``2.13.0+cpu`` for ``2.13.0``, which
-has a hash of its own: the index is the user's choice, and so is the trust in that build.
+has a hash of its own: the index is the user's choice, and so is the trust in that build. With ``WHEELS``, the
+packages come from that folder alone, as those of the default groups do.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     where = {**_settings_of_pip(), **os.environ}
     if index:
         where["UV_INDEX"] = f"{index} {where.get('UV_INDEX', '')}".strip()
+    if wheels := os.environ.get("WHEELS"):
+        where |= {"UV_FIND_LINKS": Path(wheels).resolve().as_uri(), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     export = [uv, "export", "--quiet", "--frozen", "--offline", "--no-emit-workspace", "--group", group]
     locked = subprocess.run(export, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout

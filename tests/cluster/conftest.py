@@ -24,8 +24,8 @@ OPTIONS = {
     "access": ("ReadWriteMany", "of the claims; a cluster of one node wants ReadWriteOnce"),
     "pipelines": ("", "address of Kubeflow Pipelines; a forwarded port when left out"),
     "notebooks-image": (None, "of the notebooks' pods, with Python and make"),
-    "wheels": ("", "folder that `make wheels` filled, for a cluster without a package index"),
-    "extras": ("distributed", "groups that the notebooks' environment gets"),
+    "wheels": ("", "folder with the lock's packages, for a cluster without a package index"),
+    "extras": ("distributed", "groups that the environment of notebook 09 gets"),
 }
 RESULTS = pytest.StashKey[dict]()
 CLUSTER = pytest.StashKey["Cluster | str"]()
