@@ -19,23 +19,32 @@ def places(volume: str) -> dict[str, Any]:
 
 
 def online_and_history(
-    repo: str, service: str, drivers: list[int], moment: str, client: str = ""
+    repo: str, service: str, drivers: list[int], moment: str, client: str = "", patience: float = 0
 ) -> list[dict]:
-    """Features from the online store and by a point-in-time join, by driver."""
+    """Features from the online store and by a point-in-time join, by driver; tried again for a while."""
     import pandas as pd
     import yaml
     from feast import FeatureStore, RepoConfig
+    from feast.errors import FeastError
 
     if client:
         settings = yaml.safe_load(client)
         store = FeatureStore(config=RepoConfig(**settings, repo_path="/tmp"))
     else:
         store = FeatureStore(repo_path=repo)
-    features = store.get_feature_service(service)
     rows = [{"driver_id": driver} for driver in drivers]
-    online = store.get_online_features(features=features, entity_rows=rows).to_df()
     questions = pd.DataFrame(rows).assign(event_timestamp=pd.Timestamp(moment))
-    history = store.get_historical_features(questions, features).to_df()
+    began = time.monotonic()
+    while True:
+        try:
+            features = store.get_feature_service(service)
+            online = store.get_online_features(features=features, entity_rows=rows).to_df()
+            history = store.get_historical_features(questions, features).to_df()
+            break
+        except FeastError:
+            if time.monotonic() - began > patience:
+                raise
+            time.sleep(5)
     return [
         json.loads(frame.set_index("driver_id").drop(columns="event_timestamp", errors="ignore").to_json())
         for frame in (online, history)

@@ -109,8 +109,10 @@ def test_a_client_of_the_feature_store_retrieves(features, project):
     client = features.read(f"configmap/{status['clientConfigMap']}")["data"]["feature_store.yaml"]
     words = {name: project[name] for name in ("repo", "service")}
     words |= {"drivers": DRIVERS, "moment": features.settings.cluster.clock.isoformat()}
-    remote = features.inside("online_and_history", **words, client=client)
-    assert remote == features.inside("online_and_history", **words), "the servers return other values"
+    here = features.inside("online_and_history", **words)
+    # A server that started before the job had applied the definitions looks again after a minute.
+    remote = features.inside("online_and_history", **words, client=client, patience=90)
+    assert remote == here, "the servers return other values"
 
 
 @pytest.fixture(scope="session")
