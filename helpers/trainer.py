@@ -16,9 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lifecycle.objects import SECRETS
+
 RUNTIME = "this-environment"
 """The runtime's name in the local backend."""
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ")
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", *SECRETS)
 _LOGGED = ("MLFLOW_", "FEAST_", "DO_NOT_TRACK", "GIT_PYTHON_REFRESH")
 
 

@@ -207,17 +207,19 @@ def test_removes_the_environments_of_one_job_and_of_no_other(tmp_path, monkeypat
 def test_the_local_runtime_brings_this_environment_and_its_variables(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "a 'quoted' $HOME")
+    monkeypatch.setenv("DATABASE_PASSWORD", "a store's, on a cluster")
     monkeypatch.setenv("A_SECRET", "stays here")
     local = LocalRuntime(processes=2)
     client = TrainerClient(LocalProcessBackendConfig())
     variables = {"tracking": "MLFLOW_TRACKING_URI", "secret": "A_SECRET", "meeting": "LIFECYCLE_RENDEZVOUS"}
+    variables["store"] = "DATABASE_PASSWORD"
     asked = {"folder": str(tmp_path), "variables": variables}
     job = client.train(runtime=local.name, trainer=CustomTrainer(func=show, func_args=asked))
     ended = client.wait_for_job_status(job, status={"Complete", "Failed"}, timeout=300, polling_interval=1)
     assert ended.status == "Complete", list(client.get_job_logs(job))
     told = [json.loads((tmp_path / rank).read_text()) for rank in "01"]
-    assert {(word["python"], word["tracking"], word["secret"]) for word in told} == {
-        (sys.executable, "a 'quoted' $HOME", None)
+    assert {(word["python"], word["tracking"], word["store"], word["secret"]) for word in told} == {
+        (sys.executable, "a 'quoted' $HOME", "a store's, on a cluster", None)
     }
     assert len({word["meeting"] for word in told}) == 1
     assert subprocess.check_output(["python", "-c", "print(6 * 7)"], text=True) == "42\n"
