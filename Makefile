@@ -2,11 +2,14 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
-# Each notebook starts a kernel of its own; without byte code on disk every import would be compiled each time.
-unexport PYTHONDONTWRITEBYTECODE
-unexport PYTHONPATH
-unexport PYTHONHOME
-unexport VIRTUAL_ENV
+# A caller's variables lead Python, pip, and uv elsewhere: another environment, another folder, checks that assert nothing.
+# What says where packages come from, and how they are reached, stays.
+SOURCES := PIP_INDEX% PIP_EXTRA% PIP_FIND% PIP_NO_INDEX PIP_CERT PIP_CLIENT% PIP_TRUSTED% PIP_PROXY PIP_KEYRING% PIP_CONFIG% PIP_CACHE% \
+  PIP_NO_CACHE% PIP_DEFAULT% PIP_TIMEOUT PIP_RETRIES UV_INDEX% UV_DEFAULT% UV_EXTRA% UV_FIND% UV_NO_INDEX UV_NATIVE% UV_SYSTEM_CERTS \
+  UV_INSECURE_HOST UV_KEYRING% UV_CREDENTIALS% UV_CONFIG% UV_CACHE% UV_NO_CACHE UV_OFFLINE UV_LINK% UV_HTTP% UV_CONCURRENT%
+unexport VIRTUAL_ENV $(filter PYTHON%,$(.VARIABLES)) $(filter-out $(SOURCES),$(filter PIP_% UV_%,$(.VARIABLES)))
+# A file of pip's can ask for this, too.
+export PIP_USER := 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Before 3.13, Python reads the clone's path in the locale's encoding at its start: in the locale C a letter with an accent would end it.
 ifneq (,$(filter C POSIX,$(LC_ALL)))
@@ -19,8 +22,8 @@ export UV_PYTHON_DOWNLOADS := never
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
 
-# A moved clone needs a new environment: console scripts and the installed package name the folder they were made in.
-ifneq "$(shell cat .venv/current 2>/dev/null)" "$(CURDIR)"
+# A moved clone needs a new environment: console scripts and the installed package name the folder they were made in. So does one whose Python is gone.
+ifneq "$(shell [ -x $(VENV) ] && cat .venv/current 2>/dev/null)" "$(CURDIR)"
 .venv/current: moved
 endif
 
@@ -47,7 +50,7 @@ endif
 	  echo "Another make sets this clone up; this one waits until it has ended."; \
 	  $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; }; \
 	made="$$($(PYTHON) --version) $$(pwd -P)"; \
-	[ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
+	[ -x $(VENV) ] && [ "$$(cat .venv/made 2>/dev/null)" = "$$made" ] || { \
 	  $(PYTHON) -m venv --clear .venv && printf '%s\n' "$$made" > .venv/made; }; \
 	if [ -n "$$WHEELS" ]; then \
 	  trap 'code=$$?; [ $$code = 0 ] || { \
@@ -56,10 +59,16 @@ endif
 	  export PIP_NO_INDEX=1 PIP_FIND_LINKS="$$from" UV_FIND_LINKS="$$from" UV_OFFLINE=1; \
 	fi; \
 	[ -z "$$WHEELS" ] && command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
-	[ -z "$$WHEELS" ] || uv export --quiet --frozen --no-emit-workspace | uv pip install --python $(VENV) --no-index --no-deps --require-hashes -r -; \
-	uv sync --frozen --python $(VENV) $$([ ! -s .extras ] || echo --inexact); \
+	settings="$$($(VENV) -m workshop.index)"; eval "$$settings"; \
+	packages="$$(uv export --quiet --frozen --no-emit-workspace)"; \
+	printf 'Installing %s packages into .venv: up to 0.5 GB to download, a minute or two.\n' "$$(grep -c == <<<"$$packages" || true)"; \
+	uv pip install --quiet --python $(VENV) $${WHEELS:+--no-index} --no-deps --require-hashes --index-strategy=unsafe-best-match -r - <<<"$$packages"; \
+	uv sync --quiet --frozen --python $(VENV) $$([ ! -s .extras ] || echo --inexact); \
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
-	printf '%s' "$$(pwd -P)" > .venv/current
+	$(VENV) -m workshop.commands --help >/dev/null || { \
+	  echo "error: .venv was set up and does not work; the lines above say why. Remove the folder .venv, and run make again." >&2; exit 2; }; \
+	printf '%s' "$$(pwd -P)" > .venv/current; \
+	printf 'The environment is ready, after %s s.\n' "$$SECONDS"
 
 .PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine site wheels image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from lifecycle.settings import FILE, Settings
 BACKENDS = ("local", "kubernetes")
 NOW = data.NOW
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# No proxy of the environment belongs between the course and its own servers. Clients read either spelling.
+_proxies = urllib.request.getproxies_environment()
+if set(_proxies) - {"no"} and _proxies.get("no") != "*":
+    _direct = dict.fromkeys([*filter(None, _proxies.get("no", "").split(",")), "127.0.0.1", "localhost"])
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(_direct)
 
 
 class WorkshopError(Told, RuntimeError):

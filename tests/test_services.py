@@ -27,6 +27,22 @@ def answers(url: str) -> bool:
         return False
 
 
+def test_a_proxy_in_the_environment_is_not_asked_for_a_server_of_the_course(tmp_path):
+    """In a new process, as of one who has a company's proxy and no list of exceptions."""
+    code = "import sys, pathlib, requests; from helpers.services import Service\n"
+    code += (
+        "with Service('files', sys.argv[2:], health='/', log=pathlib.Path(sys.argv[1]), timeout=20) as it:"
+    )
+    code += " print(requests.get(it.url).status_code)"
+    ours = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    ours |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for name in ("HTTP_PROXY", "http_proxy"):
+        command = [sys.executable, "-c", code, tmp_path / "log", *SERVER]
+        there = ours | {name: "http://127.0.0.1:9", "NO_PROXY": "example.org"}
+        done = subprocess.run(command, env=there, capture_output=True, text=True)
+        assert done.stdout == "200\n", done.stderr
+
+
 def test_a_server_answers_within_its_block_and_is_gone_after_it_also_when_the_block_fails(tmp_path):
     with (
         pytest.raises(ZeroDivisionError),

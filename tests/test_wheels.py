@@ -40,6 +40,8 @@ def without_network(folder: Path) -> tuple[list[str], dict[str, str]]:
 
 def make(clone: Path, goal: str, wheels: Path) -> subprocess.CompletedProcess:
     before, here = without_network(clone.parent)
+    # pip installs uv here, and would put it elsewhere.
+    here |= {"PIP_USER": "1", "PIP_TARGET": str(clone.parent / "elsewhere"), "PIP_PREFIX": "/nowhere"}
     command = [*before, "make", goal, f"WHEELS={wheels}"]
     return subprocess.run(command, cwd=clone, env=here, capture_output=True, text=True)
 

@@ -12,7 +12,6 @@ packages come from that folder alone, as those of the default groups do.
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import re
 import shutil
@@ -24,15 +23,11 @@ from urllib.parse import urlsplit
 
 from helpers import course, extras
 from helpers.workspace import REPOSITORY, WorkshopError
+from workshop.index import settings
 
 ADDED = REPOSITORY / ".extras"
 """A line for each group that was added, with its index: a new lock or a moved clone makes the environment
 anew."""
-_PIPS = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-}
 
 
 def remembered() -> dict[str, str]:
@@ -62,7 +57,7 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
             "INDEX holds a user or a password, and would be written to a file. Put it into pip's or uv's "
             "own settings."
         )
-    where = {**_settings_of_pip(), **os.environ}
+    where = {**os.environ, **settings()}
     if index:
         where["UV_INDEX"] = f"{index} {where.get('UV_INDEX', '')}".strip()
     if wheels := os.environ.get("WHEELS"):
@@ -103,19 +98,6 @@ def add(group: str, index: str = "", python: str = sys.executable) -> None:
     ADDED.write_text(
         "".join(f"{name} {place}".rstrip() + "\n" for name, place in added.items()), encoding="utf-8"
     )
-
-
-def _settings_of_pip() -> dict[str, str]:
-    """Where pip looks for packages, as uv's variables: pip's files, and over them its environment."""
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
-    found = {}
-    for section in ("global.", "install.", ":env:."):
-        for line in done.stdout.splitlines():
-            name, _, value = line.partition("=")
-            if variable := _PIPS.get(name.removeprefix(section)):
-                between = "," if variable == "UV_FIND_LINKS" else " "
-                found[variable] = between.join(str(ast.literal_eval(value)).split())
-    return found
 
 
 def again() -> None:
