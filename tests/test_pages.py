@@ -50,6 +50,15 @@ def test_links_lead_to_a_file_and_a_heading(page):
     assert broken == []
 
 
+def test_the_readme_is_short_and_begins_with_three_lines_to_type():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 900
+    _, commands, below = text.split("```")
+    assert len(commands.strip().splitlines()) == 3
+    places = [below.index(part) for part in ("![", "<!-- notebooks", "## Who it is for", "## More")]
+    assert places == sorted(places)
+
+
 @cache
 def functions() -> dict[str, str]:
     """Every test function, with the folder of its file."""
