@@ -226,10 +226,10 @@ EXERCISES = [
             " `memory_limit`."
         ),
         worked="""
-# Feast's three servers and a step of the pipeline get what `step` says: 4 x 512 MiB saved. MLflow's
+# Feast's three servers and a step of the pipeline get what `step` says: 4 x 512 MiB saved. The model
 # server gives the rest. Limits stay, so that a busy process can still take up to 2 GiB.
 half = {"cpu": "250m", "memory": "512Mi", "cpu_limit": "1", "memory_limit": "2Gi"}
-smaller = {"step": half, "mlflow": half}
+smaller = {"step": half, "server": half}
 """,
     ),
     Exercise(
