@@ -331,6 +331,11 @@ def quiet() -> None:
     from mlflow.tracking._model_registry import fluent
 
     fluent.eprint = print
+    # `mlflow.genai.evaluate` draws a progress bar, and prints the id of its run, in color.
+    from mlflow.genai.evaluation import base, harness
+
+    base.display_evaluation_output = lambda run_id: None
+    harness.tqdm = None
     # DuckDB draws a progress bar into a notebook once a query takes two seconds: on a slow machine, and not
     # on another.
     import duckdb
@@ -350,6 +355,7 @@ def quiet() -> None:
         "mlflow.store.db.utils",
         "mlflow.tracking.fluent",
         "mlflow.store.model_registry.abstract_store",
+        "mlflow.genai.utils.data_validation",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     # `mlflow.models.evaluate` tells each step, and warns that SHAP, which nothing here uses, is not

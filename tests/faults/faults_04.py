@@ -366,3 +366,61 @@ def feast_reads_the_alias(ns):
 def the_second_retrieval_reads_the_first_service(ns):
     first = 'get_feature_service("driver_training")'
     rerun(ns, "tags_after = {}", change=("get_feature_service(name)", first))
+
+
+@contextlib.contextmanager
+def evaluated(ns, *before, change=("", "")):
+    """Both writers evaluated once more, in runs that are deleted afterwards."""
+    mlflow, place = ns["mlflow"], {"experiment_names": ["driver_summaries"]}
+    there = set(mlflow.search_runs(**place).run_id)
+    rerun(ns, *before, "verdicts, passed = ", change=change)
+    yield
+    for run_id in set(mlflow.search_runs(**place).run_id) - there:
+        mlflow.delete_run(run_id)
+
+
+@fault("04", "claim-generated-text", says="these passed")
+def the_careful_writer_states_the_facts_of_january(ns):
+    february = ns["facts"]
+    rerun(ns, "halves = ", change=('"2025-02-01 01:00", "2025-03-01"', '"2025-01-16", "2025-02-20"'))
+    ns["january"], ns["facts"] = ns["facts"], february
+    with evaluated(
+        ns, "def careful", change=("fact = facts.loc[driver_id]", "fact = january.loc[driver_id]")
+    ):
+        yield
+
+
+@fault("04", "claim-generated-text", says="own_numbers refuses the summaries of [1002]")
+def a_number_may_be_that_of_any_driver(ns):
+    any_driver = 'value=set(stated) <= set(facts[["acc_rate", "conv_rate"]].stack())'
+    with evaluated(ns, "def own_numbers", change=("value=stated == true", any_driver)):
+        yield
+
+
+@fault("04", "claim-generated-text", says="own_numbers refuses the summaries of []")
+def a_scorer_raises_for_what_it_would_refuse(ns):
+    raises = ("value=stated == true", "value=bool(1 / (stated == true))")
+    with evaluated(ns, "def own_numbers", change=raises):
+        yield
+
+
+@fault("04", "claim-generated-text", says="own_trend refuses []")
+def any_trend_will_do(ns):
+    with evaluated(ns, "def own_trend", change=("{facts.trend[inputs['driver_id']]}", "")):
+        yield
+
+
+@fault("04", "claim-generated-text", says="true ones of another driver")
+def the_numbers_of_other_drivers_are_not_in_the_data(ns):
+    anyone = """def in_the_data(outputs):
+    return set(percentages(outputs)) <= set(facts[["acc_rate", "conv_rate"]].stack())"""
+    own = """def in_the_data(inputs, outputs):
+    return set(percentages(outputs)) <= set(facts.loc[inputs["driver_id"], ["acc_rate", "conv_rate"]])"""
+    with evaluated(ns, "def in_the_data", change=(anyone, own)):
+        yield
+
+
+@fault("04", "claim-generated-text", says="the run has other means")
+def the_run_is_the_one_of_the_careful_writer(ns):
+    with evaluated(ns, change=("(careful, eager)", "(eager, careful)")):
+        yield

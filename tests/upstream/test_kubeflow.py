@@ -70,6 +70,17 @@ def test_a_gate_with_a_whole_number_is_never_open(number):
     assert {path.parent.name for path in Path("outputs").rglob("*.json")} == {"number", "number-3"}
 
 
+def test_the_clients_of_pipelines_cannot_set_plugins_input():
+    import kfp_server_api
+    from kfp import Client
+    from kubeflow.pipelines import PipelinesClient
+
+    starts = [Client.create_run_from_pipeline_package, Client.run_pipeline, Client.create_recurring_run]
+    for start in [*starts, PipelinesClient.run]:
+        assert "plugins_input" not in inspect.signature(start).parameters
+    assert "plugins_input" in kfp_server_api.V2beta1Run.openapi_types
+
+
 def train(*given, **named):
     import os
 

@@ -95,3 +95,17 @@ def test_the_parent_run_of_the_sweep_holds_no_result():
         optuna.create_study(direction="maximize").optimize(objective, n_trials=2)
     data = mlflow.get_run(parent.info.run_id).data
     assert data.metrics == {} == data.params
+
+
+def test_an_evaluation_of_texts_draws_a_bar_and_prints_its_run_in_color(capsys):
+    from mlflow.genai.scorers import scorer
+
+    @scorer
+    def is_short(outputs):
+        return len(outputs) < 5
+
+    with mlflow.start_run() as run:
+        mlflow.genai.evaluate(data=[{"inputs": {"x": 1}, "outputs": "one"}], scorers=[is_short])
+    shown = capsys.readouterr()
+    assert f"\033[94m{run.info.run_id}" in shown.out
+    assert "Evaluating: 100%" in shown.err
