@@ -97,15 +97,33 @@ def test_the_parent_run_of_the_sweep_holds_no_result():
     assert data.metrics == {} == data.params
 
 
-def test_an_evaluation_of_texts_draws_a_bar_and_prints_its_run_in_color(capsys):
+def evaluated(**row):
     from mlflow.genai.scorers import scorer
 
     @scorer
     def is_short(outputs):
         return len(outputs) < 5
 
-    with mlflow.start_run() as run:
-        mlflow.genai.evaluate(data=[{"inputs": {"x": 1}, "outputs": "one"}], scorers=[is_short])
+    with mlflow.start_run():
+        return mlflow.genai.evaluate(data=[{"inputs": {"x": 1}, **row}], scorers=[is_short])
+
+
+def test_an_evaluation_of_texts_draws_a_bar_and_prints_its_run_in_color(monkeypatch, capsys):
+    from mlflow.genai.evaluation import base, harness
+    from mlflow.genai.utils.display_utils import display_evaluation_output
+    from tqdm.auto import tqdm
+
+    # As they are before helpers.workspace.quiet.
+    monkeypatch.setattr(base, "display_evaluation_output", display_evaluation_output)
+    monkeypatch.setattr(harness, "tqdm", tqdm)
+    evaluation = evaluated(outputs="one")
     shown = capsys.readouterr()
-    assert f"\033[94m{run.info.run_id}" in shown.out
+    assert f"\033[94m{evaluation.run_id}" in shown.out
     assert "Evaluating: 100%" in shown.err
+
+
+def test_an_evaluation_takes_expectations_for_verdicts_and_leaves_errors_out_of_means():
+    assert evaluated(outputs="one").passed
+    expected = evaluated(outputs="one", expectations={"text": "one"})
+    assert expected.metrics == {"is_short/mean": 1.0} and not expected.passed
+    assert evaluated(outputs=1).metrics == {}, "a number has no length"
