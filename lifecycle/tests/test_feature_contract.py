@@ -42,6 +42,7 @@ from sklearn.linear_model import Ridge
 from helpers.workspace import REPOSITORY
 from lifecycle.features.contract import ContractError, FeatureContract, definitions
 from lifecycle.features.declared import check_files
+from lifecycle.features.materializing import materialize
 from lifecycle.features.online import OnlineReader
 from lifecycle.features.retrieval import historical_features
 from lifecycle.features.validation import suite_tag
@@ -52,7 +53,7 @@ from lifecycle.serving.open_inference import rows_of_v1
 from lifecycle.serving.prediction_log import read_log
 from lifecycle.serving.scoring import FeatureModel
 from lifecycle.serving.watching import input_types, pinned
-from lifecycle.settings import Settings
+from lifecycle.settings import Materialization, Settings
 from lifecycle.training import pipeline
 from lifecycle.training.katib_trial import trial
 from lifecycle.training.outcome import read_record
@@ -564,6 +565,29 @@ def test_files_hold_what_can_be_retrieved_and_materialized_as_one_value(tmp_path
     store.materialize(NOON - DAY, NOON)
     online = store.get_online_features(["v:a", "v:n"], asked[["id"]].to_dict("records")).to_df()
     pd.testing.assert_frame_equal(online[["a", "n"]], offline[["a", "n"]], check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["%s/*/0.parquet", "%s/**/*.parquet", "%s/[ab]/*.parquet", "file://%s/b/0.parquet", "%s"]
+)
+def test_each_file_behind_a_path_is_looked_at_before_it_is_read_or_materialized(tmp_path, pattern):
+    for folder, values in (("a", CENTS), ("b", MILLS)):
+        (tmp_path / "rows" / folder).mkdir(parents=True)
+        rows = {"id": WHOLE, "t": TWO, "a": F32 if "file" in pattern else values}
+        pq.write_table(pa.table(rows), tmp_path / "rows" / folder / "0.parquet")
+    source = FileSource(name="v", path=pattern % (tmp_path / "rows"), timestamp_field="t")
+    v = FeatureView(
+        name="v", entities=[user], ttl=DAY, schema=[Field(name="a", dtype=Float64)], source=source
+    )
+    store = store_in(tmp_path / "repo")
+    store.registry.apply_feature_view(v, store.project)
+    says = r"column a: decimal128\(2, 2\) in .*/a/0.parquet, .* in .*/b/0.parquet"
+    if "file" in pattern:
+        says = r"0.parquet holds numbers \(float\) in the column a"
+    with pytest.raises(ValueError, match=says):
+        check_files(v, store)
+    with pytest.raises(ValueError, match=says):
+        materialize(store, Materialization(), NOON)
 
 
 @pytest.mark.parametrize("place", ["here", "repo"])

@@ -9,6 +9,7 @@ way into an online store.
 
 from __future__ import annotations
 
+import glob
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -122,11 +123,7 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
         source.file_format or ParquetFormat(), ParquetFormat
     ):
         return
-    path = Path(_start_of_paths(store), source.file_options.uri)
-    if path.is_file():
-        files = [path]
-    else:
-        files = sorted(path.rglob("*.parquet") if path.is_dir() else path.parent.glob(path.name))
+    files = _files(source.file_options.uri, _start_of_paths(store))
     times = {name for name in (source.timestamp_field, source.created_timestamp_column) if name}
     declared = {column.name: column.dtype for column in [*view.entity_columns, *view.features]}
     first: dict[str, tuple[Path, pa.DataType]] = {}
@@ -147,12 +144,27 @@ def check_files(view: FeatureView, store: FeatureStore) -> None:
                 _check_type(file, name, found, declared[name], view.name)
             place, before = first.setdefault(name, (file, found))
             if not _holds(before, found):
+                one, other = (place, file) if place.name == file.name else (place.name, file.name)
                 raise ValueError(
                     f"the files of the feature view {view.name!r} differ in the column {name}: "
-                    f"{before} in {place.name}, {found} in {file.name}. "
+                    f"{before} in {one}, {found} in {other}. "
                     "All are read as the first is, which would round or change the others: write them with "
                     "one type."
                 )
+
+
+def _files(uri: str, start: str) -> list[Path]:
+    """The files on this machine that a source's path stands for: a file, a folder, or a pattern."""
+    name = uri.removeprefix("file://")
+    path = Path(start, name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(path.rglob("*.parquet"))
+    # The folder's own name may hold a bracket.
+    patterns = (name, f"{glob.escape(str(path.parent))}/{path.name}")
+    matches = [match for one in patterns for match in glob.glob(one, root_dir=start, recursive=True)]  # noqa: PTH207
+    return sorted(file for file in {Path(start, match) for match in matches} if file.is_file())
 
 
 def _start_of_paths(store: FeatureStore) -> str:

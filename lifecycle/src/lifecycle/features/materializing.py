@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from lifecycle.features.declared import check_files
+
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
@@ -57,5 +59,11 @@ def materialize(store: FeatureStore, settings: Materialization, now: datetime) -
         store: with the definitions applied.
         settings: of the project.
         now: the newest moment that counts.
+
+    Raises:
+        ValueError: the files behind a view do not hold what it declares, and nothing was written; see
+            ``lifecycle.features.declared.check_files``.
     """
+    for view in online_views(store):
+        check_files(view, store)
     store.materialize(now - timedelta(days=settings.days), now)
