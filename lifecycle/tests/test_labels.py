@@ -1,9 +1,11 @@
 """Labels: one check for every door, with the line that mends them; what is left out is counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from feast.types import Int64
+from feast.types import Float32, Float64, Int64, String
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.preprocessing import FunctionTransformer
 
@@ -59,6 +61,29 @@ def test_keeps_labels_of_the_task_and_counts_each_missing_value_of_the_contract(
     rows, dropped = usable_rows(table, CONTRACT, {"id": Int64}, task)
     assert dropped == {"id": 1} | ({"y": 1} if pd.isna(values[-1]) else {}), "and nothing for the empty note"
     assert rows.y.tolist() == values[:2] and rows.id.tolist() == [1, 2] and rows.id.dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    "dtype, values, says",
+    [
+        (Int64, [2.0**53 + 2, None], "became one of floats, .* as large as 9007199254740994"),
+        (Float64, [np.inf, 1.0], "holds inf, and a server takes finite numbers of 64 bits"),
+        (Float32, [-1e39, 1.0], r"holds 1e\+39, and a server takes finite numbers of 32 bits"),
+        (String, ["x" * 1001, None], "a text of 1001 characters, and a server takes at most 1000"),
+    ],
+)
+def test_refuses_a_key_that_no_request_could_carry(dtype, values, says):
+    table = pd.DataFrame({"id": values, "event_timestamp": TIMES[:2], "y": [0, 1]})
+    with pytest.raises(ValueError, match=says):
+        usable_rows(table, CONTRACT, {"id": dtype})
+    near = {Int64: 2.0**53 - 1, String: "x" * 1000}.get(dtype, 1e38)
+    assert len(usable_rows(table.assign(id=[near, None]), CONTRACT, {"id": dtype})[0]) == 1
+
+
+def test_a_request_field_of_whole_numbers_stays_one_beside_a_missing_value():
+    table = pd.DataFrame({"id": [1, 2], "n": [7.0, None], "event_timestamp": TIMES[:2], "y": [0, 1]})
+    rows, dropped = usable_rows(table, replace(CONTRACT, request_fields=("n",)), {"id": Int64, "n": Int64})
+    assert rows.n.tolist() == [7] and rows.n.dtype == "int64" and dropped == {"n": 1}
 
 
 def test_names_a_feature_that_holds_text():

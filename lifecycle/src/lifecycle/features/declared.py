@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _WHOLE = {"INT32": 32, "INT64": 64}
 _NUMBERS = (*_WHOLE, "FLOAT", "DOUBLE")
+LARGEST = {"FP32": 3.4028234e38, "FP64": 1.7e308}
+"""The greatest number of a type that a request can carry, by the protocol's name."""
+LONGEST = 1000
+"""Characters of a text that a request can carry."""
 _PROTOCOL = {"INT32": "INT32", "INT64": "INT64", "FLOAT": "FP32", "DOUBLE": "FP64", "STRING": "BYTES"}
 _FILES: dict[str, Callable[[pa.DataType], bool]] = {
     "INT32": lambda found: pa.types.is_integer(found) or pa.types.is_floating(found),
@@ -95,7 +99,30 @@ def check_entity_table(entity_df: pd.DataFrame, declared: Mapping[str, FeastType
                 f"the column {name} of the entity table holds numbers that {dtype} has no room for, such as "
                 f"{values.abs().max()}. Declare a wider type and apply."
             )
+        if bits and pd.api.types.is_float_dtype(values) and (values.abs() >= 2**53).any():
+            raise ValueError(
+                f"the column {name} of the entity table became one of floats, as a value is missing, and "
+                f"floats round numbers as large as {values.abs().max():.0f}: another row could answer. Leave "
+                "the rows without it out of the file, or write it as pandas' Int64."
+            )
+        if inferred != "empty":
+            _check_room(name, values.dropna(), dtype)
     check_whole_numbers(entity_df, declared)
+
+
+def _check_room(name: str, values: pd.Series, dtype: FeastType) -> None:
+    """Refuse a number or a text that a request could not carry."""
+    kind = protocol_type(dtype) or ""
+    if kind in LARGEST and not (values.abs() <= LARGEST[kind]).all():
+        raise ValueError(
+            f"the column {name} of the entity table holds {values.abs().max()}, and a server takes finite "
+            f"numbers of {kind[2:]} bits ({dtype}): leave these rows out."
+        )
+    if kind == "BYTES" and values.str.len().max() > LONGEST:
+        raise ValueError(
+            f"the column {name} of the entity table holds a text of {values.str.len().max()} characters, and "
+            f"a server takes at most {LONGEST}."
+        )
 
 
 def check_files(view: FeatureView, store: FeatureStore) -> None:

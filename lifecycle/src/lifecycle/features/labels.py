@@ -107,10 +107,10 @@ def usable_rows(
         lacking = f": {in_words(dropped)}" if dropped else ""
         raise LabelsRefused(f"none of the {len(table)} rows of the label table is complete{lacking}.")
     check_entity_table(rows, {name: dtype for name, dtype in declared.items() if name in rows})
-    # A missing key made the column one of floats; fractions were refused above.
+    # A missing value made the column one of floats; fractions were refused above.
     whole = [
         name
-        for name in contract.join_keys
+        for name in [*contract.join_keys, *contract.request_fields]
         if name in declared and declared[name].to_value_type().name in _WHOLE
         if pd.api.types.is_float_dtype(rows[name])
     ]

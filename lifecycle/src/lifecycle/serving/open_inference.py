@@ -9,13 +9,14 @@ import numpy as np
 from kserve import InferRequest
 from kserve.errors import InvalidInput
 
+from lifecycle.features.declared import LARGEST, LONGEST
+
 MOST_ROWS = 1000
 """Rows in one request: more would hold up everybody else."""
 Rows = list[dict[str, int | float | str]]
 TEXT = "BYTES"
 _BITS = {"INT32": 32, "INT64": 64}
-_LARGEST = {"FP32": 3.4028234e38, "FP64": 1.7e308}
-"""The protocol's names of the types that an input can have, with the size of whole numbers, and numbers."""
+"""The protocol's names of the types of whole numbers, with their size."""
 
 
 def rows_of_v1(payload: Any, inputs: Mapping[str, str]) -> Rows:
@@ -75,10 +76,10 @@ def rows_of_v2(payload: InferRequest, inputs: Mapping[str, str], output: str) ->
 
 _NUMBERS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_BITS, (int, np.integer)),
-    **dict.fromkeys(_LARGEST, (int, float, np.number)),
+    **dict.fromkeys(LARGEST, (int, float, np.number)),
 }
-_PLAIN: dict[str, Callable] = {**dict.fromkeys(_BITS, int), **dict.fromkeys(_LARGEST, float), TEXT: str}
-_EXAMPLES = {**dict.fromkeys(_BITS, "1001"), **dict.fromkeys(_LARGEST, "0.5"), TEXT: '"A1"'}
+_PLAIN: dict[str, Callable] = {**dict.fromkeys(_BITS, int), **dict.fromkeys(LARGEST, float), TEXT: str}
+_EXAMPLES = {**dict.fromkeys(_BITS, "1001"), **dict.fromkeys(LARGEST, "0.5"), TEXT: '"A1"'}
 
 
 def _checked(columns: list[list], inputs: Mapping[str, str]) -> Rows:
@@ -101,8 +102,8 @@ def _check(name: str, kind: str, value: Any) -> None:
     if kind == TEXT:
         if not isinstance(value, str):  # binary tensors of text are refused as well: JSON carries text
             raise InvalidInput(f"{name} must be text, not {value!r:.40}")
-        if len(value) > 1000:
-            raise InvalidInput(f"{name} must be at most 1000 characters long")
+        if len(value) > LONGEST:
+            raise InvalidInput(f"{name} must be at most {LONGEST} characters long")
         return
     bits = _BITS.get(kind)
     if isinstance(value, bool) or not isinstance(value, _NUMBERS[kind]):
@@ -110,5 +111,5 @@ def _check(name: str, kind: str, value: Any) -> None:
     number: Any = value
     if bits and not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
         raise InvalidInput(f"{name} must fit into {bits} bits: from -2^{bits - 1} to 2^{bits - 1} - 1")
-    if not bits and not abs(number) <= _LARGEST[kind]:  # also false for NaN
+    if not bits and not abs(number) <= LARGEST[kind]:  # also false for NaN
         raise InvalidInput(f"{name} must be a finite number of {kind[2:]} bits")
