@@ -22,9 +22,11 @@ from feast import (
     FeatureView,
     Field,
     FileSource,
+    KafkaSource,
     RequestSource,
     ValueType,
 )
+from feast.data_format import JsonFormat
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
@@ -441,6 +443,23 @@ def file(path: str = "x.parquet", **options):
     return lambda: FileSource(**{"name": "rows", "path": path, "timestamp_field": "t"} | options)
 
 
+def kafka(topic: str, servers: str = "here:9092"):
+    return lambda: KafkaSource(
+        name="k",
+        topic=topic,
+        kafka_bootstrap_servers=servers,
+        message_format=JsonFormat("rating double"),
+        timestamp_field="t",
+        batch_source=file()(),
+    )
+
+
+def derived(path: str, **options):
+    schema = [Field(name="rating", dtype=Float64)]
+    first = FeatureView(name="first", entities=[user], schema=schema, source=file(path, **options)())
+    return {"source": lambda: [first], "sink_source": file("sink.parquet")()}
+
+
 @pytest.mark.parametrize(
     "first, second, same",
     [
@@ -456,6 +475,10 @@ def file(path: str = "x.parquet", **options):
         ({"source": postgres(query="SELECT 1")}, {"source": postgres(query="SELECT 2")}, False),
         ({"source": postgres(query="SELECT 1")}, {"source": postgres(query="SELECT 1", owner="o")}, True),
         ({"ttl": DAY}, {"ttl": 2 * DAY}, False),
+        ({"source": kafka("a")}, {"source": kafka("b")}, False),
+        ({"source": kafka("a")}, {"source": kafka("a", "other:9092")}, True),
+        (derived("x.parquet"), derived("y.parquet"), True),
+        (derived("x.parquet"), derived("x.parquet", created_timestamp_column="c"), False),
     ],
 )  # fmt: skip
 def test_definitions_are_compared_by_what_they_mean(tmp_path, first, second, same):

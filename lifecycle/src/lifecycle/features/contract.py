@@ -573,11 +573,11 @@ def definitions(store: FeatureStore, features: Features) -> dict[str, str]:
     """A digest of what each view behind ``features`` means, in the registry as ``store`` last read it.
 
     Part of the meaning: of a stored view the keys, the time to live, the source with its name, table or
-    query, time columns and field mapping, and a function if it has one; of an on-demand view its function,
-    its mode and its inputs; of both the names and types of the features that are read. A function is compared
-    by its syntax tree. Not part of it: where a file lies, descriptions, tags, owners, features that nobody
-    here reads, and the comments, docstrings and layout of a function. The registry is read as data: no
-    function of it is made.
+    query, time columns and field mapping, its stream, the views that it is derived from, and a function if it
+    has one; of an on-demand view its function, its mode and its inputs; of both the names and types of the
+    features that are read. A function is compared by its syntax tree. Not part of it: where a file lies,
+    descriptions, tags, owners, features that nobody here reads, and the comments, docstrings and layout of a
+    function. The registry is read as data: no function of it is made.
 
     Args:
         store: the feature store whose registry is asked.
@@ -677,7 +677,7 @@ def _tree(node: Any) -> Any:
 
 def _meaning_of_stored(spec: Any, features: set[str]) -> dict[str, Any]:
     source = spec.batch_source
-    return {
+    meaning = {
         "keys": _columns(spec.entity_columns),
         "features": _columns(column for column in spec.features if column.name in features),
         "seconds to live": spec.ttl.seconds + spec.ttl.nanos / 1e9,
@@ -693,6 +693,15 @@ def _meaning_of_stored(spec: Any, features: set[str]) -> dict[str, Any]:
         "mapping": dict(source.field_mapping),
         "function": _function(spec),
     }
+    # Only where there are any: a view without them has the digest that it always had.
+    if before := getattr(spec, "source_views", ()):
+        meaning["views"] = {
+            view.name: _meaning_of_stored(view, {column.name for column in view.features}) for view in before
+        }
+    stream = spec.stream_source
+    if stream.WhichOneof("options") in ("kafka_options", "kinesis_options"):
+        meaning["stream"] = [_rows(stream), stream.timestamp_field, dict(stream.field_mapping)]
+    return meaning
 
 
 def _rows(source: Any) -> list[Any]:
@@ -707,7 +716,7 @@ def _rows(source: Any) -> list[Any]:
         kind = source.data_source_class_type  # of Feast's own sources it is there after some applies only
         with contextlib.suppress(ValueError):
             options = dict(json.loads(source.custom_options.configuration))
-    for place in ("uri", "path", "s3_endpoint_override"):
+    for place in ("uri", "path", "s3_endpoint_override", "kafka_bootstrap_servers", "region"):
         options.pop(place, None)
     return [kind, options]
 
