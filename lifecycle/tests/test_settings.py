@@ -117,6 +117,16 @@ def test_rendering_twice_gives_the_same_bytes_whatever_the_environment(tmp_path,
         assert [found for one in documents for found in manifests.problems(one)] == []
 
 
+def test_a_command_whose_extra_is_not_installed_says_which():
+    code = "import sys; sys.modules['kserve'] = None; from lifecycle.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "--settings", '{"model": "m"}', "serve"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == (
+        'Error: kserve is not installed, and this command needs it: pip install "ml-lifecycle[serving]"\n'
+    )
+    assert done.returncode == 1
+
+
 def test_importing_the_package_does_nothing():
     code = (
         "import atexit, os, sys; now = lambda: (dict(os.environ), atexit._ncallbacks()); before = now();"

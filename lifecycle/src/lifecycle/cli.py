@@ -24,6 +24,32 @@ COMPILED = "cluster/training_pipeline.yaml"
 """Where `lifecycle compile` writes, when no setting names another file."""
 
 
+_EXTRAS = {
+    "great_expectations": "validation",
+    "kfp": "pipelines",
+    "kfp_server_api": "pipelines",
+    "kserve": "serving",
+    "kubeflow": "kubeflow",
+    "kubernetes": "kubeflow",
+    "psycopg": "cluster",
+}
+"""What brings a module that a command needs, by module."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name not in _EXTRAS:
+                raise
+            raise click.ClickException(
+                f"{name} is not installed, and this command needs it: "
+                f'pip install "ml-lifecycle[{_EXTRAS[name]}]"'
+            ) from None
+
+
 class _Moment(click.ParamType):
     name = "moment"
 
@@ -39,7 +65,7 @@ class _Moment(click.ParamType):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--settings",
     "source",
