@@ -110,6 +110,8 @@ async def _refuse(send: Callable, status: int, reason: str, said: str) -> None:
 class Pool:
     """A few threads and a bounded queue before them, so that the event loop stays free for metrics.
 
+    They are the standard library's: anyio's take one more turn of the event loop, 0.1 ms of a request.
+
     Args:
         threads: that work at a time.
         most_waiting: requests in the queue.
