@@ -413,15 +413,16 @@ def test_a_schedule_retrains_twice(runs, models):
         experiment_name=settings.retraining.experiment,
         namespace=cluster.namespace if client.get_kfp_healthz().multi_user else None,
     ).experiment_id
+    [schedule] = client.list_recurring_runs(experiment_id=place).recurring_runs
     seen: list[str] = []
     while len(seen) < 2:
         found = client.list_runs(page_size=100, experiment_id=place, sort_by="created_at").runs or []
-        for run in [one.run_id for one in found if one.run_id not in seen][:1]:
+        started = [one.run_id for one in found if one.recurring_run_id == schedule.recurring_run_id]
+        for run in [one for one in started if one not in seen][:1]:
             runs.wait(run)
             seen.append(run)
         time.sleep(5)
-    for recurring in client.list_recurring_runs(experiment_id=place).recurring_runs:
-        client.delete_recurring_run(recurring.recurring_run_id)
+    client.delete_recurring_run(schedule.recurring_run_id)
 
 
 NOTEBOOKS = {"06": KUBEFLOW, "07": KSERVE, "09": TRAINER, "10": KATIB}
