@@ -50,10 +50,19 @@ def test_every_package_with_wheels_has_one_for_each_python_and_machine(python, m
     assert without <= WINDOWS
 
 
-def test_the_conda_environment_is_python_pip_and_requirements_txt():
+def test_the_conda_environment_is_python_and_pip():
     python, *rest = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
-    assert rest == ["pip", {"pip": ["--require-hashes", "-r requirements.txt"]}]
+    assert rest == ["pip"]
     assert python in ("python=3.11", "python=3.12", "python=3.13")
+
+
+@pytest.mark.parametrize("page, count", [("take-it-home.md", 3), ("commands.md", 1)])
+def test_pip_takes_the_lock_as_it_is_which_it_would_refuse(page, count):
+    [needed] = [Requirement(text) for text in metadata.requires("kserve") or [] if text.startswith("psutil")]
+    assert metadata.version("psutil") not in needed.specifier, "pip can resolve the lock: --no-deps can go"
+    lines = (REPOSITORY / "docs" / page).read_text().splitlines()
+    installs = [line for line in lines if "pip install" in line and "--require-hashes" in line]
+    assert len(installs) == count and all("--no-deps" in line for line in installs), installs
 
 
 def test_the_citation_and_the_issue_form_know_the_project():
