@@ -61,7 +61,7 @@ endif
 	[ -z "$$WHEELS" ] && command -v uv >/dev/null || $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r build-requirements.txt; \
 	settings="$$($(VENV) -m workshop.index)"; eval "$$settings"; \
 	packages="$$(uv export --quiet --frozen --no-emit-workspace)"; \
-	printf 'Installing %s packages into .venv: up to 0.5 GB to download, a minute or two.\n' "$$(grep -c == <<<"$$packages" || true)"; \
+	printf 'Installing up to %s packages into .venv: up to 0.5 GB to download, a minute or two.\n' "$$(grep -c == <<<"$$packages" || true)"; \
 	uv pip install --quiet --python $(VENV) $${WHEELS:+--no-index} --no-deps --require-hashes --index-strategy=unsafe-best-match -r - <<<"$$packages"; \
 	uv sync --quiet --frozen --python $(VENV) $$([ ! -s .extras ] || echo --inexact); \
 	[ ! -s .extras ] || $(VENV) -m workshop.extras again; \
@@ -70,7 +70,7 @@ endif
 	printf '%s' "$$(pwd -P)" > .venv/current; \
 	printf 'The environment is ready, after %s s.\n' "$$SECONDS"
 
-.PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine site wheels image bench drills
+.PHONY: help moved run test cluster-test check lock lab ui notebooks progress reset distributed orchestrators engine site wheels image lab-image bench drills
 run: .venv/current ## execute the notebooks in a clean state of their own; ONLY=04 or FROM=05 for a part
 	@$(VENV) -m workshop.runner $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
@@ -89,7 +89,7 @@ check: .venv/current ## what takes under a minute: style, types, imports, lock, 
 	$(VENV) -m workshop.course --check
 	$(VENV) -m workshop.contract
 	zizmor --offline --no-config --no-progress --quiet .github/workflows
-	if command -v shellcheck >/dev/null; then shellcheck cluster/secrets.sh cluster/kind/*.sh; fi
+	if command -v shellcheck >/dev/null; then shellcheck postBuild .ci/run cluster/secrets.sh cluster/kind/*.sh && shellcheck --shell=sh cluster/install.sh; fi
 	uv lock --check --offline --quiet
 	uv export $(EXPORT) $(COURSE) | diff requirements.txt -
 	uv export $(EXPORT) $(BUILD) | diff build-requirements.txt -
@@ -141,7 +141,10 @@ wheels: .venv/current ## all packages of the lock, for laptops like this one: th
 	@$(VENV) -m workshop.commands wheels
 
 image: .venv/current ## the container image of cluster/Dockerfile; EXTRA=distributed for one with PyTorch (INDEX=address), ENGINE=podman, BASE=another image, NETWORK=host, CA=/path/to/ca.pem, WHEELS=/path/to/wheels where there is no network
-	@$(VENV) -m workshop.image $(if $(EXTRA),--extra "$$EXTRA") $(if $(INDEX),--index "$$INDEX") $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS") $(if $(NETWORK),--network "$$NETWORK") $(if $(CA),--ca "$$CA")
+	@$(VENV) -m workshop.image $(if $(EXTRA),--extra "$$EXTRA") $(if $(INDEX),--index "$$INDEX") $(if $(LAB),--lab) $(if $(ENGINE),--engine "$$ENGINE") $(if $(BASE),--base "$$BASE") $(if $(WHEELS),--wheels "$$WHEELS") $(if $(NETWORK),--network "$$NETWORK") $(if $(CA),--ca "$$CA")
+
+lab-image: .venv/current ## the image that `docker compose up` starts: JupyterLab and the course's packages; with the options of image
+	@$(MAKE) --no-print-directory image LAB=1
 
 bench: .venv/current ## measure what it all costs: docs/performance.md; SIZE=small, medium or full
 	@$(VENV) -m benchmarks $(if $(SIZE),--size $(SIZE))

@@ -1,4 +1,5 @@
-# For the first stage of the Dockerfile: makes /venv of the packages in requirements.txt, each with its hash from the lock.
+# For the stages of the Dockerfile that build: makes /venv of the packages in requirements.txt, each with its hash from the lock.
+# `install.sh lab` adds those of course.txt to it, and the names of the packages whose code is the clone at /workshop.
 # From the folder wheels when it holds any, and then from nowhere else; otherwise from the package index.
 set -eu
 if ls wheels/*.whl >/dev/null 2>&1; then
@@ -7,12 +8,22 @@ if ls wheels/*.whl >/dev/null 2>&1; then
 fi
 [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
 
-python3 -m venv tools
+[ -e tools ] || python3 -m venv tools
 if [ -e ca.pem ]; then
     # A proxy may present its own certificate for one address and let another one through, so both kinds are trusted.
     find tools -name cacert.pem -exec cat {} + > trusted.pem
     cat ca.pem >> trusted.pem
     export PIP_CERT="$PWD/trusted.pem" SSL_CERT_FILE="$PWD/trusted.pem"
+fi
+if [ "${1:-}" = lab ]; then
+    tools/bin/uv pip install --quiet --python /venv/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
+        --only-binary :all: -r course.txt
+    for folder in /workshop /workshop/lifecycle; do
+        (cd "$folder" && /build/tools/bin/python -m hatchling build --target wheel:editable --directory /build/editable)
+    done
+    tools/bin/uv pip install --quiet --offline --python /venv/bin/python --no-cache --no-deps --reinstall editable/*.whl
+    echo /workshop > "$(echo /venv/lib/python3*/site-packages)/workshop.pth" # its folders are not there yet, so hatchling named none
+    exit
 fi
 tools/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r build-requirements.txt
 python3 -m venv --without-pip /venv

@@ -7,6 +7,7 @@ import asyncio
 import glob
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -277,8 +278,27 @@ class Deployed:
             self._name = ""
 
 
-def redis(log: Path) -> Service | None:
-    """A Redis server that keeps everything in memory; None where no ``redis-server`` is installed."""
+class Neighbor:
+    """A server in a container beside this one, which compose.yaml started, and ends.
+
+    Args:
+        address: ``host:port``, where it answers.
+    """
+
+    def __init__(self, address: str):
+        self.url, self.port = f"http://{address}", int(address.rpartition(":")[2])
+
+    def stop(self) -> None:
+        """Nothing: others may use it."""
+
+
+def redis(log: Path) -> Service | Neighbor | None:
+    """A Redis server that keeps everything in memory; None where no ``redis-server`` is installed.
+
+    Where compose.yaml started one, that one.
+    """
+    if address := os.environ.get("WORKSHOP_REDIS"):
+        return Neighbor(address)
     program = shutil.which("redis-server")
     if program is None:
         return None
@@ -286,10 +306,10 @@ def redis(log: Path) -> Service | None:
     return Service("Redis", command, health=None, log=log)
 
 
-def prometheus(folder: Path, targets: Sequence[str]) -> Service | None:
+def prometheus(folder: Path, targets: Sequence[str]) -> Service | Neighbor | None:
     """A Prometheus with the cluster's alert rules that scrapes, and evaluates them, each second.
 
-    None where no ``prometheus`` is installed.
+    None where no ``prometheus`` is installed. Where compose.yaml started one, that one reads the targets.
 
     Its first look at a server comes after about five seconds.
 
@@ -297,6 +317,11 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Service | None:
         folder: for its settings, its data and its log.
         targets: of the servers with ``/metrics``, each as ``host:port``.
     """
+    if address := os.environ.get("WORKSHOP_PROMETHEUS"):
+        listed = REPOSITORY / "workspace" / "prometheus.json"
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text(json.dumps([{"targets": list(targets)}]))
+        return Neighbor(address)
     program = shutil.which("prometheus")
     if program is None:
         return None
@@ -313,12 +338,12 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Service | None:
     return Service("Prometheus", command, health="/-/ready", log=folder / "prometheus.log")
 
 
-def _asked(prometheus: Service, path: str) -> dict[str, Any]:
+def _asked(prometheus: Service | Neighbor, path: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{prometheus.url}/api/v1/{path}", timeout=10) as answer:
         return json.load(answer)["data"]
 
 
-def query(prometheus: Service, expression: str) -> list[dict[str, Any]]:
+def query(prometheus: Service | Neighbor, expression: str) -> list[dict[str, Any]]:
     """What a PromQL expression gives now: the labels of each series, and its ``value``.
 
     Raises:
@@ -328,7 +353,7 @@ def query(prometheus: Service, expression: str) -> list[dict[str, Any]]:
     return [{**series["metric"], "value": float(series["value"][1])} for series in found]
 
 
-def alerts(prometheus: Service) -> list[dict[str, Any]]:
+def alerts(prometheus: Service | Neighbor) -> list[dict[str, Any]]:
     """The alerts that are ``pending`` or ``firing`` now: the labels of each, its ``state`` and its
     ``summary``."""
     found = _asked(prometheus, "alerts")["alerts"]

@@ -67,10 +67,10 @@ def opened(folder: Path) -> Iterator[tuple[Workspace, str]]:
 class Tab:
     """A notebook in a tab of the browser, used by its menus and keys."""
 
-    def __init__(self, browser, home: Workspace, address: str, name: str):
+    def __init__(self, browser, home: Workspace, address: str, name: str, root: Path = REPOSITORY):
         self.server, self.token = re.match(r"(http://[^/]+)/.*token=(\w+)", address).groups()
         self.path = home.path / "notebooks" / name
-        root = os.path.commonpath([REPOSITORY, home.path])
+        root = os.path.commonpath([root, home.path])
         self.place = self.path.relative_to(root).as_posix()
         self.page = browser.new_page(viewport={"width": 1400, "height": 900})
         self.page.set_default_timeout(PATIENCE)

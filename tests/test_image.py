@@ -74,16 +74,20 @@ def docker():
     return run
 
 
-@pytest.fixture(scope="module")
-def image(docker, request) -> str:
-    """The image, built once."""
+def made(docker, request, **options: bool) -> str:
+    """An image on the base that the engine holds. Its stages are built once: the engine keeps them."""
     base, wheels = os.environ.get("IMAGE_BASE", ""), None
     if base:
         python = docker("run", "--rm", "--network", "none", base, "python3", "--version")
         if python.startswith(f"Python 3.{sys.version_info[1]}."):
             wheels = request.getfixturevalue("wheels")
-    build("docker", base, wheels)
-    return IMAGE
+    return build("docker", base, wheels, **options)
+
+
+@pytest.fixture(scope="module")
+def image(docker, request) -> str:
+    """The image, built once."""
+    return made(docker, request)
 
 
 LOGINS = {

@@ -63,15 +63,19 @@ def test_the_build_reads_lifecycle_and_the_lists_of_packages_and_names_no_passwo
     image.build("podman", base="mine:1")
     command, here = programs.noted()
     assert command[:5] == ["build", "--file", "cluster/Dockerfile", "--tag", IMAGE] and command[-1] == "."
-    assert command[5:9] == ["--format", "docker", "--build-arg", "BASE=mine:1"] and "--network" not in command
+    assert command[5:7] == ["--target", "lifecycle"]
+    assert (
+        command[7:11] == ["--format", "docker", "--build-arg", "BASE=mine:1"] and "--network" not in command
+    )
     assert command[command.index("PIP_INDEX_URL") - 1] == "--build-arg" and "secret" not in " ".join(command)
     source = REPOSITORY / "lifecycle" / "src"
     modules = {
         path.relative_to(REPOSITORY).as_posix() for path in [*source.rglob("*.py"), *source.rglob("py.typed")]
     }
     modules |= {"lifecycle/pyproject.toml", "lifecycle/README.md"}
+    of_lab = {"README.md", "pyproject.toml", "requirements.txt", "cluster/as_owner.py"}
     lists = {"build-requirements.txt", "cluster/requirements.txt", "cluster/requirements-distributed.txt"}
-    assert set(here) == {"cluster/install.sh", *lists, *modules}
+    assert set(here) == {"cluster/install.sh", *lists, *modules, *of_lab}
     programs("podman", ends=1)
     with pytest.raises(WorkshopError, match=f"podman did not build {IMAGE}; its last lines above say why"):
         image.build("podman")
@@ -86,6 +90,9 @@ def test_the_image_with_pytorch_has_the_name_that_the_training_runtime_asks_for(
     assert command[command.index("--tag") + 1] == name and name in capsys.readouterr().out
     arguments = [command[place + 1] for place, word in enumerate(command) if word == "--build-arg"]
     assert {"EXTRA=distributed", f"INDEX={index}"} <= set(arguments)
+    assert image.main(["--lab"]) == 0
+    command, _ = programs.noted()
+    assert {"lab", image.LAB} <= set(command) and image.LAB in capsys.readouterr().out
     with pytest.raises(WorkshopError, match="INDEX holds a user or a password"):
         image.build("podman", extra="distributed", index="https://me:secret@index.example/cpu")
 
@@ -124,7 +131,7 @@ def test_what_fetches_packages_trusts_the_named_certificates_beside_the_public_o
 
 
 def test_the_image_works_in_a_folder_apart_from_the_volume_and_runs_no_code_from_there():
-    lines = (REPOSITORY / image.DOCKERFILE).read_text().splitlines()
+    lines = (REPOSITORY / image.DOCKERFILE).read_text().partition("FROM build AS lab-build")[0].splitlines()
     [*_, folder] = [line.split()[1] for line in lines if line.startswith("WORKDIR ")]
     assert folder == ON_TMP["mountPath"] and not folder.startswith(Cluster().volume)
     assert any("PYTHONSAFEPATH=1" in line for line in lines)

@@ -55,7 +55,7 @@ def make(folder, *arguments: str, **variables: object) -> subprocess.CompletedPr
 
 
 SET_UP = re.compile(
-    r"Installing (\d+) packages into \.venv: up to 0\.5 GB to download, a minute or two\.\n"
+    r"Installing up to (\d+) packages into \.venv: up to 0\.5 GB to download, a minute or two\.\n"
     r"The environment is ready, after \d+ s\.\n"
 )
 

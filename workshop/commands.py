@@ -100,9 +100,12 @@ def _made_from(copy: Path) -> str | None:
         return None
 
 
-def lab() -> NoReturn:
-    """Become JupyterLab on the learner's copies of the notebooks, on loopback; Ctrl-C asks whether to end
-    it."""
+def lab(ip: str = HOST) -> NoReturn:
+    """Become JupyterLab on the learner's copies of the notebooks; Ctrl-C asks whether to end it.
+
+    Args:
+        ip: where it listens. A container's own network needs another than loopback.
+    """
     copies = locate().path / COPIES
     for name in own_copies(copies):
         print(
@@ -116,7 +119,8 @@ def lab() -> NoReturn:
         sys.executable,
         "-m",
         "jupyterlab",
-        f"--ServerApp.ip={HOST}",
+        f"--ServerApp.ip={ip}",
+        "--ServerApp.allow_remote_access=False",  # wherever it listens, it answers to this machine's names
         f"--ServerApp.root_dir={root}",
         "--ServerApp.log_level=WARN",  # else thirty lines come after what was printed above
         "--LabApp.custom_css=True",
@@ -414,9 +418,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", metavar="NN", help="for `reset`: what this notebook and those after it made"
     )
+    parser.add_argument("--ip", default=HOST, help="for `lab`: where it listens, in a container 0.0.0.0")
     arguments = parser.parse_args(argv)
     try:
-        given = {"ui": [arguments.of], "progress": [arguments.of], "reset": [arguments.only]}
+        given = {
+            "lab": [arguments.ip],
+            "ui": [arguments.of],
+            "progress": [arguments.of],
+            "reset": [arguments.only],
+        }
         return commands[arguments.command](*given.get(arguments.command, []))
     except (WorkshopError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)

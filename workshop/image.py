@@ -1,4 +1,5 @@
-"""`make image`: the container image of cluster/Dockerfile, by docker or podman, with or without a network."""
+"""`make image` and `make lab-image`: the container images of cluster/Dockerfile, by docker or podman, with or
+without a network."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from helpers.workspace import REPOSITORY, WorkshopError
 from lifecycle.settings import DISTRIBUTED, IMAGE, Cluster
 
 DOCKERFILE = "cluster/Dockerfile"
+LAB = IMAGE.replace(":", "-lab:")
 
 
 def engine(name: str = "") -> str:
@@ -53,6 +55,7 @@ def build(
     index: str = "",
     network: str = "",
     ca: Path | None = None,
+    lab: bool = False,
 ) -> str:
     """Build the image; the engine's own output is shown. Gives the image's name.
 
@@ -66,6 +69,7 @@ def build(
         network: of the engine, for the build; its own choice when left out. With wheels there is none.
         ca: PEM file with the certificates of a private authority, which the build trusts beside the public
             ones. They are not in the finished image.
+        lab: the learners' image, which `docker compose up` starts.
 
     Raises:
         WorkshopError: the wheels or the certificates are not there, the address holds a password, or the
@@ -77,8 +81,9 @@ def build(
         raise WorkshopError(
             f"CA={ca} is no file with certificates in PEM form (-----BEGIN CERTIFICATE-----)."
         )
-    name = Cluster(image=IMAGE).image_with_torch if extra else IMAGE
+    name = LAB if lab else Cluster(image=IMAGE).image_with_torch if extra else IMAGE
     command = [engine, "build", "--file", DOCKERFILE, "--tag", name]
+    command += ["--target", "lab" if lab else "lifecycle"]
     command += ["--build-arg", f"EXTRA={extra}"] if extra else []
     command += ["--build-arg", f"INDEX={index}"] if index else []
     command += ["--format", "docker"] if engine == "podman" else []  # its own format has no health check
@@ -140,11 +145,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--index", default="", help="of PyTorch: a package index to look in first")
     parser.add_argument("--network", default="", help="of the engine, for the build, such as host")
     parser.add_argument("--ca", type=Path, help="PEM file with the certificates of a private authority")
+    parser.add_argument("--lab", action="store_true", help="the learners' image")
     given = parser.parse_args(argv)
     try:
         found = engine(given.engine)
         wheels = given.wheels.resolve() if given.wheels else None
-        name = build(found, given.base, wheels, given.extra, given.index, given.network, given.ca)
+        name = build(found, given.base, wheels, given.extra, given.index, given.network, given.ca, given.lab)
     except WorkshopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
