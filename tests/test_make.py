@@ -137,7 +137,7 @@ def test_of_two_set_ups_at_once_the_second_waits_and_says_so(clone, noted):
 
 
 @pytest.fixture
-def small(clone):
+def small(clone, program):
     """A clone whose lock has one small package. The index that the lock names is gone; `own` is its copy.
 
     Sets it up anew, and gives what make said.
@@ -147,6 +147,8 @@ def small(clone):
     (clone / "pyproject.toml").write_text(
         '[project]\nname = "ours"\nversion = "1.0"\nrequires-python = ">=3.11"\ndependencies = ["heavy"]\n'
     )
+    program("uv", f'exec "{UV}" "$@"')
+    program("apython", f'exec "{sys.executable}" "$@"')
     (clone / "workshop").mkdir()
     shutil.copy(REPOSITORY / "workshop" / "index.py", clone / "workshop")
     (clone / "workshop" / "commands.py").write_text("import heavy\n")
@@ -160,7 +162,7 @@ def small(clone):
             "PIP_CONFIG_FILE": os.devnull,
             "NO_PROXY": "127.0.0.1",
         }
-        return make(clone, ".venv/current", f"PYTHON={sys.executable}", **(given | variables))
+        return make(clone, ".venv/current", "PYTHON=apython", **(given | variables))
 
     servers = {}
     for name in ("public", "own"):
