@@ -7,6 +7,7 @@
 # feature-stores  database-user, database-password: of PostgreSQL. redis-password: of Redis.
 #                 sql, redis: the registry's and the online store's blocks of feature_store.yaml, as Feast's operator reads them.
 #
+# Where lifecycle.toml gives them other names (cluster.login_secret, cluster.stores_secret): LOGIN_SECRET=... STORES_SECRET=...
 # Of servers of your own, name the address: DATABASE=host:5432 REDIS=host:6379. Press Enter at a password to have one drawn.
 # Servers that were started keep the password that they were started with; so an existing Secret is left as it is. Delete it to make it anew.
 set -euo pipefail
@@ -51,7 +52,7 @@ secret() {
 ask "User of MLflow" lifecycle
 user=$asked
 ask "Password of MLflow (Enter to draw one)" "$(drawn)"
-printf 'user=%s\npassword=%s\n' "$user" "$asked" | secret mlflow-login
+printf 'user=%s\npassword=%s\n' "$user" "$asked" | secret "${LOGIN_SECRET:-mlflow-login}"
 
 ask "User of PostgreSQL" lifecycle
 user=$asked
@@ -66,4 +67,4 @@ redis=${REDIS:-redis.$namespace.svc.cluster.local:6379}
   printf 'database-user=%s\ndatabase-password=%s\nredis-password=%s\n' "$user" "$password" "$asked"
   printf 'sql=path: postgresql+psycopg://${DATABASE_USER}:${DATABASE_PASSWORD}@%s/feast\\ncache_ttl_seconds: 60\\n\n' "$database"
   printf 'redis=connection_string: %s,password=${REDIS_PASSWORD},socket_connect_timeout=1,socket_timeout=1,retry=null\\n\n' "$redis"
-} | secret feature-stores
+} | secret "${STORES_SECRET:-feature-stores}"

@@ -16,11 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lifecycle.objects import SECRETS
+from lifecycle.objects import secrets
+from lifecycle.settings import Cluster
 
 RUNTIME = "this-environment"
 """The runtime's name in the local backend."""
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", *SECRETS)
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", *secrets(Cluster()))
 _LOGGED = ("MLFLOW_", "FEAST_", "DO_NOT_TRACK", "GIT_PYTHON_REFRESH")
 
 

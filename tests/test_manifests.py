@@ -34,10 +34,12 @@ from helpers.workspace import REPOSITORY, Workspace
 from lifecycle import cli
 from lifecycle.cluster import manifests
 from lifecycle.cluster.inference_service import container, inference_service
+from lifecycle.cluster.schedule import recurring_run
 from lifecycle.cluster.trainer import train_job, training_runtime
-from lifecycle.objects import LABELS, LOGIN, RUNTIME, SECRETS, STORES, USER, kubernetes_name
+from lifecycle.objects import LABELS, RUNTIME, USER, kubernetes_name, secrets
 from lifecycle.settings import FILE, Cluster, Settings, SettingsError
 from lifecycle.training import shipped
+from lifecycle.training.pipeline import training_pipeline
 
 pytestmark = pytest.mark.unit
 
@@ -244,7 +246,7 @@ def test_a_store_that_is_a_server_is_kept_and_no_other_is_rendered_beside_it():
     }
     [store] = files["features/feature_store.yaml"]
     persistence = [store["spec"]["services"][part]["persistence"] for part in ("onlineStore",)]
-    assert persistence == [{"store": {"type": "dynamodb", "secretRef": {"name": STORES}}}]
+    assert persistence == [{"store": {"type": "dynamodb", "secretRef": {"name": Cluster().stores_secret}}}]
     assert store["spec"]["mlflow"]["trackingUri"] == "https://runs.example.org"
     in_a_bucket = manifests.cluster_settings({**FEAST, "registry": "s3://mine/registry.db"}, Cluster())
     assert in_a_bucket["registry"] == "s3://mine/registry.db"
@@ -329,7 +331,10 @@ def test_redis_refuses_writes_before_its_limit_and_wants_the_password_of_the_sec
     words = server["args"]
     assert int(words[words.index("--maxmemory") + 1]) == 3 * 2**30 // 4  # of 1Gi
     assert words[words.index("--requirepass") + 1] == "$(REDIS_PASSWORD)"
-    assert server["env"][0]["valueFrom"]["secretKeyRef"] == {"name": STORES, "key": "redis-password"}
+    assert server["env"][0]["valueFrom"]["secretKeyRef"] == {
+        "name": Cluster().stores_secret,
+        "key": "redis-password",
+    }
 
 
 def test_only_pods_of_ours_reach_the_stores_and_mlflow():
@@ -524,11 +529,23 @@ def test_no_file_holds_a_secret_and_the_script_makes_every_secret_that_is_named(
         for one in s["secretAsEnv"]
         for pair in one["keyToEnv"]
     }
-    assert named == set(SECRETS.values())
+    assert named == set(secrets(Cluster()).values())
     script = (CLUSTER / "secrets.sh").read_text()
-    made = {LOGIN: {"user", "password"}, STORES: {"database-user", "database-password", "redis-password"}}
+    login, stores = Cluster().login_secret, Cluster().stores_secret
+    made = {login: {"user", "password"}, stores: {"database-user", "database-password", "redis-password"}}
     assert {(name, key) for name, keys in made.items() for key in keys} == named
-    assert all(f"secret {name}" in script and f"{key}=%s" in script for name, key in named)
+    assert all(f":-{name}}}" in script and f"{key}=%s" in script for name, key in named)
+
+
+def test_the_secrets_have_the_names_of_the_settings_everywhere():
+    names = {"login_secret": "a-login", "stores_secret": "a-store"}
+    settings = Settings(model="m", cluster=Cluster(**names))
+    steps = json_format.MessageToDict(training_pipeline(settings.cluster).platform_spec)
+    feast = FEAST | {"online_store": {"type": "redis", "connection_string": "redis:6379"}}
+    text = json.dumps([manifests.render(settings, feast), steps, recurring_run(settings)])
+    found = set(re.findall(r"[\w-]+", text))
+    assert set(names.values()) <= found
+    assert not {Cluster().login_secret, Cluster().stores_secret} & found
 
 
 def test_the_servers_own_model_reads_the_recurring_run_unchanged():

@@ -344,8 +344,8 @@ def a_step_is_not_prepared(ns):
 
 @fault("06", "claim-portable-pipeline", says="a step lacks an entry")
 def a_step_has_no_secret(ns):
-    new = "(SECRETS if task.name != 'validate-features' else {}).items()"
-    with changed(ns, "SECRETS.items()", new):
+    new = "(secrets(cluster) if task.name != 'validate-features' else {}).items()"
+    with changed(ns, "secrets(cluster).items()", new):
         yield
 
 

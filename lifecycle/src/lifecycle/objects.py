@@ -10,20 +10,6 @@ from lifecycle.settings import Cluster
 
 TRACKING = ("mlflow", "tracking-uri")
 """ConfigMap and key that hold MLflow's address."""
-LOGIN = "mlflow-login"
-"""The Secret with the login for MLflow: ``user`` and ``password``. Its values are in no file of a project."""
-STORES = "feature-stores"
-"""The Secret with the logins of the stores: ``database-user``, ``database-password``, ``redis-password``; and
-under ``redis`` and ``sql`` the blocks of ``feature_store.yaml`` as Feast's operator reads them."""
-SECRETS = {
-    "MLFLOW_TRACKING_USERNAME": (LOGIN, "user"),
-    "MLFLOW_TRACKING_PASSWORD": (LOGIN, "password"),
-    "DATABASE_USER": (STORES, "database-user"),
-    "DATABASE_PASSWORD": (STORES, "database-password"),
-    "REDIS_PASSWORD": (STORES, "redis-password"),
-}
-"""What each container that opens a store finds in its environment: Secret and key by variable. MLflow sends a
-login only when it has both halves."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """Else a container would ask for four minutes before it says that MLflow does not answer."""
 LABELS = {"app.kubernetes.io/part-of": "ml-lifecycle"}
@@ -69,17 +55,31 @@ def mount(cluster: Cluster) -> dict[str, Any]:
     return {"name": cluster.claim, "mountPath": cluster.volume}
 
 
-def environment() -> list[dict[str, Any]]:
+def secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    """What each container that opens a store finds in its environment: Secret and key by variable.
+
+    MLflow sends a login only when it has both halves.
+    """
+    return {
+        "MLFLOW_TRACKING_USERNAME": (cluster.login_secret, "user"),
+        "MLFLOW_TRACKING_PASSWORD": (cluster.login_secret, "password"),
+        "DATABASE_USER": (cluster.stores_secret, "database-user"),
+        "DATABASE_PASSWORD": (cluster.stores_secret, "database-password"),
+        "REDIS_PASSWORD": (cluster.stores_secret, "redis-password"),
+    }
+
+
+def environment(cluster: Cluster) -> list[dict[str, Any]]:
     """MLflow's address, and the logins of MLflow and of the stores, by reference: what
     ``lifecycle.training.pipeline.on_cluster`` gives a step, for any other container.
     """
     name, key = TRACKING
     address = {"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}
-    secrets = [
+    logins = [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-        for variable, (secret, key) in SECRETS.items()
+        for variable, (secret, key) in secrets(cluster).items()
     ]
-    return [address, *secrets, *({"name": variable, "value": value} for variable, value in PATIENCE.items())]
+    return [address, *logins, *({"name": variable, "value": value} for variable, value in PATIENCE.items())]
 
 
 def kubernetes_name(name: str, most: int = 63) -> str:

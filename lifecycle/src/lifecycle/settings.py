@@ -232,6 +232,11 @@ class Cluster(_Table):
         database: ``host:port`` of a PostgreSQL that exists, with the databases ``feast`` and ``mlflow``; when
             left out, one is rendered. It takes the place of a registry in a file.
         database_image: of the rendered PostgreSQL.
+        login_secret: the Secret with the login for MLflow: ``user``, ``password``. No file of a project holds
+            its values.
+        stores_secret: the Secret with the logins of the stores: ``database-user``, ``database-password``,
+            ``redis-password``; under ``redis`` and ``sql``, the blocks of ``feature_store.yaml`` as Feast's
+            operator reads them.
         replicas: of the model server, at least.
         most_replicas: of the model server; more than ``replicas`` lets Kubernetes add some under load.
         run_seconds: how long a run of a pipeline may take, waiting included; Kubeflow ends it then.
@@ -256,6 +261,8 @@ class Cluster(_Table):
     redis_image: str = "docker.io/library/redis:7.4.2"
     database: Address = ""
     database_image: str = "docker.io/library/postgres:17.5"
+    login_secret: KubernetesName = "mlflow-login"
+    stores_secret: KubernetesName = "feature-stores"
     replicas: PositiveInt = 1
     most_replicas: PositiveInt = 1
     run_seconds: Annotated[int, Field(gt=0, lt=2**31)] = 7200

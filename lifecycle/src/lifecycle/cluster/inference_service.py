@@ -73,7 +73,7 @@ def inference_service(settings: Settings, port: int = PORT) -> dict[str, Any]:
         image=cluster.image,
         command=["lifecycle", "serve"],
         args=arguments,
-        env=environment(),
+        env=environment(cluster),
         working_dir="/tmp",
         ports=[client.V1ContainerPort(container_port=port, protocol="TCP")],
         # Imports, then the version's model. The other two begin when this has passed.

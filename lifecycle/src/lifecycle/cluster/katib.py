@@ -160,7 +160,7 @@ def experiment(
     container: dict[str, Any] = {"name": "trial", "image": cluster.image}
     container |= {"command": ["python", "-m", "lifecycle.training.katib_trial"], "args": arguments}
     container |= {"resources": cluster.step.manifest(), "securityContext": CONTAINER_SECURITY}
-    container |= {"env": environment(), "workingDir": "/tmp", "volumeMounts": [mount(cluster), ON_TMP]}
+    container |= {"env": environment(cluster), "workingDir": "/tmp", "volumeMounts": [mount(cluster), ON_TMP]}
     pod = {"restartPolicy": "Never", **POD, "containers": [container], "volumes": [volume(cluster), SCRATCH]}
     template = {"metadata": {"labels": LABELS}, "spec": pod}
     job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 1, "template": template}}

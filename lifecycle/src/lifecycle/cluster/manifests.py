@@ -28,7 +28,6 @@ from lifecycle.objects import (
     POD_SECURITY,
     SCRATCH,
     SETTINGS,
-    STORES,
     TRACKING,
     environment,
     kubernetes_name,
@@ -187,8 +186,8 @@ def _guard(name: str, port: int) -> Manifest:
     }
 
 
-def _secret(variable: str, key: str) -> Manifest:
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": STORES, "key": key}}}
+def _secret(variable: str, key: str, cluster: Cluster) -> Manifest:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": cluster.stores_secret, "key": key}}}
 
 
 def redis(cluster: Cluster) -> list[Manifest]:
@@ -208,7 +207,7 @@ def redis(cluster: Cluster) -> list[Manifest]:
             *("--maxmemory", str(bound), "--maxmemory-policy", "noeviction"),
             *("--requirepass", "$(REDIS_PASSWORD)"),
         ],
-        "env": [_secret("REDIS_PASSWORD", "redis-password")],
+        "env": [_secret("REDIS_PASSWORD", "redis-password", cluster)],
         "ports": [{"containerPort": REDIS_PORT}],
         "readinessProbe": {"exec": {"command": ["sh", "-c", ping]}, "periodSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": REDIS_PORT}, "periodSeconds": 20},
@@ -227,8 +226,8 @@ def postgres(cluster: Cluster) -> list[Manifest]:
         "name": "postgres",
         "image": cluster.database_image,
         "env": [
-            _secret("POSTGRES_USER", "database-user"),
-            _secret("POSTGRES_PASSWORD", "database-password"),
+            _secret("POSTGRES_USER", "database-user", cluster),
+            _secret("POSTGRES_PASSWORD", "database-password", cluster),
             {"name": "POSTGRES_DB", "value": FEAST},
             {"name": "PGDATA", "value": f"{data}/pgdata"},
         ],
@@ -291,8 +290,8 @@ def mlflow_server(cluster: Cluster) -> list[Manifest]:
             *([f"--cors-allowed-origins={origins}"] if origins else []),
         ],
         "env": [
-            _secret("DATABASE_USER", "database-user"),
-            _secret("DATABASE_PASSWORD", "database-password"),
+            _secret("DATABASE_USER", "database-user", cluster),
+            _secret("DATABASE_PASSWORD", "database-password", cluster),
             {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
         ],
         "workingDir": "/tmp",
@@ -324,8 +323,8 @@ def mlflow_server(cluster: Cluster) -> list[Manifest]:
         "env": [
             {"name": "PGHOST", "value": host},
             {"name": "PGPORT", "value": port},
-            _secret("PGUSER", "database-user"),
-            _secret("PGPASSWORD", "database-password"),
+            _secret("PGUSER", "database-user", cluster),
+            _secret("PGPASSWORD", "database-password", cluster),
         ],
         **common,
     }
@@ -353,7 +352,7 @@ def _task(name: str, cluster: Cluster, command: list[str]) -> Manifest:
         "image": cluster.image,
         "command": command,
         "workingDir": "/tmp",
-        "env": environment(),
+        "env": environment(cluster),
         "resources": cluster.step.manifest(),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [mount(cluster), ON_TMP],
@@ -430,7 +429,7 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     cluster, (config, key) = settings.cluster, SETTINGS
     repo = cluster.on_volume(settings.feature_repo)
     server = {
-        "env": environment(),
+        "env": environment(cluster),
         "resources": cluster.step.manifest(),
         "volumeMounts": [mount(cluster), {"name": "settings", "mountPath": f"{repo}/{key}", "subPath": key}],
     }
@@ -445,11 +444,14 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
             "disableInitContainers": True,
             "securityContext": POD_SECURITY,
             "volumes": [volume(cluster), {"name": "settings", "configMap": {"name": config}}],
-            "registry": {"local": {"persistence": _registry(there["registry"]), "server": server}},
+            "registry": {"local": {"persistence": _registry(there["registry"], cluster), "server": server}},
             "offlineStore": {"persistence": {"file": {"type": "duckdb"}}, "server": server},
             "onlineStore": {
                 "persistence": {
-                    "store": {"type": there["online_store"]["type"], "secretRef": {"name": STORES}}
+                    "store": {
+                        "type": there["online_store"]["type"],
+                        "secretRef": {"name": cluster.stores_secret},
+                    }
                 },
                 "server": server,
             },
@@ -471,13 +473,13 @@ def feature_store(feast: Mapping[str, Any], settings: Settings) -> Manifest:
     }
 
 
-def _registry(there: str | Mapping[str, Any]) -> Manifest:
+def _registry(there: str | Mapping[str, Any], cluster: Cluster) -> Manifest:
     if isinstance(there, str):
         return {"file": {"path": there}}
     kind = there.get("registry_type", "file")
     if kind == "file":
         return {"file": {"path": there["path"]}}
-    return {"store": {"type": kind, "secretRef": {"name": STORES}}}
+    return {"store": {"type": kind, "secretRef": {"name": cluster.stores_secret}}}
 
 
 def scrape(settings: Settings) -> Manifest:

@@ -37,7 +37,7 @@ def training_runtime(cluster: Cluster) -> dict[str, Any]:
         "image": cluster.image_with_torch,
         # Not the volume: the client writes the function's text there, and another job would run it.
         "workingDir": ON_TMP["mountPath"],
-        "env": environment(),
+        "env": environment(cluster),
         "resources": cluster.step.manifest(),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [mount(cluster), ON_TMP],

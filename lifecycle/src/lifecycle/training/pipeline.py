@@ -18,7 +18,7 @@ from kfp.dsl import pipeline_task
 from kfp.dsl.base_component import BaseComponent
 
 from lifecycle.models.recipe import Recipe
-from lifecycle.objects import LABELS, PATIENCE, SECRETS, TRACKING, USER
+from lifecycle.objects import LABELS, PATIENCE, TRACKING, USER, secrets
 from lifecycle.settings import IMAGE, Cluster, Settings
 from lifecycle.training.local_runner import local_run
 
@@ -79,7 +79,7 @@ def on_cluster(task: dsl.PipelineTask, cluster: Cluster) -> dsl.PipelineTask:
     """
     config_map, address = TRACKING
     kubernetes.use_config_map_as_env(task, config_map, {address: "MLFLOW_TRACKING_URI"})
-    for variable, (secret, key) in SECRETS.items():
+    for variable, (secret, key) in secrets(cluster).items():
         kubernetes.use_secret_as_env(task, secret, {key: variable})
     for variable, value in PATIENCE.items():
         task.set_env_variable(variable, value)
