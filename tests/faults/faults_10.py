@@ -104,7 +104,7 @@ def a_variable_holds_a_password(ns):
     from lifecycle.cluster import inference_service
 
     plain = [{"name": "MLFLOW_TRACKING_PASSWORD", "value": "open sesame"}]
-    with other_project(ns), mock.patch.object(inference_service, "environment", lambda: plain):
+    with other_project(ns), mock.patch.object(inference_service, "environment", lambda cluster: plain):
         render(ns)
         yield
 
