@@ -54,6 +54,10 @@ def test_the_conda_environment_is_python_and_pip():
     python, *rest = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     assert rest == ["pip"]
     assert python in ("python=3.11", "python=3.12", "python=3.13")
+    installs = {"--no-deps", "--require-hashes", "requirements.txt"}
+    for page in ("docs/commands.md", "postBuild"):  # what is left to those who take this door
+        lines = (REPOSITORY / page).read_text().splitlines()
+        assert any(installs <= set(line.split()) for line in lines), page
 
 
 @pytest.mark.parametrize("page, count", [("take-it-home.md", 3), ("commands.md", 1)])
